@@ -1,0 +1,52 @@
+# Two commands matter: `make run` does the main job, `make test` checks everything. Each sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PROFILE ?= quick
+
+.PHONY: run test paper report data bench notebooks lock clean help
+
+run: data            ## set up, get the data, run every notebook (quick profile), write the report
+	$(BIN)/advlib run --profile $(PROFILE)
+
+test: data           ## set up, then unit tests, every notebook by nbval, and the numeric checks
+	$(BIN)/ruff check .
+	sh tests/all.sh $(BIN)
+
+paper: data          ## every notebook at the papers' own settings (hours)
+	$(BIN)/advlib run --profile paper
+
+report: $(READY)     ## rebuild the HTML report from the runs there are
+	$(BIN)/advlib report
+
+data: $(READY)       ## fetch and check the data sets
+	$(BIN)/advlib data fetch
+
+bench: data          ## time both engines against their peers
+	$(BIN)/python -m benchmarks
+
+notebooks: data      ## rerun the notebooks and store outputs and reference results in the tree
+	$(BIN)/advlib run --profile quick --update-reference
+
+lock:                ## renew requirements.lock and environment.yml from pyproject.toml
+	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --upgrade --quiet \
+	   --no-annotate --custom-compile-command "make lock" -o requirements.lock
+	{ sed '/- pip:$$/q' environment.yml; grep -E '^[A-Za-z0-9]' requirements.lock | sed 's/^/      - /'; } > environment.tmp
+	mv environment.tmp environment.yml
+
+# The stamp is written last, so an interrupted installation is taken up again by the next make.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	   { echo "advlib needs Python 3.11 or newer; name one with: make PYTHON=python3.11"; exit 1; }
+	@echo "Setting up $(VENV) from requirements.lock (about 6 GB with the CUDA parts of torch; minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+clean:               ## remove what runs left behind; data and environment stay
+	rm -rf results/runs build
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
