@@ -1,0 +1,217 @@
+"""What a notebook run leaves behind: parameters, metrics, verdicts, comparisons with the papers, machine, duration.
+
+A run is one JSON file. The committed reference (`results/reference/`) is a copy of such files, the tables of README
+and report are made from them, and `tests/expected/` holds the bands that a fresh run must meet.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from advlib import __version__, paths
+from advlib.published import VERDICTS
+
+PROFILE_NAMES = ("quick", "paper")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "cleverhans", "foolbox", "faiss-cpu")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+# One vocabulary of notebook parameters: the same name means the same thing everywhere.
+PARAMETERS = {
+    "profile": ("one of quick, paper", lambda v: v in PROFILE_NAMES),
+    "seed": ("a whole number ≥ 0", lambda v: _whole(v, 0)),
+    "draws": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
+    "batch_size": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
+    "epsilon": ("a number in (0, 1]", lambda v: _positive(v) and v <= 1),
+    "epsilons": (
+        "a list of numbers in [0, 1]",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(e == 0 or (_positive(e) and e <= 1) for e in v),
+    ),
+    "images": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
+    "embedded_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
+    "samples_1d": ("a whole number ≥ 10", lambda v: _whole(v, 10)),
+    "sample_sizes": (
+        "a list of whole numbers ≥ 10",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 10) for n in v),
+    ),
+    "dimension": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "peer_fits": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+}
+
+
+def validate(parameters: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first parameter that is unknown or out of range."""
+    for name, value in parameters.items():
+        if name not in PARAMETERS:
+            raise ValueError(f"unknown notebook parameter {name!r}; known are {', '.join(sorted(PARAMETERS))}")
+        words, holds = PARAMETERS[name]
+        if not holds(value):
+            raise ValueError(f"notebook parameter {name} must be {words}, but is {value!r}")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware that a run's numbers and duration depend on."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                cpu = line.split(":", 1)[1].strip()
+                break
+    return {
+        "advlib": __version__,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a killed process or a full disk leaves the old file or none, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number, array or container as what JSON can hold; refuse what it cannot (NaN, infinity, objects)."""
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a recorded number must be finite, but is {value}")
+        return float(f"{value:.10g}")
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise ValueError(f"cannot record a {type(value).__name__}")
+
+
+class Run:
+    """One notebook run. Made by `start`, filled by the notebook, written by `finish`."""
+
+    def __init__(self, notebook: str, parameters: dict[str, Any]):
+        self.notebook = notebook
+        self.parameters = parameters
+        self.metrics: dict[str, Any] = {}
+        self.verdicts: dict[str, bool] = {}
+        self.comparisons: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._started = dt.datetime.now(dt.UTC)
+        self._clock = time.monotonic()
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's files go: `results/runs/<profile>/<notebook>/`."""
+        return paths.RUNS / self.parameters["profile"] / self.notebook
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Give the generator of one section, derived from the run's seed and the section's name.
+
+        A section keeps its numbers when another one is edited, skipped or rerun.
+        """
+        words = np.frombuffer(hashlib.sha256(purpose.encode()).digest(), dtype=np.uint32)
+        return np.random.default_rng([self.parameters["seed"], *words.tolist()])
+
+    def metric(self, name: str, value: Any) -> None:
+        """Keep a number (or a list, or a dict of numbers) under a dotted name; running a cell again replaces it."""
+        self.metrics[name] = _plain(value)
+
+    def verdict(self, statement: str, holds: bool) -> None:
+        """Keep and print one statement that this run shows to be true or false."""
+        self.verdicts[statement] = bool(holds)
+        print(f"{statement}: {bool(holds)}")
+
+    def compare(self, comparison: Mapping[str, Any]) -> None:
+        """Keep one row of the claims table; running a cell again replaces it.
+
+        Keys: paper, item, row, column (as in `data/published/`), as_published, corrected, verdict, cause.
+        """
+        if comparison["verdict"] not in VERDICTS:
+            raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, but is {comparison['verdict']!r}")
+        key = tuple(comparison[part] for part in ("paper", "item", "row", "column"))
+        self.comparisons[key] = _plain({**comparison, "notebook": self.notebook})
+
+    def finish(self) -> Path:
+        """Write `metrics.json`, print where it lies, and return its path."""
+        duration = time.monotonic() - self._clock
+        content = {
+            "generated_by": f"notebooks/{self.notebook}.ipynb",
+            "notebook": self.notebook,
+            "profile": self.parameters["profile"],
+            "parameters": self.parameters,
+            "metrics": self.metrics,
+            "verdicts": self.verdicts,
+            "comparisons": list(self.comparisons.values()),
+            "started": self._started.isoformat(timespec="seconds"),
+            "duration_s": round(duration, 1),
+            "environment": environment(),
+        }
+        path = self.folder / "metrics.json"
+        write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        print(f"{self.notebook}, profile {self.parameters['profile']}: {duration:.0f} s, metrics.json written")
+        return path
+
+
+def start(notebook: str, **parameters: Any) -> Run:
+    """Begin a notebook run: check its parameters, say which profile it is, and hand out the record.
+
+    Parameters
+    ----------
+    notebook : str
+        The notebook's name without ending, for instance "02_primary_results".
+    **parameters
+        Everything in the notebook's `parameters` cell, by name; `profile` and `seed` are required.
+
+    Raises
+    ------
+    ValueError
+        For a missing, unknown or impossible parameter.
+    """
+    for required in ("profile", "seed"):
+        if required not in parameters:
+            raise ValueError(f"notebook parameter {required} is missing")
+    validate(parameters)
+    settings = ", ".join(f"{name}={value}" for name, value in parameters.items() if name != "profile")
+    print(f"{notebook} · profile {parameters['profile']} · {settings}")
+    return Run(notebook, dict(parameters))
+
+
+def reference_path(notebook: str, profile: str) -> Path:
+    """Where the committed record of a notebook and profile lies."""
+    return paths.REFERENCE / f"{notebook}.{profile}.json"
+
+
+def references(profile: str | None = None) -> list[dict[str, Any]]:
+    """Read the committed records, of one profile or of all, ordered by notebook."""
+    pattern = f"*.{profile or '*'}.json"
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths.REFERENCE.glob(pattern))]
