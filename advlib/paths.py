@@ -5,6 +5,8 @@ around it), `ADVLIB_DATA` only the downloads, `ADVLIB_RUNS` only what runs leave
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -27,3 +29,20 @@ RESULTS = HOME / "results"
 REFERENCE = RESULTS / "reference"
 RUNS = Path(os.environ.get("ADVLIB_RUNS", RESULTS / "runs")).expanduser().resolve()
 CACHE = RESULTS / "cache"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to; it takes the final name only when the block ends well.
+
+    A killed process or a full disk leaves the old file or none, never half of one. The ending is kept, because
+    writers choose their format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

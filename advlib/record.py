@@ -90,14 +90,9 @@ def environment() -> dict[str, Any]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a killed process or a full disk leaves the old file or none, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    """Write `text` to `path`, whole or not at all."""
+    with paths.replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:
@@ -215,3 +210,10 @@ def references(profile: str | None = None) -> list[dict[str, Any]]:
     """Read the committed records, of one profile or of all, ordered by notebook."""
     pattern = f"*.{profile or '*'}.json"
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths.REFERENCE.glob(pattern))]
+
+
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a matplotlib figure to `path` (format by its ending), whole or not at all."""
+    with paths.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, bbox_inches="tight")
+    return path
