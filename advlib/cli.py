@@ -38,9 +38,9 @@ def _parse(setting: str) -> tuple[str, Any]:
 
 @app.command()
 def run(
-    names: Annotated[list[str] | None, typer.Argument(help="Notebooks by the beginning of their name; all if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Beginnings of notebook names; all if none.")] = None,
     profile: Annotated[str, typer.Option(help="quick, or paper for the papers' own settings.")] = "quick",
-    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE, over the profile.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again what is still valid.")] = False,
     update_reference: Annotated[
         bool, typer.Option("--update-reference", help="Store records (and, in quick, outputs) in the tree.")
@@ -97,12 +97,13 @@ def data_status(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     table = Table(title=f"Data sets in {paths.DOWNLOADS}", title_justify="left")
-    for heading in ("name", "state", "size", "files", "licence"):
+    for heading in ("name", "check", "size", "files", "source", "licence"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
     for row in datasets.status():
-        colour = {"ok": "green", "missing": "yellow"}.get(row.state, "red")
+        colour = {"ok": "green", "missing": "yellow"}.get(row.check, "red")
         size = f"{row.size / 1e6:.0f} MB" if row.size else ""
-        table.add_row(row.name, f"[{colour}]{row.state}[/]", size, ", ".join(row.files), row.licence)
+        files = "\n".join(f"{file.path.name}  {'' if file.check == 'ok' else file.check}" for file in row.files)
+        table.add_row(row.name, f"[{colour}]{row.check}[/]", size, files, row.source, row.licence)
     console.print(table)
 
 
@@ -110,11 +111,13 @@ def data_status(context: typer.Context) -> None:
 def fetch(names: Annotated[list[str] | None, typer.Argument(help="Data sets; all if none.")] = None) -> None:
     """Get data sets from the first source that has them, and check every byte."""
     try:
-        problems = datasets.fetch(names or None)
+        fetched = datasets.fetch(names or None)
     except (ValueError, datasets.DataUnavailable, OSError) as error:
         raise _fail(error) from None
-    for sentence in problems:
-        console.print(f"[yellow]{sentence}[/]", highlight=False)
+    for row in fetched:
+        console.print(f"{row.name}: {row.check}", style="green" if row.present else "yellow", highlight=False)
+        if row.problem:
+            console.print(f"  {row.problem}", highlight=False)
 
 
 @app.command()
@@ -148,10 +151,10 @@ def doctor() -> None:
     console.print(f"home {paths.HOME}, {shutil.disk_usage(paths.HOME).free / 1e9:.0f} GB free", highlight=False)
     healthy = True
     for row in datasets.status():
-        wrong = row.state not in ("ok", "missing")
+        wrong = row.check not in ("ok", "missing")
         healthy &= not wrong
-        console.print(f"  data {row.name}: {row.state}", style="red" if wrong else None, highlight=False)
-    for name in models.NAMES:
+        console.print(f"  data {row.name}: {row.check}", style="red" if wrong else None, highlight=False)
+    for name in models.SPECS:
         try:
             models.load_trained(name)
             console.print(f"  network {name}: ok", highlight=False)

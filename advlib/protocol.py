@@ -11,9 +11,13 @@ from functools import cached_property
 
 import numpy as np
 from scipy import stats
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 
+from advlib.prdc import ReferenceManifold
 from advlib.progress import track
-from advlib.ulsif import fit_batch
+from advlib.ulsif import ULSIF, fit_batch
 
 
 @dataclass(frozen=True)
@@ -189,3 +193,122 @@ def density_ratio_comparison(
     if len(ratios) == 1:
         ratios.clear()
     return {name: RatioComparison(*pair) for name, pair in {**ratios, "combined": combined}.items()}
+
+
+def joint_tsne(real: np.ndarray, adversarial: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Embed clean and adversarial images on one t-SNE map (after PCA to 50 axes).
+
+    G17's Fig. 2 draws two separate maps, whose axes have nothing to do with each other; one map can be compared.
+
+    Parameters
+    ----------
+    real, adversarial : (n, c, h, w) float array
+
+    Returns
+    -------
+    real_map, adversarial_map : (n, 2) float array
+        Unitless coordinates.
+    """
+    both = np.concatenate([real, adversarial]).reshape(2 * len(real), -1)
+    seed = int(rng.integers(2**31))
+    axes = min(50, *both.shape)
+    reduced = PCA(axes, random_state=seed).fit_transform(both) if both.shape[1] > axes else both
+    embedded = TSNE(init="pca", random_state=seed, perplexity=min(30, len(both) // 4)).fit_transform(reduced)
+    return embedded[: len(real)], embedded[len(real) :]
+
+
+def same_kind_neighbours(real: np.ndarray, adversarial: np.ndarray) -> float:
+    """Share of images whose nearest other image in pixel space is of their own kind, clean or adversarial.
+
+    One half means that the two are mixed, one that they lie apart; no embedding is involved. An image's own twin is
+    not counted as a neighbour: it was made from the image, an independent batch has none.
+
+    Parameters
+    ----------
+    real, adversarial : (n, c, h, w) float array
+        adversarial[i] was made from real[i].
+    """
+    n = len(real)
+    both = np.concatenate([real, adversarial]).reshape(2 * n, -1)
+    _, neighbours = NearestNeighbors(n_neighbors=3).fit(both).kneighbors(both)
+    own = np.arange(2 * n)
+    allowed = (neighbours != own[:, None]) & (neighbours != ((own + n) % (2 * n))[:, None])
+    nearest = neighbours[own, allowed.argmax(axis=1)]
+    return float(np.mean((nearest < n) == (own < n)))
+
+
+def ratio_in_one_dimension(samples: int, rng: np.random.Generator) -> dict[str, object]:
+    """Fit uLSIF to two normal samples whose true density ratio is known.
+
+    The numerator is N(0, 1), the denominator N(0.8, 1.3²): the wider density is below, so the ratio is bounded.
+
+    Returns
+    -------
+    dict
+        x (400,), p_numerator, p_denominator, true_ratio, estimate (400,), the samples numerator, denominator
+        (samples,), sigma, lambda, mean_ratio (over the numerator), mean_true_ratio (likewise), and correlation of
+        estimate and truth over the numerator.
+    """
+    numerator, denominator = rng.normal(0, 1, samples), rng.normal(0.8, 1.3, samples)
+    x = np.linspace(-4, 5, 400)
+    model = ULSIF(random_state=int(rng.integers(2**31))).fit(numerator[:, None], denominator[:, None])
+    p_numerator, p_denominator = stats.norm.pdf(x), stats.norm.pdf(x, 0.8, 1.3)
+
+    def truth(points: np.ndarray) -> np.ndarray:
+        return stats.norm.pdf(points) / stats.norm.pdf(points, 0.8, 1.3)
+
+    at_samples = model.predict(numerator[:, None])
+    return {
+        "x": x,
+        "p_numerator": p_numerator,
+        "p_denominator": p_denominator,
+        "true_ratio": truth(x),
+        "estimate": model.predict(x[:, None]),
+        "numerator": numerator,
+        "denominator": denominator,
+        "sigma": model.sigma_,
+        "lambda": model.lambda_,
+        "mean_ratio": float(np.mean(at_samples)),
+        "mean_true_ratio": float(np.mean(truth(numerator))),
+        "correlation": float(np.corrcoef(at_samples, truth(numerator))[0, 1]),
+    }
+
+
+def points_through_balls(shifts: list[float], rng: np.random.Generator, k: int = 2) -> list[dict[str, object]]:
+    """Move a batch through the k-nearest-neighbour balls of a reference in the plane (VS22 Fig. 5).
+
+    The batch starts scattered around the reference, is drawn in towards its centre and leaves on the other side: so
+    density rises before it falls.
+
+    Parameters
+    ----------
+    shifts : list of float
+        How far along the path each picture is taken; 0 is the untouched batch.
+    rng : numpy.random.Generator
+        Source of the points.
+    k : int
+        Number of neighbours; the paper's figure has 2.
+
+    Returns
+    -------
+    list of dict
+        shift, reference (30, 2), radii (30,), queries (12, 2), density, coverage.
+    """
+    reference, start = rng.normal(size=(30, 2)), rng.normal(size=(12, 2))
+    manifold = ReferenceManifold(k=k).fit(reference)
+    steps = []
+    for shift in shifts:
+        # Contraction towards the middle, then a drift away from it: FGSM's push seen in two dimensions.
+        queries = start * np.exp(-1.5 * shift) + np.array([1.0, 0.6]) * shift**2
+        density, coverage = manifold.density_coverage(queries)
+        steps.append(
+            {
+                "shift": shift,
+                "reference": reference,
+                "radii": np.asarray(manifold.radii_),
+                "queries": queries,
+                "density": density,
+                "coverage": coverage,
+            }
+        )
+    return steps
