@@ -1,0 +1,455 @@
+"""The papers' classifiers, and the trained weights that come with the package.
+
+Every network takes images in [0, 1]: normalisation is its first layer, so that an attack's ε and bounds are in pixels
+and nobody can normalise twice. Every network returns *logits*. VS22 ends in log-softmax and trains on the negative
+log-likelihood; that loss is the cross-entropy of the logits, so loss, gradient and FGSM are the same.
+
+Two papers attack two different sets of images, and a network is only honest about images it has not seen:
+
+- G17 attacks the *official* test partitions, so the networks for it are trained on the official training partition.
+- VS22 pools all partitions and attacks a stratified hold-out of them, so its networks are trained on the rest.
+  Those networks have seen most official test images; `partition(name)` gives what each network has and has not seen.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load
+from torch import nn
+
+from advlib import datasets, paths
+from advlib.checks import ArrayLike
+
+
+class Normalize(nn.Module):
+    """(images − mean) / std, channel by channel; mean and std are buffers and travel with the weights.
+
+    Parameters
+    ----------
+    mean, std : tuple of float
+        One value a channel, in units of pixels in [0, 1].
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise (n, c, h, w) images in [0, 1]."""
+        return (images - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """Normalisation, hidden layers, one linear layer to the logits.
+
+    Parameters
+    ----------
+    normalize : Normalize
+    hidden : nn.Module
+        (n, c, h, w) normalised images → (n, d), the last hidden layer.
+    head : nn.Linear
+        (n, d) → (n, classes).
+    """
+
+    def __init__(self, normalize: Normalize, hidden: nn.Module, head: nn.Linear):
+        super().__init__()
+        self.normalize = normalize
+        self.hidden = hidden
+        self.head = head
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Last hidden layer, after its ReLU, (n, d), of (n, c, h, w) images in [0, 1]."""
+        return self.hidden(self.normalize(images))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits, (n, classes), of (n, c, h, w) images in [0, 1]."""
+        return self.head(self.features(images))
+
+
+def vs22_mnist(channels: int = 1, classes: int = 10) -> tuple[nn.Module, nn.Linear]:
+    """Hidden layers and head of VS22 Table 1, for 28 × 28 images.
+
+    Convolutions are 3 × 3 without padding, the only choice that gives the table's 800 neurons after the second
+    pooling: 28 → 26 → 13 → 11 → 5, and 32 · 5 · 5 = 800. Dropout is 0.5 (appendix B).
+    """
+    hidden = nn.Sequential(
+        nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(800, 512), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(512, 64), nn.ReLU(),
+    )  # fmt: skip
+    return hidden, nn.Linear(64, classes)
+
+
+def vs22_medmnist(channels: int, classes: int) -> tuple[nn.Module, nn.Linear]:
+    """Hidden layers and head of VS22 Table 2, for 28 × 28 images.
+
+    The table gives padding = 1 for the fifth convolution only, so the others have none:
+    28 → 26 → 24 → 12 → 10 → 8 → 8 → 4, and 64 · 4 · 4 = 1024 numbers reach the first dense layer.
+    """
+
+    def convolution(inputs: int, outputs: int, padding: int = 0) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, padding=padding), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    hidden = nn.Sequential(
+        *convolution(channels, 32),
+        *convolution(32, 32), nn.MaxPool2d(2),
+        *convolution(32, 64),
+        *convolution(64, 64),
+        *convolution(64, 64, padding=1), nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(1024, 128), nn.ReLU(),
+        nn.Linear(128, 64), nn.ReLU(),
+    )  # fmt: skip
+    return hidden, nn.Linear(64, classes)
+
+
+def cleverhans_tutorial(channels: int, classes: int, size: int) -> tuple[nn.Module, nn.Linear]:
+    """Hidden layers and head of the network in the CleverHans tutorial of 2017, the likely one of G17.
+
+    64 filters 8 × 8, stride 2, "SAME"; 128 filters 6 × 6, stride 2, "VALID"; 128 filters 5 × 5, stride 1, "VALID";
+    one dense layer. TensorFlow's "SAME" means padding by 3 on every side here, for 28 and for 32 pixels.
+    No pooling, so no pixel's gradient is zero because another one won.
+    """
+    side = (size // 2 - 6) // 2 + 1 - 4
+    hidden = nn.Sequential(
+        nn.Conv2d(channels, 64, 8, stride=2, padding=3), nn.ReLU(),
+        nn.Conv2d(64, 128, 6, stride=2), nn.ReLU(),
+        nn.Conv2d(128, 128, 5), nn.ReLU(),
+        nn.Flatten(),
+    )  # fmt: skip
+    return hidden, nn.Linear(128 * side**2, classes)
+
+
+class Residual(nn.Module):
+    """x + branch(x)."""
+
+    def __init__(self, branch: nn.Module):
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add the branch to its input."""
+        return x + self.branch(x)
+
+
+def resnet9(channels: int, classes: int) -> tuple[nn.Module, nn.Linear]:
+    """Hidden layers and head of a small residual network of nine layers for 32 × 32 images.
+
+    The layout of the "ResNet-9" of the DAWNBench CIFAR-10 entries at half its width.
+    """
+
+    def convolution(inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+    def residual(width: int) -> Residual:
+        return Residual(nn.Sequential(convolution(width, width), convolution(width, width)))
+
+    hidden = nn.Sequential(
+        convolution(channels, 32),
+        convolution(32, 64), nn.MaxPool2d(2), residual(64),
+        convolution(64, 128), nn.MaxPool2d(2),
+        convolution(128, 256), nn.MaxPool2d(2), residual(256),
+        nn.MaxPool2d(4), nn.Flatten(),
+    )  # fmt: skip
+    return hidden, nn.Linear(256, classes)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a named network is and which images it may be trained on.
+
+    Parameters
+    ----------
+    network : callable
+        Gives the hidden layers and the head.
+    dataset : str
+        Name for `advlib.datasets.load`.
+    channels, size, classes : int
+        Of the images that go in and the logits that come out.
+    mean, std : tuple of float
+        Normalisation, in pixels of [0, 1].
+    holdout_fraction : float or None
+        Share of the pooled data set that is held out by a stratified split (VS22), or None for the official
+        training and test partitions (G17).
+    grey : bool
+        Whether colour images are turned grey first.
+    """
+
+    network: Callable[..., tuple[nn.Module, nn.Linear]]
+    dataset: str
+    channels: int
+    size: int
+    classes: int
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    holdout_fraction: float | None = None
+    grey: bool = False
+
+
+_MNIST = {"dataset": "mnist", "channels": 1, "size": 28, "classes": 10}
+_CIFAR = {"dataset": "cifar10", "channels": 3, "size": 32, "classes": 10}
+_GREY = _CIFAR | {"channels": 1, "grey": True}
+_DIGITS = {"mean": (0.1307,), "std": (0.3081,)}  # VS22's, in their code
+_PIXELS = {"mean": (0.0,), "std": (1.0,)}  # the CleverHans tutorial trains on pixels in [0, 1] as they are
+
+SPECS = {
+    "mnist-cleverhans": Spec(cleverhans_tutorial, **_MNIST, **_PIXELS),
+    "mnist-vs22": Spec(vs22_mnist, **_MNIST, **_DIGITS, holdout_fraction=0.03),
+    "mnist-vs22-official": Spec(vs22_mnist, **_MNIST, **_DIGITS),
+    "cifar10-resnet": Spec(resnet9, **_CIFAR, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    "cifar10-grey-resnet": Spec(resnet9, **_GREY, mean=(0.4809,), std=(0.2392,)),
+    "cifar10-cleverhans": Spec(cleverhans_tutorial, **_CIFAR, **_PIXELS),
+    "cifar10-grey-cleverhans": Spec(cleverhans_tutorial, **_GREY, **_PIXELS),
+    "organamnist-vs22": Spec(vs22_medmnist, "organamnist", 1, 28, 11, holdout_fraction=0.08),
+    "pathmnist-vs22": Spec(vs22_medmnist, "pathmnist", 3, 28, 9, holdout_fraction=0.05),
+    # Stands in for PathMNIST, so it is held out by the same share; it is no data set of the paper's.
+    "bloodmnist-vs22": Spec(vs22_medmnist, "bloodmnist", 3, 28, 8, holdout_fraction=0.05),
+}
+NAMES = tuple(name for name in SPECS if name != "pathmnist-vs22")
+"""Networks whose weights come with the package. PathMNIST could not be had, so its network is there to be trained."""
+
+SPLIT_SEED = 42  # VS22's own
+
+
+def spec(name: str) -> Spec:
+    """Return the description of a named network.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with the names there are.
+    """
+    try:
+        return SPECS[name]
+    except KeyError:
+        raise ValueError(f"name must be one of {', '.join(SPECS)}, but is {name!r}") from None
+
+
+def build(name: str) -> Classifier:
+    """Return the named network with fresh weights from torch's global generator, in training mode."""
+    s = spec(name)
+    sizes = {"size": s.size} if s.network is cleverhans_tutorial else {}
+    hidden, head = s.network(channels=s.channels, classes=s.classes, **sizes)
+    return Classifier(Normalize(s.mean, s.std), hidden, head)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What a named network was trained on, and what it has never seen.
+
+    Parameters
+    ----------
+    train_images, holdout_images : (n, c, h, w) float32 array
+        In [0, 1]; grey where the network is.
+    train_labels, holdout_labels : (n,) int64 array
+    train_index, holdout_index : (n,) int64 array
+        Positions in the official partition (official split) or in `advlib.datasets.pooled` (pooled split).
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    train_index: np.ndarray
+    holdout_images: np.ndarray
+    holdout_labels: np.ndarray
+    holdout_index: np.ndarray
+
+
+def partition(name: str) -> Partition:
+    """Return the images that the named network was trained on and those it has never seen.
+
+    Attack the hold-out: an image the network was trained on says little about others. Without a validation part
+    of its own, the official split (G17) holds out the official test partition.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    advlib.datasets.DataUnavailable
+        If the data set is neither on disk nor to be had.
+    """
+    s = spec(name)
+    dataset = datasets.load(s.dataset)
+    if s.holdout_fraction is None:
+        train, train_labels = dataset.train_images, dataset.train_labels
+        holdout, holdout_labels = dataset.test_images, dataset.test_labels
+        train_index, holdout_index = np.arange(len(train)), np.arange(len(holdout))
+    else:
+        images, labels = datasets.pooled(dataset)
+        train_index, holdout_index = datasets.stratified_holdout(labels, s.holdout_fraction, seed=SPLIT_SEED)
+        train, train_labels = images[train_index], labels[train_index]
+        holdout, holdout_labels = images[holdout_index], labels[holdout_index]
+    if s.grey:
+        train, holdout = datasets.grey(train), datasets.grey(holdout)
+    return Partition(train, train_labels, train_index, holdout, holdout_labels, holdout_index)
+
+
+def files(name: str, folder: Path | None = None) -> tuple[Path, Path]:
+    """Where the weights (safetensors) and the card (JSON) of a named network lie."""
+    spec(name)
+    folder = paths.WEIGHTS if folder is None else Path(folder)
+    return folder / f"{name}.safetensors", folder / f"{name}.json"
+
+
+def card(name: str, folder: Path | None = None) -> dict:
+    """Return what is written down about a trained network: data split, seed, accuracy, duration, versions, checksum.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`, or of `SPECS` if trained here.
+    folder : path, optional
+        Instead of the package's own weights.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or a card that cannot be read.
+    FileNotFoundError
+        If there is no such card.
+    """
+    path = files(name, folder)[1]
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no card of {name} at {path}; train the network with: advlib train {name}") from None
+    except ValueError as error:
+        raise ValueError(f"the card {path} must be JSON, but cannot be read ({error})") from None
+    if not isinstance(contents, dict) or "sha256" not in contents:
+        raise ValueError(f"the card {path} must hold the sha256 of the weights, but does not")
+    return contents
+
+
+def load_trained(name: str, device: torch.device | str | None = None, folder: Path | None = None) -> Classifier:
+    """Return a trained network, in evaluation mode, its parameters frozen.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`, or of `SPECS` if trained here.
+    device : torch.device, optional
+        Where it goes; the CPU by default.
+    folder : path, optional
+        Instead of the package's own weights.
+
+    Returns
+    -------
+    Classifier
+        float32. Parameters are shipped rounded to float16, and the card's accuracy is that of the rounded ones.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or weights that do not match their card's sha256 or the architecture.
+    FileNotFoundError
+        If weights or card are missing.
+    """
+    model = build(name)
+    weights, _ = files(name, folder)
+    expected = card(name, folder)["sha256"]
+    try:
+        contents = weights.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no weights of {name} at {weights}; restore them from the repository or run: advlib train {name}"
+        ) from None
+    found = hashlib.sha256(contents).hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"the weights {weights} must have the sha256 on their card, {expected}, but have {found}; "
+            f"restore both files from the repository or run: advlib train {name}"
+        )
+    try:
+        model.load_state_dict({key: value.float() for key, value in load(contents).items()})
+    except RuntimeError as error:
+        raise ValueError(f"the weights {weights} must fit the architecture of {name}, but do not: {error}") from None
+    return model.to(device).eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[torch.device]:
+    """Put `model` into evaluation mode with frozen parameters for the block, and give the device it lives on.
+
+    Dropout and batch statistics would make its output random, and an attack's backward pass would otherwise add to
+    the gradients of the caller's parameters. Afterwards everything is as before.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    tensors = [*model.parameters(), *model.buffers()]
+    model.eval()
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        yield tensors[0].device if tensors else torch.device("cpu")
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter in wanting:
+            parameter.requires_grad_(True)
+
+
+def _batched(
+    function: Callable[[torch.Tensor], torch.Tensor], images: ArrayLike, batch_size: int, device: torch.device
+) -> np.ndarray:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+    tensor = torch.as_tensor(images)
+    if tensor.ndim != 4 or len(tensor) == 0:
+        raise ValueError(f"images must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
+    with torch.inference_mode():
+        return torch.cat([function(part.to(device, torch.float32)).cpu() for part in tensor.split(batch_size)]).numpy()
+
+
+def predict(model: nn.Module, images: ArrayLike, batch_size: int = 500) -> np.ndarray:
+    """Return the class with the largest logit, (n,) int64.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (n, c, h, w) images → (n, classes) logits; runs where it lives, in evaluation mode.
+    images : (n, c, h, w) array or tensor
+        In [0, 1].
+    batch_size : int
+        Images at a time; bounds the memory.
+    """
+    with frozen(model) as device:
+        return _batched(lambda part: model(part).argmax(1), images, batch_size, device)
+
+
+def accuracy(model: nn.Module, images: ArrayLike, labels: ArrayLike, batch_size: int = 500) -> float:
+    """Return the share of images whose largest logit is that of their label; see `predict`.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label an image.
+    """
+    predicted = predict(model, images, batch_size)
+    labels = torch.as_tensor(labels).cpu().numpy()
+    if labels.shape != predicted.shape:
+        raise ValueError(f"labels must be one a image, shape {predicted.shape}, but has shape {labels.shape}")
+    return float(np.mean(predicted == labels))
+
+
+def embed(model: Classifier, images: ArrayLike, batch_size: int = 500) -> np.ndarray:
+    """Return the last hidden layer, (n, d) float32, of (n, c, h, w) images in [0, 1]; see `predict`.
+
+    VS22 appendix C speaks of the last layer; their code takes the output of the last dense layer, the logits. Those
+    are `logits`.
+    """
+    with frozen(model) as device:
+        return _batched(model.features, images, batch_size, device)
+
+
+def logits(model: nn.Module, images: ArrayLike, batch_size: int = 500) -> np.ndarray:
+    """Return the logits, (n, classes) float32, of (n, c, h, w) images in [0, 1]; see `predict`."""
+    with frozen(model) as device:
+        return _batched(model, images, batch_size, device)

@@ -1,0 +1,321 @@
+"""One-cycle training that wrote the shipped weights: `train(name)` does again what made them.
+
+VS22 train with Adam, the negative log-likelihood and a one-cycle learning rate (appendix B). So does this, for all
+networks. The last epoch's weights are kept, whatever their accuracy: choosing an epoch by the hold-out would make
+the hold-out part of the training.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save
+from torch import nn
+from torch.nn import functional
+
+from advlib import __version__, models, paths
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training images.
+    max_lr : float
+        Peak of the one-cycle learning rate.
+    batch_size : int
+        Images a step.
+    weight_decay : float
+        Decoupled (AdamW); with 0 the optimiser is Adam.
+    shift : int
+        Images are moved by up to this many pixels, filled up with black; 0 leaves them.
+    flip : bool
+        Images are mirrored left to right with probability ½.
+    bfloat16 : bool
+        Whether the matrix products of the training run in bfloat16. Parameters, loss and all evaluation are float32.
+    """
+
+    epochs: int
+    max_lr: float
+    batch_size: int = 128
+    weight_decay: float = 0.0
+    shift: int = 0
+    flip: bool = False
+    bfloat16: bool = False
+
+
+_RESNET = Recipe(epochs=10, max_lr=4e-3, weight_decay=0.05, shift=4, flip=True, bfloat16=True)
+_TUTORIAL = Recipe(epochs=6, max_lr=1e-3)  # epochs, batch and rate of the CleverHans tutorial
+
+RECIPES = {
+    "mnist-cleverhans": _TUTORIAL,
+    "mnist-vs22": Recipe(epochs=12, max_lr=3e-3),
+    "mnist-vs22-official": Recipe(epochs=12, max_lr=3e-3),
+    "cifar10-resnet": _RESNET,
+    "cifar10-grey-resnet": _RESNET,
+    "cifar10-cleverhans": _TUTORIAL,
+    "cifar10-grey-cleverhans": _TUTORIAL,
+    "organamnist-vs22": Recipe(epochs=10, max_lr=3e-3),
+    "pathmnist-vs22": Recipe(epochs=10, max_lr=3e-3),
+    "bloodmnist-vs22": Recipe(epochs=20, max_lr=3e-3, shift=2, flip=True),
+}
+
+
+def fit(
+    model: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    holdout: tuple[np.ndarray, np.ndarray] | None = None,
+    progress: bool = True,
+    description: str = "training",
+) -> list[dict[str, float]]:
+    """Train `model` in place, on the device where it lives, with one-cycle Adam on the cross-entropy of its logits.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (n, c, h, w) images in [0, 1] → (n, classes) logits. Left in evaluation mode.
+    images : (n, c, h, w) float32 array
+        In [0, 1].
+    labels : (n,) int64 array
+    recipe : Recipe
+    seed : int
+        Of order, augmentation and dropout. The same seed on the same machine with as many threads gives the same
+        weights to the bit; torch's global generators are left as they were.
+    holdout : (images, labels), optional
+        Measured after every epoch, for the curve alone.
+    progress : bool
+        Whether to draw a bar on the terminal (standard error).
+    description : str
+        What the bar says.
+
+    Returns
+    -------
+    list of dict
+        One a epoch: epoch, train_loss (mean over the epoch, augmented and with dropout), train_accuracy (likewise),
+        learning_rate (at its end), seconds, and accuracy (on the hold-out) if there is one.
+
+    Raises
+    ------
+    ValueError
+        If there are no images or not one label an image.
+    FloatingPointError
+        If the loss becomes NaN or infinite.
+    """
+    if len(images) == 0 or len(images) != len(labels):
+        raise ValueError(f"labels must be one an image and not empty, but are {len(labels)} for {len(images)} images")
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)
+    images, labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+    steps = math.ceil(len(images) / recipe.batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=recipe.epochs * steps)
+    generator = torch.Generator().manual_seed(seed)
+    history = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[latest]}"),
+    )
+    with (
+        torch.random.fork_rng(),
+        Progress(*columns, console=Console(stderr=True), disable=not progress) as bar,
+    ):
+        torch.manual_seed(seed)  # dropout draws from the global generator, which fork_rng restores
+        task = bar.add_task(description, total=recipe.epochs * steps, latest="")
+        for epoch in range(1, recipe.epochs + 1):
+            start = time.perf_counter()
+            model.train()
+            loss_sum = correct = 0.0
+            for index in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
+                index = index.to(device)
+                batch = _augment(images[index], recipe, generator).contiguous(memory_format=torch.channels_last)
+                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+                    logits = model(batch)
+                logits = logits.float()
+                loss = functional.cross_entropy(logits, labels[index])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                loss_sum += loss.item() * len(index)
+                correct += (logits.argmax(1) == labels[index]).sum().item()
+                bar.advance(task)
+            if not math.isfinite(loss_sum):
+                raise FloatingPointError(f"the training loss became {loss_sum} in epoch {epoch}; lower max_lr")
+            model.eval()
+            row = {
+                "epoch": epoch,
+                "train_loss": round(loss_sum / len(images), 5),
+                "train_accuracy": round(correct / len(images), 5),
+                "learning_rate": float(f"{schedule.get_last_lr()[0]:.4g}"),
+                "seconds": round(time.perf_counter() - start, 2),
+            }
+            latest = f"loss {row['train_loss']:.4f}"
+            if holdout is not None:
+                row["accuracy"] = models.accuracy(model, *holdout)
+                latest += f", hold-out {row['accuracy']:.4f}"
+            history.append(row)
+            bar.update(task, latest=latest)
+    model.to(memory_format=torch.contiguous_format)
+    return history
+
+
+def _augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """Shift and mirror (n, c, h, w) images at random, each on its own."""
+    n, _, height, width = images.shape
+
+    def draw(high: int) -> torch.Tensor:
+        return torch.randint(high, (n,), generator=generator).to(images.device)
+
+    if recipe.shift:
+        padded = functional.pad(images, (recipe.shift,) * 4)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (n, c, shifts, shifts, h, w), a view
+        row, column = draw(2 * recipe.shift + 1), draw(2 * recipe.shift + 1)
+        images = windows[torch.arange(n, device=images.device), :, row, column]
+    if recipe.flip:
+        images = torch.where(draw(2).bool().view(-1, 1, 1, 1), images.flip(3), images)
+    return images
+
+
+def train(
+    name: str,
+    *,
+    epochs: int | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> dict:
+    """Train a named network and write its weights and card; nothing is written before the training has ended.
+
+    Parameters
+    ----------
+    name : str
+        A key of `advlib.models.SPECS`.
+    epochs : int, optional
+        Instead of the recipe's.
+    seed : int
+        Of initial weights, order, augmentation and dropout.
+    folder : path, optional
+        Where NAME.safetensors and NAME.json go; the package's own weights by default.
+    device : torch.device, optional
+        A GPU if there is one, by default.
+    progress : bool
+        Whether to draw a bar.
+
+    Returns
+    -------
+    dict
+        The card. "holdout" says in words what "accuracy" was measured on, with the weights as stored; "history" is
+        the curve (see `fit`); "split" says how to find the same images again, with a SHA-256 of the hold-out's
+        positions as little-endian int64.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or epochs below 1.
+    advlib.datasets.DataUnavailable
+        If the data set is neither on disk nor to be had.
+    """
+    spec = models.spec(name)
+    recipe = RECIPES[name]
+    if epochs is not None:
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, but is {epochs}")
+        recipe = Recipe(**asdict(recipe) | {"epochs": epochs})
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    data = models.partition(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = models.build(name).to(device)
+    start = time.perf_counter()
+    holdout = data.holdout_images, data.holdout_labels
+    history = fit(
+        model,
+        data.train_images,
+        data.train_labels,
+        recipe,
+        seed=seed,
+        holdout=holdout,
+        progress=progress,
+        description=name,
+    )
+    duration = time.perf_counter() - start
+
+    state = _stored(model)
+    model.load_state_dict({key: value.float() for key, value in state.items()})
+    contents = save(state)
+    official = spec.holdout_fraction is None
+    card = {
+        "name": name,
+        "architecture": spec.network.__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "data": spec.dataset + (" (grey)" if spec.grey else ""),
+        "holdout": "the official test partition" if official else f"a stratified {spec.holdout_fraction:.0%} hold-out",
+        "split": {
+            "kind": "official" if official else "pooled",
+            "fraction": spec.holdout_fraction,
+            "seed": None if official else models.SPLIT_SEED,
+            "train_size": len(data.train_index),
+            "holdout_size": len(data.holdout_index),
+            "holdout_index_sha256": hashlib.sha256(data.holdout_index.astype("<i8").tobytes()).hexdigest(),
+        },
+        "accuracy": models.accuracy(model, *holdout),
+        "accuracy_of": "last epoch, parameters rounded to float16",
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "duration_s": round(duration, 1),
+        "versions": {"advlib": __version__, "python": platform.python_version()}
+        | {package: metadata.version(package) for package in ("torch", "numpy", "safetensors", "scikit-learn")},
+        "hardware": _hardware(torch.device(device)),
+        "size_bytes": len(contents),
+        "sha256": hashlib.sha256(contents).hexdigest(),
+        "history": history,
+    }
+    weights_path, card_path = models.files(name, folder)
+    # Both are complete under temporary names before either is renamed. Should the machine stop between the two
+    # renamings, the checksum on the old card refuses the new weights.
+    with paths.replacing(card_path) as card_part, paths.replacing(weights_path) as weights_part:
+        weights_part.write_bytes(contents)
+        card_part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return card
+
+
+def _stored(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters rounded to float16, half the size for a clone to fetch; statistics of batch norm stay as they are."""
+    parameters = {key for key, _ in model.named_parameters()}
+    return {
+        key: (value.half() if key in parameters else value).cpu().contiguous()
+        for key, value in model.state_dict().items()
+    }
+
+
+def _hardware(device: torch.device) -> dict[str, object]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": gpu,
+    }
