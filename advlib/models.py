@@ -396,12 +396,19 @@ def frozen(model: nn.Module) -> Iterator[torch.device]:
             parameter.requires_grad_(True)
 
 
+def as_tensor(values: ArrayLike) -> torch.Tensor:
+    """Return `values` as a tensor; an array's memory is shared where torch can (not if read-only or reversed)."""
+    if isinstance(values, torch.Tensor):
+        return values.detach()
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+
+
 def _batched(
     function: Callable[[torch.Tensor], torch.Tensor], images: ArrayLike, batch_size: int, device: torch.device
 ) -> np.ndarray:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
-    tensor = torch.as_tensor(images)
+    tensor = as_tensor(images)
     if tensor.ndim != 4 or len(tensor) == 0:
         raise ValueError(f"images must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
     with torch.inference_mode():
@@ -433,9 +440,9 @@ def accuracy(model: nn.Module, images: ArrayLike, labels: ArrayLike, batch_size:
         If there is not one label an image.
     """
     predicted = predict(model, images, batch_size)
-    labels = torch.as_tensor(labels).cpu().numpy()
+    labels = as_tensor(labels).cpu().numpy()
     if labels.shape != predicted.shape:
-        raise ValueError(f"labels must be one a image, shape {predicted.shape}, but has shape {labels.shape}")
+        raise ValueError(f"labels must be one an image, shape {predicted.shape}, but has shape {labels.shape}")
     return float(np.mean(predicted == labels))
 
 
