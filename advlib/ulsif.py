@@ -187,7 +187,7 @@ class ULSIF(BaseEstimator):
         settings = _settings(
             self.sigmas, self.lambdas, self.n_kernels, self.kernel, self.random_state, numerator_matrix.shape[0]
         )
-        _check_denominator(denominator_matrix.shape[0], settings)
+        _check_denominator(denominator_matrix.shape[0], "denominator", settings)
         result = _fit_chunk(numerator_matrix[None], denominator_matrix[None], settings)
         _warn_at_edges(result["sigma"], result["lambda_"], settings)
 
@@ -296,7 +296,7 @@ def fit_batch(
             f"but have shapes {tuple(numerator_stack.shape)} and {tuple(denominator_stack.shape)}"
         )
     settings = _settings(sigmas, lambdas, n_kernels, kernel, random_state, n_nu)
-    _check_denominator(n_de, settings)
+    _check_denominator(n_de, "denominators", settings)
 
     def chunk(part: slice) -> dict[str, torch.Tensor]:
         return _fit_chunk(numerator_stack[part], denominator_stack[part], settings)
@@ -360,7 +360,7 @@ def fit_batch_indices(
             f"but have shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
     settings = _settings(sigmas, lambdas, n_kernels, kernel, random_state, a.shape[1])
-    _check_denominator(b.shape[1], settings)
+    _check_denominator(b.shape[1], "denominator_indices", settings)
 
     def chunk(part: slice) -> dict[str, torch.Tensor]:
         return _fit_chunk(numerator_rows[a[part]], denominator_rows[b[part]], settings)
@@ -397,10 +397,10 @@ def _settings(sigmas, lambdas, n_kernels, kernel, random_state, n_numerator: int
     return _Settings(sigma_grid, lambda_grid, kernel, torch.as_tensor(indices))
 
 
-def _check_denominator(n_denominator: int, settings: _Settings) -> None:
+def _check_denominator(n_denominator: int, name: str, settings: _Settings) -> None:
     if n_denominator < 2 and settings.needs_selection:
         raise ValueError(
-            f"denominator has {n_denominator} sample, but leave-one-out needs at least 2: "
+            f"{name} must hold at least 2 samples for leave-one-out, but holds {n_denominator}: "
             "add samples, or fix one value each in sigmas and lambdas (nothing is left out then)"
         )
 
