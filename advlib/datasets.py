@@ -164,9 +164,9 @@ class _Spec:
 
     @property
     def source(self) -> str:
-        host = urlsplit(self.official[0].urls[0]).hostname
+        host = urlsplit(self.official[0].urls[0]).netloc
         copy = self.registry
-        return f"{host}, else " + (("pip " + copy.pip[0]) if copy.pip else f"npm {copy.npm}") if copy else str(host)
+        return f"{host}, else " + (("pip " + copy.pip[0]) if copy.pip else f"npm {copy.npm}") if copy else host
 
 
 def _mnist(name: str, gz_md5: str, md5: str, size: int, gz_size: int) -> tuple[_File, _Archive]:
@@ -585,7 +585,7 @@ def _read(name: str) -> Dataset:
         path = _folder(name) / file.name
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             bad.append(f"{file.name} is missing")
             continue
         if _digest(content, file.digest) != file.digest:
@@ -783,7 +783,7 @@ def _status(name: str, problem: str | None = None) -> DataStatus:
         try:
             size = path.stat().st_size
             files.append(FileStatus(path, "ok" if _digest(path, file.digest) == file.digest else "corrupt", size))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             files.append(FileStatus(path, "missing", 0))
     checks = {file.check for file in files}
     check = next(c for c in ("corrupt", "missing", "ok") if c in checks)
@@ -982,13 +982,13 @@ def _download(archive: _Archive, path: Path, display: "_Display", unreachable: d
 
     reasons = []
     for url in archive.urls:
-        host = urlsplit(url).hostname or url
+        host = urlsplit(url).netloc
         if host in unreachable:
             reasons.append(unreachable[host])
             continue
         try:
             with display.bar(archive.name, archive.size) as bar:
-                pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 18, timeout=_TIMEOUT)(url, str(path), None)
+                pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 15, timeout=_TIMEOUT)(url, str(path), None)
                 _check_archive(archive, path)
                 return
         except (requests.ConnectionError, requests.Timeout):
@@ -1000,7 +1000,7 @@ def _download(archive: _Archive, path: Path, display: "_Display", unreachable: d
             reasons.append(f"{host} broke off ({type(error).__name__})")
         except _SourceFailed as failed:
             reasons.append(f"{host}: {failed}")
-    offline = all(urlsplit(url).hostname in unreachable for url in archive.urls)
+    offline = all(urlsplit(url).netloc in unreachable for url in archive.urls)
     raise (_Unreachable if offline else _SourceFailed)(", ".join(reasons))
 
 
