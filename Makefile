@@ -12,7 +12,8 @@ run: data            ## set up, get the data, run every notebook (quick profile)
 
 test: data           ## set up, then unit tests, every notebook by nbval, and the numeric checks
 	$(BIN)/ruff check .
-	sh tests/all.sh $(BIN)
+	runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && ADVLIB_RUNS="$$runs" $(BIN)/python -m pytest \
+	   --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg tests/unit notebooks tests/notebooks
 
 paper: data          ## every notebook at the papers' own settings (hours)
 	$(BIN)/advlib run --profile paper

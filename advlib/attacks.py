@@ -179,18 +179,23 @@ def _gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Tensor
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
     signs = []
     with frozen(model) as device, torch.enable_grad():
-        with torch.inference_mode():
-            shape = tuple(model(images[:1].to(device)).shape)
-        if len(shape) != 2:
-            raise ValueError(f"model must give (n, classes) logits, but gives shape {shape} for one image")
-        if int(labels.max()) >= shape[1]:
-            raise ValueError(f"labels must be below the model's {shape[1]} classes, but reach {int(labels.max())}")
+
+        def checked(part: torch.Tensor) -> torch.Tensor:
+            logits = model(part)
+            if logits.ndim != 2:
+                raise ValueError(f"model must give (n, classes) logits, but gives shape {tuple(logits.shape)}")
+            if int(labels.max()) >= logits.shape[1]:
+                raise ValueError(
+                    f"labels must be below the model's {logits.shape[1]} classes, but reach {int(labels.max())}"
+                )
+            if not logits.isfinite().all():  # torch's sign(NaN) is 0, which would pass for a zero gradient
+                raise ValueError("model must give finite logits, but some are NaN or infinite")
+            return logits
+
         for part, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             part, target = part.to(device), target.to(device)
             # A step of 1, unclipped; the difference gives its sign back exactly, whatever x + 1 was rounded to.
-            step = fast_gradient_method(model, part, 1.0, np.inf, y=target) - part
-            if step.isnan().any():
-                raise ValueError("model must give finite gradients, but some are NaN")
+            step = fast_gradient_method(checked, part, 1.0, np.inf, y=target) - part
             signs.append(step.detach().sign().to("cpu", torch.int8))
     return torch.cat(signs)
 

@@ -9,14 +9,23 @@ References
 L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv:1705.02224 (2017).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas
 
 from advlib import attacks, datasets, models, published
 from advlib.progress import track
-from advlib.protocol import RatioComparison, Summary, density_ratio_comparison
+from advlib.protocol import (
+    RatioComparison,
+    Summary,
+    density_ratio_comparison,
+    disjoint_mean_ratio,
+    draw_indices,
+)
+from advlib.ulsif import DEFAULT_GRID, fit_batch_indices
 
 
 @dataclass(frozen=True)
@@ -191,3 +200,212 @@ def verdict(printed: float, as_published: float, corrected: float) -> str:
     if agrees(corrected, printed):
         return "reproduced"
     return "reproduced as published only" if agrees(as_published, printed) else "not reproduced"
+
+
+def example_twins(epsilons: Mapping[str, float], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Pick one image a set that its network reads rightly and whose FGSM twin it does not (the idea of Fig. 1).
+
+    Parameters
+    ----------
+    epsilons : dict
+        Image set → L∞ size of the attack, pixels in [0, 1].
+
+    Returns
+    -------
+    list of dict
+        image, twin (c, h, w), epsilon, said, said_of_twin (class names).
+    """
+    rows = []
+    for image_set, epsilon in epsilons.items():
+        images, labels = test_images(image_set, 200)
+        names = datasets.load(image_set).class_names
+        model = models.load_trained(CORRECTED.networks[image_set])
+        batch = attacks.fgsm(model, images, labels, epsilon=epsilon)
+        chosen = int(rng.choice(np.flatnonzero(batch.success)))
+        said = models.predict(model, np.stack([images[chosen], batch.images[chosen]]))
+        rows.append(
+            {
+                "image": images[chosen],
+                "twin": batch.images[chosen],
+                "epsilon": epsilon,
+                "said": names[said[0]],
+                "said_of_twin": names[said[1]],
+            }
+        )
+    return rows
+
+
+def figure2_pairs(epsilon: float, count: int, clip: tuple[float, float] | None) -> dict[str, dict[str, np.ndarray]]:
+    """Clean and FGSM-attacked test images of MNIST and grey CIFAR-10, for Fig. 2.
+
+    Parameters
+    ----------
+    epsilon : float
+        L∞ size, pixels in [0, 1].
+    count : int
+        Images of each kind and set.
+    clip : tuple of float, optional
+        Range that FGSM keeps images in.
+
+    Returns
+    -------
+    dict
+        Title → dict with `real`, `adversarial` (count, 1, h, w) and `labels` (count,).
+    """
+    pairs = {}
+    for title in ("MNIST", "CIFAR-10 (grey)"):
+        image_set, _ = TABLE1[title]
+        real, labels = test_images(image_set, count)
+        model = models.load_trained(CORRECTED.networks[image_set])
+        batch = attacks.fgsm(model, real, labels, epsilon=epsilon, clip=clip)
+        pairs[title] = {"real": real, "adversarial": batch.images, "labels": labels}
+    return pairs
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Where R1 of a row of Table 1 stops growing, predicted without any network.
+
+    Attributes
+    ----------
+    coin_flips : Summary
+        R1 with each clean pixel moved by +1 or −1 at random instead of by an attack.
+    formula : Summary
+        ‖ĥ‖²/λ_min over the same numerators: clean images alone.
+    sigma : float
+        Kernel width of the formula: the one that the coin flips' fits chose most often.
+    """
+
+    coin_flips: Summary
+    formula: Summary
+    sigma: float
+
+
+def plateaus(*, batch_size: int, draws: int, images: int, rng: np.random.Generator) -> dict[str, Plateau]:
+    """Predict, before any attack is run, where the as-published mean ratio stops growing.
+
+    Parameters
+    ----------
+    batch_size, draws, images, rng
+        As for `rerun_table1`.
+
+    Returns
+    -------
+    dict
+        Row of Table 1 → Plateau.
+    """
+    found: dict[str, Plateau] = {}
+    for image_set in AS_PUBLISHED.networks:
+        real, _ = test_images(image_set, images)
+        pools = real.reshape(len(real), real.shape[1], -1)
+        a, b = draw_indices(len(real), draws, batch_size, batch_size, rng)
+        flips, formulas, sigmas = [], [], []
+        for channel in range(pools.shape[1]):
+            clean = pools[:, channel]
+            moved = clean + rng.choice([-1.0, 1.0], clean.shape)
+            fit = fit_batch_indices(
+                clean, moved, a, b, kernel=AS_PUBLISHED.kernel, random_state=int(rng.integers(2**31))
+            )
+            sigmas.append(float(np.median(fit.sigma_)))
+            flips.append(fit.mean_ratio_)
+            formulas.append(
+                [disjoint_mean_ratio(clean[i], sigmas[-1], min(DEFAULT_GRID), AS_PUBLISHED.kernel) for i in a]
+            )
+        for name, (needed, part) in TABLE1.items():
+            if needed == image_set:
+                chosen = slice(None) if part == "combined" else [int(part.removeprefix("channel "))]
+                found[name] = Plateau(
+                    Summary.of(np.mean(np.array(flips)[chosen], axis=0)),
+                    Summary.of(np.mean(np.array(formulas)[chosen], axis=0)),
+                    float(np.median(np.array(sigmas)[chosen])),
+                )
+    return {name: found[name] for name in TABLE1}
+
+
+def printed_r1(name: str, epsilon: float) -> float:
+    """Mean R1 of a row of Table 1 as printed."""
+    return published.value("g17", "Table 1", name, column("R1", epsilon))
+
+
+def record_table1(run: Any, rows: Sequence[RatioRow], predicted: Mapping[str, Plateau]) -> None:
+    """Put Table 1 into a run's record: every mean and decision as a metric, every printed number as a comparison.
+
+    Parameters
+    ----------
+    run : advlib.record.Run
+    rows : sequence of RatioRow
+        The reruns of both modes.
+    predicted : dict
+        From `plateaus`; the cause of a printed number that is one.
+    """
+    by_mode = {(row.mode, row.row, row.epsilon): row for row in rows}
+    for (mode, name, epsilon), row in by_mode.items():
+        if mode == "published":
+            continue
+        prefix = f"table1.{mode}.{name}.eps={epsilon:g}"
+        for key in ("auroc", "tpr_at_5_fpr", "clean_accuracy", "adversarial_accuracy", "zero_gradient_share"):
+            run.metric(f"{prefix}.{key}", getattr(row, key))
+        for side in ("r1", "r2"):
+            run.metric(f"{prefix}.{side}", getattr(row, side).mean)
+    for row in published_table1():
+        if ("corrected", row.row, row.epsilon) not in by_mode:
+            continue
+        as_published, corrected = (by_mode[mode, row.row, row.epsilon] for mode in ("as published", "corrected"))
+        for side in ("r1", "r2"):
+            printed = getattr(row, side).mean
+            ours = getattr(as_published, side).mean, getattr(corrected, side).mean
+            word = verdict(printed, *ours)
+            run.compare({
+                "paper": "g17",
+                "item": "Table 1",
+                "row": row.row,
+                "column": column(side.upper(), row.epsilon),
+                "as_published": round(ours[0], 2),
+                "corrected": round(ours[1], 2),
+                "verdict": word,
+                "cause": "" if word == "reproduced" else _cause(side, row, as_published, predicted[row.row]),
+            })  # fmt: skip
+
+
+def _cause(side: str, printed: RatioRow, as_published: RatioRow, plateau: Plateau) -> str:
+    """Say why a printed number of Table 1 is what it is, from what was measured."""
+    if side == "r2":
+        return "the unsquared kernel's ratio of two clean batches lies above 1; the Gaussian kernel's does not"
+    value = as_published.r1.mean
+    height = plateau.formula.mean
+    if agrees(value, printed.r1.mean):
+        if agrees(printed.r1.mean, height) and agrees(value, height):
+            return f"plateau ‖ĥ‖²/λ_min = {height:.1f} of the unsquared kernel: clean images and smallest λ, no attack"
+        return "unsquared kernel and unclipped FGSM, the software of May 2017"
+    return (
+        f"as published gives {value:.1f}: between no overlap and full overlap R1 depends on how far the unknown "
+        f"network's gradient moves each image (here {as_published.zero_gradient_share:.1%} of the pixels do not move)"
+    )
+
+
+def outside_tolerance(rows: Sequence[RatioRow], mode: str = AS_PUBLISHED.name) -> list[str]:
+    """List the rows of Table 1 whose rerun R1 differs from the printed one by more than `TOLERANCE`."""
+    return [
+        f"{row.row} at ε = {row.epsilon:g}"
+        for row in rows
+        if row.mode == mode and not agrees(row.r1.mean, printed_r1(row.row, row.epsilon))
+    ]
+
+
+def table1_frame(run: Any) -> pandas.DataFrame:
+    """Show a run's comparisons with Table 1 as a table: published, as published, corrected, band, verdict, cause."""
+    lines = []
+    for c in run.comparisons.values():
+        if c["item"] == "Table 1":
+            printed = published.lookup("g17", "Table 1", c["row"], c["column"])
+            lines.append({
+                "row": c["row"],
+                "column": c["column"],
+                "published": printed.value,
+                "as published": c["as_published"],
+                "corrected": c["corrected"],
+                "band": f"{printed.value * (1 - TOLERANCE):.2f} to {printed.value * (1 + TOLERANCE):.2f}",
+                "verdict": c["verdict"],
+                "cause": c["cause"],
+            })  # fmt: skip
+    return pandas.DataFrame(lines).set_index(["row", "column"])

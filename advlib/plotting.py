@@ -48,21 +48,23 @@ def _show_image(axis: Any, image: np.ndarray, title: str = "", low: float = 0.0,
     axis.set_axis_off()
 
 
-def image_twins(rows: Sequence[Mapping[str, Any]], epsilon: float) -> Figure:
+def image_twins(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw image, adversarial twin and their difference, a row each (the idea of G17 Fig. 1).
 
     Parameters
     ----------
     rows : sequence of dict
-        `image`, `twin` (c, h, w) in [0, 1]; `said`, `said_of_twin`: the network's words for them.
-    epsilon : float
-        L∞ size of the perturbation; the difference is drawn with −ε black and +ε white.
+        From `g17.example_twins`: `image`, `twin` (c, h, w) in [0, 1], `epsilon`, and the network's words for both,
+        `said` and `said_of_twin`. The difference is drawn with −ε black and +ε white.
     """
-    figure, axes = _subplots(len(rows), 3, figsize=(7.2, 2.5 * len(rows)), squeeze=False)
+    figure, axes = _subplots(len(rows), 3, figsize=(8, 2.7 * len(rows)), squeeze=False)
     for line, row in zip(axes, rows, strict=True):
-        _show_image(line[0], row["image"], f"image: “{row['said']}”")
-        _show_image(line[1], row["twin"], f"FGSM, ε = {epsilon:g}: “{row['said_of_twin']}”")
-        _show_image(line[2], row["twin"] - row["image"], f"difference, × {0.5 / epsilon:.3g} + ½", -epsilon, epsilon)
+        epsilon = row.epsilon
+        _show_image(line[0], row["image"], f"the network sees “{row['said']}”")
+        _show_image(line[1], row["twin"], f"FGSM, ε = {epsilon:g}: it sees “{row['said_of_twin']}”")
+        _show_image(
+            line[2], row["twin"] - row["image"], f"difference, amplified × {0.5 / epsilon:.3g}", -epsilon, epsilon
+        )
     return figure
 
 
@@ -148,24 +150,24 @@ def moving_points(steps: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def table1(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def table1(rows: Sequence[Any]) -> Figure:
     """Draw G17's Table 1: mean density ratios over ε, published and rerun, a panel for each data set.
 
     Parameters
     ----------
-    rows : sequence of dict
-        From `g17.table1_rows`: row, epsilon, mode, and the summaries `r1`, `r2` with mean, low, high.
+    rows : sequence of g17.RatioRow
+        Of the modes "published", "as published" and "corrected".
     """
-    names = list(dict.fromkeys(row["row"] for row in rows))
+    names = list(dict.fromkeys(row.row for row in rows))
     figure, axes = _subplots(2, -(-len(names) // 2), figsize=(11.5, 6.6), sharex=True, sharey=True)
     colours = {"published": PUBLISHED, "as published": AS_PUBLISHED, "corrected": CORRECTED}
     for axis, name in zip(axes.flat, names, strict=False):
         for mode, colour in colours.items():
-            mine = [row for row in rows if row["row"] == name and row["mode"] == mode]
-            epsilon = np.array([row["epsilon"] for row in mine])
+            mine = [row for row in rows if row.row == name and row.mode == mode]
+            epsilon = np.array([row.epsilon for row in mine])
             for side, style in (("r1", "-"), ("r2", ":")):
-                middle = np.array([row[side].mean for row in mine])
-                low, high = (np.array([getattr(row[side], end) for row in mine]) for end in ("low", "high"))
+                middle = np.array([getattr(row, side).mean for row in mine])
+                low, high = (np.array([getattr(getattr(row, side), end) for row in mine]) for end in ("low", "high"))
                 axis.errorbar(
                     epsilon, middle, yerr=[middle - low, high - middle], color=colour, ls=style, capsize=2.5,
                     marker=MARKERS[mode], ms=5, lw=1.2, mfc=colour if side == "r1" else "white",
@@ -182,28 +184,58 @@ def table1(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def table1_decisions(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def plateaus(predicted: Mapping[str, Any], rows: Sequence[Any]) -> Figure:
+    """Draw the predicted plateau of each row of Table 1 beside what was printed and rerun at the largest ε.
+
+    Parameters
+    ----------
+    predicted : dict
+        From `g17.plateaus`.
+    rows : sequence of g17.RatioRow
+    """
+    largest = max(row.epsilon for row in rows)
+    names = list(predicted)
+    figure, axis = _subplots(figsize=(9, 3.6))
+    place = np.arange(len(names))
+    for name, colour, label, offset in (
+        ("formula", "#BBBBBB", "predicted: ‖ĥ‖²/λ_min, clean images alone", -0.18),
+        ("coin_flips", NOISE, "predicted: coin flips of ±1 instead of an attack", 0.18),
+    ):
+        heights = [getattr(predicted[row], name).mean for row in names]
+        axis.bar(place + offset, heights, 0.34, color=colour, label=label)
+    for mode, colour in (("published", PUBLISHED), ("as published", AS_PUBLISHED)):
+        values = {row.row: row.r1.mean for row in rows if row.mode == mode and row.epsilon == largest}
+        axis.plot(
+            place, [values[n] for n in names], MARKERS[mode], color=colour, label=f"{mode}: R1 at ε = {largest:g}"
+        )
+    axis.set_xticks(place, names)
+    axis.set_ylabel("mean density ratio R1")
+    axis.grid(axis="x", visible=False)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def table1_decisions(rows: Sequence[Any]) -> Figure:
     """Draw what a decision gets from the same draws: AUROC and TPR at 5 % false alarms over ε.
 
     Parameters
     ----------
-    rows : sequence of dict
-        From `g17.table1_rows`.
+    rows : sequence of g17.RatioRow
     """
-    mine = [row for row in rows if row["mode"] == "corrected"]
-    names = list(dict.fromkeys(row["row"] for row in mine))
+    mine = [row for row in rows if row.mode == "corrected"]
+    names = list(dict.fromkeys(row.row for row in mine))
     palette = dict(zip(names, ["#000000", "#7F7F7F", "#D55E00", "#009E73", "#0072B2", "#CC79A7"], strict=False))
     figure, axes = _subplots(1, 2, figsize=(9.5, 3.6), sharex=True, sharey=True)
     for axis, key, title in zip(
         axes, ("auroc", "tpr_at_5_fpr"), ("AUROC of one batch", "power at 5 % false alarms"), strict=True
     ):
         for offset, name in enumerate(names):
-            line = [row for row in mine if row["row"] == name]
+            line = [row for row in mine if row.row == name]
             # Curves that lie on top of each other at 1 are drawn a hair apart.
             shift = (offset - len(names) / 2) * 0.006
             axis.plot(
-                [r["epsilon"] + shift for r in line],
-                [r[key] for r in line],
+                [r.epsilon + shift for r in line],
+                [getattr(r, key) for r in line],
                 "o-",
                 color=palette[name],
                 ms=4,

@@ -6,18 +6,20 @@ G17: L. Gondara, "Detecting adversarial samples using density ratio estimates", 
 VS22: D. K. Venkatesh and P. Steinbach, "Detecting adversarial examples in batches", arXiv:2206.08738 (2022).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy import stats
+from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
-from advlib.ulsif import ULSIF, fit_batch
+from advlib.ulsif import ULSIF, fit_batch_indices
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def density_ratio_comparison(
     rng : numpy.random.Generator
         Source of all randomness: the index sets and the choice of kernel centres.
     **estimator
-        Passed to `advlib.ulsif.fit_batch` (kernel, sigmas, lambdas, n_kernels …).
+        Passed to `advlib.ulsif.fit_batch_indices` (kernel, sigmas, lambdas, n_kernels …).
 
     Returns
     -------
@@ -185,36 +187,62 @@ def density_ratio_comparison(
 
     ratios: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for channel in track(range(real.shape[1]), "density ratios, channel"):
-        numerator = real[a, channel]
-        r1 = fit_batch(numerator, adversarial[b, channel], **estimator).mean_ratio_
-        r2 = fit_batch(numerator, real[b, channel], **estimator).mean_ratio_
-        ratios[f"channel {channel}"] = (np.asarray(r1), np.asarray(r2))
+        clean, suspect = real[:, channel], adversarial[:, channel]
+        ratios[f"channel {channel}"] = (
+            fit_batch_indices(clean, suspect, a, b, **estimator).mean_ratio_,
+            fit_batch_indices(clean, clean, a, b, **estimator).mean_ratio_,
+        )
     combined = tuple(np.mean([pair[side] for pair in ratios.values()], axis=0) for side in (0, 1))
     if len(ratios) == 1:
         ratios.clear()
     return {name: RatioComparison(*pair) for name, pair in {**ratios, "combined": combined}.items()}
 
 
-def joint_tsne(real: np.ndarray, adversarial: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Embed clean and adversarial images on one t-SNE map (after PCA to 50 axes).
+def disjoint_mean_ratio(numerator: np.ndarray, sigma: float, lambda_: float, kernel: str = "gaussian") -> float:
+    """Mean density ratio over the numerator when the denominator is out of every kernel's reach: ‖ĥ‖² / λ.
+
+    With no kernel value left between the samples, Ĥ = 0, so θ = (Ĥ + λI)⁻¹ĥ = ĥ/λ, and the mean over the numerator of
+    φ(x)·θ is ĥ·θ = ‖ĥ‖²/λ. All numerator points are centres. It depends on the numerator alone.
+
+    Parameters
+    ----------
+    numerator : (n, d) float array
+    sigma, lambda_ : float
+        Kernel width and regularisation.
+    kernel : str
+        "gaussian" or "unsquared".
+    """
+    distance = cdist(numerator, numerator, "sqeuclidean" if kernel == "gaussian" else "euclidean")
+    h = np.exp(-distance / (2 * sigma**2)).mean(axis=0)
+    return float(h @ h / lambda_)
+
+
+def joint_maps(
+    pairs: Mapping[str, Mapping[str, np.ndarray]], rng: np.random.Generator
+) -> dict[str, dict[str, np.ndarray]]:
+    """Embed clean and adversarial images on one t-SNE map (after PCA to 50 axes), a map for each data set.
 
     G17's Fig. 2 draws two separate maps, whose axes have nothing to do with each other; one map can be compared.
 
     Parameters
     ----------
-    real, adversarial : (n, c, h, w) float array
+    pairs : dict
+        Title → dict with `real` and `adversarial` (n, c, h, w) and `labels` (n,).
 
     Returns
     -------
-    real_map, adversarial_map : (n, 2) float array
-        Unitless coordinates.
+    dict
+        Title → dict with `real` and `adversarial` (n, 2), unitless coordinates, and `labels`.
     """
-    both = np.concatenate([real, adversarial]).reshape(2 * len(real), -1)
-    seed = int(rng.integers(2**31))
-    axes = min(50, *both.shape)
-    reduced = PCA(axes, random_state=seed).fit_transform(both) if both.shape[1] > axes else both
-    embedded = TSNE(init="pca", random_state=seed, perplexity=min(30, len(both) // 4)).fit_transform(reduced)
-    return embedded[: len(real)], embedded[len(real) :]
+    maps = {}
+    for title, pair in track(pairs.items(), "t-SNE", len(pairs)):
+        n = len(pair["real"])
+        both = np.concatenate([pair["real"], pair["adversarial"]]).reshape(2 * n, -1)
+        seed = int(rng.integers(2**31))
+        reduced = PCA(min(50, *both.shape), random_state=seed).fit_transform(both)
+        embedded = TSNE(init="pca", random_state=seed, perplexity=min(30, n // 2)).fit_transform(reduced)
+        maps[title] = {"real": embedded[:n], "adversarial": embedded[n:], "labels": pair["labels"]}
+    return maps
 
 
 def same_kind_neighbours(real: np.ndarray, adversarial: np.ndarray) -> float:

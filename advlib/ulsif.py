@@ -460,9 +460,7 @@ def _warn_at_edges(sigma: torch.Tensor, lambda_: torch.Tensor, settings: _Settin
 # ---------------------------------------------------------------------------------------------- chunks
 
 
-def _chunk_size(
-    chunk_draws: int | None, draws: int, n_nu: int, n_de: int, n_features: int, settings: _Settings
-) -> int:
+def _chunk_size(chunk_draws: int | None, draws: int, n_nu: int, n_de: int, n_features: int, settings: _Settings) -> int:
     if chunk_draws is not None:
         if not isinstance(chunk_draws, Integral) or isinstance(chunk_draws, bool) or chunk_draws < 1:
             raise ValueError(f"chunk_draws must be an integer of at least 1, but is {chunk_draws!r}")

@@ -1,0 +1,76 @@
+"""The numbers of a fresh run lie in their bands (`tests/expected/*.yaml`); `make test` runs the notebooks first."""
+
+import copy
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from advlib import paths, record, runner
+
+EXPECTED = Path(__file__).parents[1] / "expected"
+FILES = sorted(EXPECTED.glob("*.yaml"))
+
+
+def bands(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["metrics"]
+
+
+def at(metrics, name):
+    """Find "a.b[2]": metric "a.b", element 2."""
+    key, _, index = name.partition("[")
+    value = metrics[key]
+    return value[int(index.rstrip("]"))] if index else value
+
+
+def failures(metrics, wanted):
+    found = []
+    for band in wanted:
+        value = at(metrics, band["metric"])
+        allowed = band["atol"] + band["rtol"] * abs(band["value"])
+        if not abs(value - band["value"]) <= allowed:
+            found.append(
+                f"{band['metric']} is {value:.6g}, expected {band['value']:.6g} ± {allowed:.3g} ({band['why']})"
+            )
+    return found
+
+
+def test_every_notebook_has_bands():
+    assert [path.stem for path in FILES] == [path.stem for path in runner.notebooks()]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_bands_are_complete_and_reasoned(path):
+    wanted = bands(path)
+    assert wanted
+    for band in wanted:
+        assert set(band) == {"metric", "value", "atol", "rtol", "why"}
+        assert len(band["why"]) > 20 and band["atol"] >= 0 and band["rtol"] >= 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_fresh_run_lies_in_its_bands(path):
+    run = paths.RUNS / "quick" / path.stem / "metrics.json"
+    if "ADVLIB_RUNS" not in os.environ:
+        pytest.skip("only `make test` runs the notebooks before this")
+    metrics = json.loads(run.read_text(encoding="utf-8"))["metrics"]
+    assert failures(metrics, bands(path)) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_committed_reference_lies_in_its_bands(path):
+    reference = json.loads(record.reference_path(path.stem, "quick").read_text(encoding="utf-8"))
+    assert failures(reference["metrics"], bands(path)) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_number_outside_its_band_is_noticed(path):
+    """Move every expected value by twice its band: each of them must be reported."""
+    reference = json.loads(record.reference_path(path.stem, "quick").read_text(encoding="utf-8"))
+    moved = copy.deepcopy(bands(path))
+    for band in moved:
+        band["value"] += 2.1 * (band["atol"] + band["rtol"] * abs(band["value"])) + 1e-9
+        band["atol"], band["rtol"] = band["atol"] * 0.99, 0
+    assert len(failures(reference["metrics"], moved)) == len(moved)

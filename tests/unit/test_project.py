@@ -1,0 +1,120 @@
+"""The project's own files agree with each other: pins, layout, profiles, README."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from advlib import paths, record, report, runner
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# DESIGN: data flows one way. A module may import only what stands to its left.
+FLOW = [
+    "paths", "checks", "progress", "published", "exercises", "downloads", "datasets", "models", "training", "attacks",
+    "ulsif", "prdc", "protocol", "crafting", "g17", "vs22", "detectors", "record", "runner", "plotting", "report", "cli",
+]  # fmt: skip
+
+
+def pins(lines):
+    return {line.strip() for line in lines if re.match(r"^[A-Za-z0-9]", line.strip())}
+
+
+def test_conda_and_pip_install_the_same_versions():
+    lock = pins((ROOT / "requirements.lock").read_text().splitlines())
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    assert len(lock) > 100 and set(pip) == lock
+
+
+def test_every_declared_dependency_is_pinned_and_installed():
+    project = (ROOT / "pyproject.toml").read_text()
+    declared = re.findall(r'^    "([A-Za-z0-9_.-]+)[>=]=', project, re.M)
+    lock = {line.split("==")[0].lower() for line in pins((ROOT / "requirements.lock").read_text().splitlines())}
+    assert len(declared) > 20
+    assert {name.lower() for name in declared} <= lock
+
+
+def test_torch_and_torchvision_are_the_pair_that_belongs_together():
+    from importlib.metadata import requires, version
+
+    needed = [r for r in requires("torchvision") if re.match(r"torch\b", r)]
+    assert any(version("torch").split("+")[0] in requirement for requirement in needed)
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "advlib").glob("*.py") if p.stem != "__init__"))
+def test_imports_follow_the_flow(module):
+    tree = ast.parse((ROOT / "advlib" / f"{module}.py").read_text())
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "advlib":
+            imported |= {alias.name for alias in node.names if not alias.name.startswith("_")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("advlib."):
+            imported.add(node.module.split(".")[1])
+    against = [name for name in imported if FLOW.index(name) >= FLOW.index(module)]
+    assert not against, f"{module} imports {against}, which stand to its right"
+
+
+def test_the_package_runs_from_any_folder(tmp_path):
+    code = "from advlib import paths; print(paths.HOME)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == ROOT
+
+
+@pytest.mark.parametrize("profile", record.PROFILE_NAMES)
+def test_profiles_hold_only_parameters_that_a_notebook_has(profile):
+    values = runner.profile_parameters(profile)
+    record.validate(values)
+    known = set().union(*(runner.defaults(path) for path in runner.notebooks()))
+    assert set(values) <= known
+    assert values["profile"] == profile
+
+
+def test_quick_profile_and_notebook_defaults_agree():
+    quick = runner.profile_parameters("quick")
+    for path in runner.notebooks():
+        for name, value in runner.defaults(path).items():
+            assert name not in quick or quick[name] == value, f"{path.stem}: {name}"
+
+
+def test_readme_and_claims_are_what_the_references_say(tmp_path):
+    fresh = report.write_claims(tmp_path / "claims.csv").read_text(encoding="utf-8")
+    assert fresh == report.CLAIMS.read_text(encoding="utf-8"), "run `advlib report --readme`"
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert report.readme_with(report.readme_block(), text) == text, "run `advlib report --readme`"
+
+
+def test_readme_without_marks_is_refused():
+    with pytest.raises(ValueError, match="must hold the lines"):
+        report.readme_with("x", "# no marks")
+
+
+def test_every_file_that_readme_names_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\]\(((?!https?:|#|mailto:)[^)]+)\)", text))
+    assert named
+    missing = [name for name in named if not (ROOT / name.split("#")[0]).exists()]
+    assert not missing
+
+
+def test_paths_can_be_moved_by_the_environment(tmp_path):
+    code = "from advlib import paths; print(paths.DOWNLOADS, paths.RUNS)"
+    environment = {"ADVLIB_DATA": str(tmp_path / "d"), "ADVLIB_RUNS": str(tmp_path / "r"), "PATH": "/usr/bin:/bin"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [str(tmp_path / "d"), str(tmp_path / "r")]
+
+
+def test_light_repository():
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    total = sum((ROOT / name).stat().st_size for name in tracked.stdout.split("\0") if name and (ROOT / name).exists())
+    assert total < 30e6
+
+
+def test_results_paths_are_inside_home():
+    assert paths.REFERENCE.is_relative_to(paths.HOME) and paths.NOTEBOOKS.is_relative_to(paths.HOME)

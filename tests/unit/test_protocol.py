@@ -1,0 +1,167 @@
+"""Algorithm 1 and its statistics, against definitions, counts by hand and scikit-learn."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from advlib import protocol
+from advlib.ulsif import ULSIF
+
+pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
+
+
+def images(rng, n=40, channels=1, size=4):
+    return rng.random((n, channels, size, size)).astype(np.float32)
+
+
+def test_summary_is_student_t():
+    summary = protocol.Summary.of(np.array([1.0, 2.0, 3.0, 4.0]))
+    # t(0.975, 3 degrees of freedom) = 3.18245 (tables); s/√n = 1.290994/2.
+    assert summary.mean == 2.5
+    assert summary.high - summary.mean == pytest.approx(3.18245 * 1.290994 / 2, rel=1e-5)
+    assert summary.mean - summary.low == pytest.approx(summary.high - summary.mean)
+
+
+def test_summary_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    summaries = [protocol.Summary.of(rng.normal(7, 2, 10)) for _ in range(2000)]
+    covered = np.mean([s.low <= 7 <= s.high for s in summaries])
+    # Binomial 99.9 % band at 2,000 repetitions: 0.95 ± 3.29 · √(0.95 · 0.05 / 2000).
+    assert abs(covered - 0.95) < 3.29 * np.sqrt(0.95 * 0.05 / 2000)
+
+
+def test_departure_is_symmetric_in_the_ratio():
+    np.testing.assert_allclose(protocol.departure(np.array([0.5, 1.0, 2.0])), [np.log(2), 0, np.log(2)])
+    assert protocol.departure(np.array([0.0]))[0] == np.inf
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=20),
+    st.lists(st.integers(0, 5), min_size=1, max_size=20),
+)
+def test_auroc_equals_scikit_learn_with_ties(null, alternative):
+    truth = [0] * len(null) + [1] * len(alternative)
+    expected = roc_auc_score(truth, null + alternative)
+    assert protocol.auroc(np.array(null, float), np.array(alternative, float)) == pytest.approx(expected)
+
+
+def test_auroc_takes_infinite_scores():
+    assert protocol.auroc(np.array([0.0, 1.0]), np.array([np.inf, np.inf])) == 1.0
+
+
+@given(st.integers(1, 200), st.floats(0.01, 0.5))
+def test_tpr_threshold_never_exceeds_the_false_alarm_rate(n, fpr):
+    null = np.random.default_rng(n).normal(size=n)
+    assert protocol.tpr_at_fpr(null, null, fpr) <= fpr
+
+
+def test_tpr_counts_what_lies_above_the_threshold():
+    null = np.arange(100.0)  # 5 of 100 may lie above, so the threshold is 94
+    assert protocol.tpr_at_fpr(null, np.array([94.0, 94.5, 200.0, 0.0])) == 0.5
+
+
+def test_draws_are_without_replacement_and_independent_sets():
+    a, b = protocol.draw_indices(30, 200, 20, 5, np.random.default_rng(0))
+    assert a.shape == (200, 20) and b.shape == (200, 5)
+    assert all(len(set(row)) == 20 for row in a) and all(len(set(row)) == 5 for row in b)
+    # Independent draws of 20 and 5 from 30 share 20 · 5 / 30 images on average.
+    shared = np.mean([len(set(x) & set(y)) for x, y in zip(a, b, strict=True)])
+    assert shared == pytest.approx(20 * 5 / 30, abs=0.35)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "word"),
+    [((1, 5, 5), "draws"), ((3, 0, 5), "numerator_size"), ((3, 5, 11), "denominator_size")],
+)
+def test_impossible_draws_are_named(sizes, word):
+    with pytest.raises(ValueError, match=word):
+        protocol.draw_indices(10, *sizes, np.random.default_rng(0))
+
+
+def test_comparison_equals_single_fits_written_out():
+    rng = np.random.default_rng(3)
+    real = images(rng, channels=3)
+    adversarial = real + rng.choice([-0.2, 0.2], real.shape).astype(np.float32)
+    settings = {"sigmas": [0.3, 1.0, 3.0], "lambdas": [0.01, 0.1], "random_state": 5}
+    found = protocol.density_ratio_comparison(
+        real, adversarial, draws=3, batch_size=12, rng=np.random.default_rng(8), **settings
+    )
+    a, b = protocol.draw_indices(len(real), 3, 12, 12, np.random.default_rng(8))
+    for channel in range(3):
+        for t in range(3):
+            x, y, z = (
+                pool[i, channel].reshape(12, -1) for pool, i in ((real, a[t]), (adversarial, b[t]), (real, b[t]))
+            )
+            result = found[f"channel {channel}"]
+            assert result.r1[t] == pytest.approx(np.mean(ULSIF(**settings).fit(x, y).predict(x)), rel=1e-9)
+            assert result.r2[t] == pytest.approx(np.mean(ULSIF(**settings).fit(x, z).predict(x)), rel=1e-9)
+    expected = np.mean([found[f"channel {c}"].r1 for c in range(3)], axis=0)
+    np.testing.assert_allclose(found["combined"].r1, expected)
+
+
+def test_one_channel_has_only_the_combined_result():
+    rng = np.random.default_rng(0)
+    real = images(rng)
+    found = protocol.density_ratio_comparison(real, real, draws=2, batch_size=10, rng=rng)
+    assert list(found) == ["combined"]
+    # Nothing was attacked: adversarial and real are the same images, so R1 and R2 are the same fits.
+    np.testing.assert_array_equal(found["combined"].r1, found["combined"].r2)
+
+
+def test_same_generator_same_numbers():
+    real = images(np.random.default_rng(0))
+    runs = [
+        protocol.density_ratio_comparison(real, real[::-1], draws=2, batch_size=10, rng=np.random.default_rng(4))
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(runs[0]["combined"].r1, runs[1]["combined"].r1)
+
+
+def test_denominator_size_may_differ():
+    rng = np.random.default_rng(0)
+    real = images(rng)
+    found = protocol.density_ratio_comparison(real, real, draws=2, batch_size=20, denominator_size=4, rng=rng)
+    assert found["combined"].r1.shape == (2,)
+
+
+def test_pools_must_pair_up_and_be_images():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="pair up"):
+        protocol.density_ratio_comparison(images(rng, 20), images(rng, 21), draws=2, batch_size=5, rng=rng)
+    with pytest.raises(ValueError, match=r"real must be images of shape \(n, c, h, w\)"):
+        protocol.density_ratio_comparison(np.zeros((20, 9)), np.zeros((20, 9)), draws=2, batch_size=5, rng=rng)
+
+
+def test_same_kind_neighbours_at_both_ends():
+    rng = np.random.default_rng(0)
+    real = images(rng, 200)
+    assert protocol.same_kind_neighbours(real, real + 10) == 1.0
+    mixed = protocol.same_kind_neighbours(real, images(rng, 200))
+    # 400 images, each kind as likely: binomial 99.9 % band around one half (neighbours are nearly independent).
+    assert abs(mixed - 0.5) < 3.29 * np.sqrt(0.25 / 400) * 1.5
+
+
+def test_one_dimension_knows_its_truth():
+    result = protocol.ratio_in_one_dimension(400, np.random.default_rng(0))
+    area = np.trapezoid(result["p_numerator"], result["x"])
+    assert area == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(result["true_ratio"] * result["p_denominator"], result["p_numerator"])
+    # ∫ p²/q for N(0, 1) over N(μ, s²): s²/√(2s²−1) · exp(μ²/(2s²−1)), here 1.3²/√2.38 · e^(0.64/2.38).
+    closed = 1.69 / np.sqrt(2.38) * np.exp(0.64 / 2.38)
+    assert result["mean_true_ratio"] == pytest.approx(closed, rel=0.06)
+    assert result["correlation"] > 0.9
+
+
+def test_points_enter_and_leave_the_balls():
+    steps = protocol.points_through_balls([0.0, 50.0], np.random.default_rng(0))
+    assert steps[0]["density"] > 0 and steps[1]["density"] == 0 and steps[1]["coverage"] == 0
+
+
+def test_joint_maps_have_a_point_for_every_image():
+    rng = np.random.default_rng(0)
+    pair = {"real": images(rng, 60), "adversarial": images(rng, 60), "labels": np.arange(60) % 10}
+    found = protocol.joint_maps({"toy": pair}, rng)["toy"]
+    assert found["real"].shape == found["adversarial"].shape == (60, 2)
+    assert np.isfinite(found["real"]).all()

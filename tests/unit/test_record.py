@@ -1,0 +1,103 @@
+"""Run records: parameters checked, numbers kept as they are, files whole or absent."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from advlib import paths, record
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    return tmp_path
+
+
+def start(**more):
+    return record.start("99_test", profile="quick", seed=3, **more)
+
+
+def test_a_run_leaves_one_complete_file(runs, capsys):
+    run = start(draws=5, epsilons=[0.1, 1])
+    run.metric("a.b", np.float32(0.5))
+    run.metric("array", torch.arange(3))
+    run.verdict("water is wet", np.bool_(True))
+    comparison = {
+        "paper": "g17", "item": "Table 1", "row": "MNIST", "column": "R1 eps=0.1", "as_published": 1.8, "corrected": 2.0,
+        "verdict": "reproduced", "cause": "",
+    }  # fmt: skip
+    run.compare(comparison)
+    run.compare(comparison)  # a cell that is run twice
+    content = json.loads(run.finish().read_text(encoding="utf-8"))
+    assert content["metrics"] == {"a.b": 0.5, "array": [0, 1, 2]}
+    assert content["verdicts"] == {"water is wet": True}
+    assert len(content["comparisons"]) == 1 and content["comparisons"][0]["notebook"] == "99_test"
+    assert content["parameters"]["draws"] == 5 and content["duration_s"] >= 0
+    assert content["environment"]["packages"]["numpy"] == np.__version__
+    assert "water is wet: True" in capsys.readouterr().out
+    assert [p.name for p in (runs / "quick" / "99_test").iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"draws": 1}, "draws must be a whole number ≥ 2"),
+        ({"draws": True}, "draws"),
+        ({"epsilons": []}, "epsilons"),
+        ({"epsilons": [0.1, 7]}, "epsilons"),
+        ({"epsilon": "0.1"}, "epsilon must be a number"),
+        ({"batchsize": 3}, "unknown notebook parameter 'batchsize'"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_impossible_parameters_are_named(parameters, words):
+    with pytest.raises(ValueError, match=words):
+        record.start("99_test", **({"profile": "quick", "seed": 0} | parameters))
+
+
+def test_profile_and_seed_are_required_and_known():
+    with pytest.raises(ValueError, match="seed is missing"):
+        record.start("99_test", profile="quick")
+    with pytest.raises(ValueError, match="one of quick, paper"):
+        record.start("99_test", profile="fast", seed=0)
+
+
+def test_sections_have_their_own_reproducible_generators():
+    first, again = start(), start()
+    assert first.rng("a").random() == again.rng("a").random() != first.rng("b").random()
+    other = record.start("99_test", profile="quick", seed=4)
+    assert other.rng("a").random() != first.rng("a").random()
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.inf, object(), [1.0, float("nan")]])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(ValueError, match=r"finite|cannot record"):
+        start().metric("x", value)
+
+
+def test_an_unknown_verdict_word_is_refused():
+    with pytest.raises(ValueError, match="verdict must be one of"):
+        start().compare({"paper": "g17", "item": "", "row": "", "column": "", "verdict": "fine"})
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    record.write_atomically(path, "old")
+
+    def full(self, *args, **kwargs):
+        with open(self, "w") as handle:
+            handle.write("ne")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        record.write_atomically(path, "new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_committed_references_are_complete():
+    for content in record.references():
+        assert content["notebook"] and content["profile"] in record.PROFILE_NAMES
+        assert {"metrics", "verdicts", "comparisons", "environment", "duration_s", "parameters"} <= set(content)
