@@ -1,0 +1,1 @@
+"""Timings of advlib's engines side by side with their peers, in one process. Never part of the tests."""
