@@ -1,0 +1,122 @@
+"""Headless runs: progress said, valid results reused, failures kept apart, references stored whole."""
+
+import io
+import json
+
+import nbformat
+import pytest
+import yaml
+from rich.console import Console
+
+from advlib import paths, record, runner
+
+CODE = """run = record.start("99_toy", profile=profile, seed=seed, draws=draws)"""
+
+
+def toy(folder, body="run.metric('x', float(run.rng('x').random()))", name="99_toy"):
+    cells = [
+        nbformat.v4.new_markdown_cell("# 99 · Toy"),
+        nbformat.v4.new_code_cell("from advlib import record"),
+        nbformat.v4.new_code_cell(
+            'profile = "quick"  # p\nseed = 0  # s\ndraws = 3  # d', metadata={"tags": ["parameters"]}
+        ),
+        nbformat.v4.new_code_cell(CODE),
+        nbformat.v4.new_code_cell(body),
+        nbformat.v4.new_code_cell("run.finish()"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    for name in ("NOTEBOOKS", "RUNS", "REFERENCE", "PROFILES"):
+        folder = tmp_path / name.lower()
+        folder.mkdir()
+        monkeypatch.setattr(paths, name, folder)
+    (paths.PROFILES / "quick.yaml").write_text(yaml.safe_dump({"profile": "quick", "seed": 0}))
+    (paths.PROFILES / "paper.yaml").write_text(yaml.safe_dump({"profile": "paper", "seed": 0, "draws": 9, "images": 0}))
+    toy(paths.NOTEBOOKS)
+    return tmp_path
+
+
+@pytest.fixture
+def log():
+    return Console(file=io.StringIO(), width=200)
+
+
+def said(log):
+    return log.file.getvalue()
+
+
+def metrics(profile="quick"):
+    return json.loads((paths.RUNS / profile / "99_toy" / "metrics.json").read_text())
+
+
+def test_run_reuse_and_rerun(house, log):
+    (first,) = runner.run_all([], "quick", {}, log)
+    assert first.status == "ran" and "cell" in said(log) and "99_toy  ran" in said(log)
+    value = metrics()["metrics"]["x"]
+    (second,) = runner.run_all([], "quick", {}, log)
+    assert second.status == "reused" and "nothing it depends on has changed" in said(log)
+    (forced,) = runner.run_all([], "quick", {}, log, force=True)
+    assert forced.status == "ran" and metrics()["metrics"]["x"] == value
+    (other,) = runner.run_all([], "quick", {"seed": 1}, log)
+    assert other.status == "ran" and metrics()["metrics"]["x"] != value
+    toy(paths.NOTEBOOKS, body="run.metric('x', 1)")
+    (edited,) = runner.run_all([], "quick", {}, log)
+    assert edited.status == "ran" and metrics()["metrics"]["x"] == 1
+
+    runner.store_reference(paths.NOTEBOOKS / "99_toy.ipynb", "quick")
+    stored = nbformat.read(paths.NOTEBOOKS / "99_toy.ipynb", as_version=4)
+    assert [c.execution_count for c in stored.cells if c.cell_type == "code"] == [1, 2, 3, 4, 5]
+    assert stored.metadata["advlib"]["source_digest"] == runner.source_digest(stored)
+    assert not any("papermill" in c.metadata for c in stored.cells)
+    assert record.references("quick")[0]["metrics"] == {"x": 1}
+    # The stored outputs are no input: what was run is still valid.
+    assert runner.run_all([], "quick", {}, log)[0].status == "reused"
+
+
+def test_a_profile_gives_each_notebook_what_it_has(house, log):
+    runner.run_all(["99"], "paper", {}, log)
+    assert metrics("paper")["parameters"] == {"profile": "paper", "seed": 0, "draws": 9}
+
+
+def test_a_failed_run_is_kept_apart_and_named(house, log):
+    toy(paths.NOTEBOOKS, body="raise RuntimeError('no luck')")
+    (outcome,) = runner.run_all([], "quick", {}, log)
+    assert outcome.status == "failed" and "no luck" in outcome.message
+    assert [p.name for p in (paths.RUNS / "quick" / "99_toy").iterdir()] == ["failed.ipynb"]
+    toy(paths.NOTEBOOKS)
+    assert runner.run_all([], "quick", {}, log)[0].status == "ran"
+    assert not (paths.RUNS / "quick" / "99_toy" / "failed.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "profile", "overrides", "words"),
+    [
+        (["42"], "quick", {}, "no notebook starts with '42'"),
+        ([], "fast", {}, "no profile 'fast'; there are paper, quick"),
+        ([], "quick", {"draw": 3}, "no chosen notebook has a parameter 'draw'; there are draws, profile, seed"),
+        ([], "quick", {"draws": "many"}, "draws must be a whole number"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_runs(house, log, names, profile, overrides, words):
+    with pytest.raises(ValueError, match=words):
+        runner.run_all(names, profile, overrides, log)
+    assert not list(paths.RUNS.iterdir())
+
+
+def test_a_notebook_without_parameters_is_refused():
+    with pytest.raises(ValueError, match="exactly one cell tagged"):
+        runner.parameters_cell(nbformat.v4.new_notebook())
+
+
+def test_digest_sees_cells_and_not_outputs():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1")])
+    before = runner.source_digest(notebook)
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
+    assert runner.source_digest(notebook) == before
+    notebook.cells[0].source = "a = 2"
+    assert runner.source_digest(notebook) != before
