@@ -1,0 +1,215 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from advlib import models, training
+from advlib.training import Recipe
+
+NAME = "mnist-vs22"
+
+
+def digits(n, seed=0):
+    """n images (1, 28, 28) of ten kinds: a bright row each, in noise. Easy to tell apart."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, n)
+    images = rng.random((n, 1, 28, 28), dtype=np.float32) * 0.2
+    images[np.arange(n), 0, 4 + 2 * labels] += 0.8
+    return images, labels
+
+
+@pytest.fixture
+def synthetic(monkeypatch):
+    """Stand in for the data set, so that `train` runs in a second."""
+    train, holdout = digits(400), digits(60, seed=1)
+    data = models.Partition(*train, np.arange(400), *holdout, np.arange(60))
+    monkeypatch.setattr(models, "partition", lambda name: data)
+    return data
+
+
+def small(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 10))
+
+
+def train(folder, **kwargs):
+    return training.train(NAME, folder=folder, progress=False, device="cpu", **({"epochs": 2} | kwargs))
+
+
+# --- fit --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_fit_learns(bfloat16):
+    model = small()
+    recipe = Recipe(epochs=8, max_lr=1e-2, batch_size=50, bfloat16=bfloat16)
+    history = training.fit(model, *digits(400), recipe, holdout=digits(60, seed=1), progress=False)
+    assert history[-1]["accuracy"] == models.accuracy(model, *digits(60, seed=1)) > 0.95
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    losses = [row["train_loss"] for row in history]
+    assert losses[-1] < 0.2 * losses[0]
+    assert not model.training and all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_learning_rate_goes_up_and_down_once():
+    history = training.fit(small(), *digits(100), Recipe(10, 1e-2, 20), progress=False)
+    rates = np.array([row["learning_rate"] for row in history])
+    peak = rates.argmax()
+    assert 0 < peak < 5 and (np.diff(rates[: peak + 1]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
+    assert rates.max() <= 1e-2 and rates[-1] < 1e-4
+    assert "accuracy" not in history[0]
+
+
+def test_fit_is_seeded_and_leaves_global_generators_alone():
+    def weights(seed):
+        model = small()
+        training.fit(model, *digits(100), Recipe(2, 1e-2, 30, shift=1, flip=True), seed=seed, progress=False)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002  (the legacy state must stay as it is, too)
+    expected = torch.rand(1), np.random.rand()  # noqa: NPY002
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    first = weights(3)
+    assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
+    torch.manual_seed(99)
+    assert torch.equal(first, weights(3))
+    assert not torch.equal(first, weights(4))
+
+
+def test_bad_training_sets_are_refused():
+    images, labels = digits(10)
+    with pytest.raises(ValueError, match="labels must be one an image and not empty, but are 9 for 10"):
+        training.fit(small(), images, labels[:9], Recipe(1, 1e-2), progress=False)
+    with pytest.raises(ValueError, match="not empty, but are 0 for 0"):
+        training.fit(small(), images[:0], labels[:0], Recipe(1, 1e-2), progress=False)
+
+
+def test_a_loss_that_is_no_number_stops_the_training():
+    images, labels = digits(10)
+    with pytest.raises(FloatingPointError, match="loss became nan in epoch 1"):
+        training.fit(small(), images * np.nan, labels, Recipe(3, 1e-2), progress=False)
+
+
+@pytest.mark.parametrize(("shift", "flip"), [(0, False), (1, False), (0, True), (2, True)])
+def test_augmentation_gives_every_shift_and_mirror_and_nothing_else(shift, flip):
+    image = torch.rand(1, 2, 6, 5, generator=torch.Generator().manual_seed(0)) + 0.1
+    possible = set()
+    for mirrored in (image, image.flip(3))[: 1 + flip]:
+        padded = nn.functional.pad(mirrored, (shift,) * 4)
+        for row in range(2 * shift + 1):
+            for column in range(2 * shift + 1):
+                possible.add(padded[0, :, row : row + 6, column : column + 5].numpy().tobytes())
+    recipe = Recipe(1, 1.0, shift=shift, flip=flip)
+    out = training._augment(image.repeat(1500, 1, 1, 1), recipe, torch.Generator().manual_seed(1))
+    counts = {}
+    for one in out:
+        counts[one.numpy().tobytes()] = counts.get(one.numpy().tobytes(), 0) + 1
+    assert set(counts) == possible and len(possible) == (2 * shift + 1) ** 2 * (1 + flip)
+    expected = 1500 / len(possible)
+    assert all(abs(count - expected) <= 5 * np.sqrt(expected) for count in counts.values())
+
+
+# --- train ------------------------------------------------------------------------------------------------------
+
+
+def test_every_network_has_a_recipe():
+    assert set(training.RECIPES) == set(models.SPECS)
+
+
+def test_the_same_seed_gives_the_same_file(synthetic, tmp_path):
+    cards = [train(tmp_path / str(i), seed=seed) for i, seed in enumerate((0, 0, 1))]
+    contents = [models.files(NAME, tmp_path / str(i))[0].read_bytes() for i in range(3)]
+    assert contents[0] == contents[1] != contents[2]
+    assert cards[0]["sha256"] == cards[1]["sha256"] != cards[2]["sha256"]
+
+
+def test_what_is_written_can_be_loaded_and_is_what_the_card_says(synthetic, tmp_path):
+    card = train(tmp_path, epochs=6)
+    model = models.load_trained(NAME, folder=tmp_path)
+    assert models.card(NAME, tmp_path) == card == json.loads(json.dumps(card))
+    assert card["accuracy"] == models.accuracy(model, synthetic.holdout_images, synthetic.holdout_labels)
+    assert card["accuracy"] > 0.5 and len(card["history"]) == card["recipe"]["epochs"] == 6
+    assert card["split"]["train_size"] == 400 and card["split"]["holdout_size"] == 60
+    assert card["holdout"] == "a stratified 3% hold-out" and card["split"]["seed"] == 42
+    assert sorted(os.listdir(tmp_path)) == [f"{NAME}.json", f"{NAME}.safetensors"]
+    # Stored parameters are float16; what is loaded is those very numbers.
+    assert all(torch.equal(p, p.half().float()) for p in model.parameters())
+
+
+def test_statistics_of_batch_norm_are_not_rounded():
+    model = models.build("bloodmnist-vs22")
+    stored = training._stored(model)
+    for key, value in model.state_dict().items():
+        is_parameter = key in dict(model.named_parameters())
+        assert stored[key].dtype == (torch.float16 if is_parameter else value.dtype)
+
+
+def test_unknown_names_and_epochs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="name must be one of"):
+        training.train("lenet", folder=tmp_path)
+    with pytest.raises(ValueError, match="epochs must be at least 1, but is 0"):
+        training.train(NAME, epochs=0, folder=tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["training", "renaming"])
+def test_an_interrupted_training_leaves_what_was_there(synthetic, tmp_path, monkeypatch, moment):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def attempt():
+        with monkeypatch.context() as patch:
+            patch.setattr(*((models, "accuracy") if moment == "training" else (os, "replace")), interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                train(tmp_path, seed=5)
+
+    attempt()
+    assert list(tmp_path.iterdir()) == []
+    train(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    attempt()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_killed_training_leaves_nothing(tmp_path):
+    script = """
+        import sys, numpy as np
+        from advlib import models, training
+        rng = np.random.default_rng(0)
+        part = rng.random((64, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, 64)
+        models.partition = lambda name: models.Partition(*part, np.arange(64), *part, np.arange(64))
+        measured = models.accuracy
+        models.accuracy = lambda *args: print("epoch", flush=True) or measured(*args)
+        training.train("mnist-vs22", epochs=10**6, folder=sys.argv[1], progress=False, device="cpu")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert [process.stdout.readline() for _ in range(2)] == ["epoch\n"] * 2  # it is under way
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_drawn_on_standard_error_alone(synthetic, capsys):
+    training.fit(small(), *digits(100), Recipe(2, 1e-2, 50), holdout=digits(20), progress=True, description="here")
+    out, err = capsys.readouterr()
+    assert out == "" and "here" in err and "hold-out" in err
+    training.fit(small(), *digits(100), Recipe(1, 1e-2, 50), progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_recipes_are_plain_numbers():
+    for recipe in training.RECIPES.values():
+        assert json.loads(json.dumps(dataclasses.asdict(recipe))) == dataclasses.asdict(recipe)
