@@ -49,7 +49,10 @@ def as_matrix(
     if isinstance(values, torch.Tensor):
         tensor = values.detach()
     else:
-        array = np.asarray(values)
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a {shape_words} array, but its rows differ in length") from error
         if array.dtype.kind not in "fiub":
             raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}")
         tensor = torch.as_tensor(np.ascontiguousarray(array))

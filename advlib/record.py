@@ -156,6 +156,11 @@ class Run:
         key = tuple(comparison[part] for part in ("paper", "item", "row", "column"))
         self.comparisons[key] = _plain({**comparison, "notebook": self.notebook})
 
+    def figure(self, name: str, figure: Any) -> Any:
+        """Keep a figure beside the record as `<name>.png`, and return it so that the cell shows it."""
+        save_figure(figure, self.folder / f"{name}.png")
+        return figure
+
     def finish(self) -> Path:
         """Write `metrics.json`, print where it lies, and return its path."""
         duration = time.monotonic() - self._clock

@@ -271,7 +271,7 @@ def run_all(
 
 
 def store_reference(path: Path, profile: str) -> None:
-    """Make a finished run the committed one: outputs into `notebooks/` (quick only), record into `results/reference/`.
+    """Make a finished run the committed one: record and kept figures into `results/reference/`, outputs (quick) here.
 
     papermill's injected cell is left out (the defaults and the quick profile agree, a test holds them together) and
     the notebook is stamped with the digest of the cells that its outputs belong to.
@@ -279,6 +279,9 @@ def store_reference(path: Path, profile: str) -> None:
     folder = paths.RUNS / profile / path.stem
     metrics = (folder / "metrics.json").read_text(encoding="utf-8")
     record.write_atomically(record.reference_path(path.stem, profile), metrics)
+    for figure in sorted(folder.glob("*.png")):
+        with paths.replacing(paths.REFERENCE / f"{path.stem}.{profile}.{figure.name}") as temporary:
+            shutil.copyfile(figure, temporary)
     if profile != "quick":
         return
     executed = nbformat.read(folder / path.name, as_version=4)

@@ -1,0 +1,102 @@
+"""Gondara 2017's tables: rows complete, plateaus from closed form, verdict words by their definitions."""
+
+import numpy as np
+import pytest
+
+from advlib import g17, published, record
+from advlib.protocol import Summary, disjoint_mean_ratio
+from advlib.ulsif import ULSIF
+
+pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
+
+
+def row(name="MNIST", epsilon=0.1, mode="corrected", r1=2.0, r2=1.0):
+    return g17.RatioRow(name, epsilon, mode, Summary(r1, r1, r1), Summary(r2, r2, r2), 1.0, 1.0, 0.99, 0.1, 0.02)
+
+
+def toy(monkeypatch):
+    """Image sets of random pixels, so that tables can be made in a second."""
+    rng = np.random.default_rng(0)
+    sets = {
+        "mnist": rng.random((60, 1, 6, 6)),
+        "cifar10-grey": rng.random((60, 1, 6, 6)),
+        "cifar10": rng.random((60, 3, 6, 6)),
+    }
+    monkeypatch.setattr(g17, "test_images", lambda name, count: (sets[name], np.zeros(60, dtype=np.int64)))
+    return sets
+
+
+def test_published_table_is_whole():
+    rows = g17.published_table1()
+    assert len(rows) == 24 and {r.row for r in rows} == set(g17.TABLE1)
+    first = rows[0]
+    assert (first.r1.mean, first.r1.low, first.r1.high, first.r2.mean) == (1.83, 1.75, 1.91, 1.32)
+
+
+def test_verdicts_by_definition():
+    assert g17.agrees(75.0, 100.0) and g17.agrees(125.0, 100.0) and not g17.agrees(125.1, 100.0)
+    assert g17.verdict(100, 1, 100) == "reproduced"
+    assert g17.verdict(100, 100, 1) == "reproduced as published only"
+    assert g17.verdict(100, 1, 1) == "not reproduced"
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "unsquared"])
+def test_disjoint_limit_is_what_ulsif_gives_out_of_reach(kernel):
+    rng = np.random.default_rng(2)
+    numerator = rng.normal(size=(30, 5))
+    fit = ULSIF([1.5], [0.01], kernel=kernel).fit(numerator, rng.normal(size=(30, 5)) + 1e5)
+    expected = disjoint_mean_ratio(numerator, 1.5, 0.01, kernel)
+    assert np.mean(fit.predict(numerator)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_plateaus_combine_channels_by_their_mean(monkeypatch):
+    toy(monkeypatch)
+    found = g17.plateaus(batch_size=20, draws=4, images=0, rng=np.random.default_rng(0))
+    assert list(found) == list(g17.TABLE1)
+    channels = [found[f"CIFAR-10 ({colour})"] for colour in ("red", "green", "blue")]
+    combined = found["CIFAR-10 (combined)"]
+    assert combined.formula.mean == pytest.approx(np.mean([c.formula.mean for c in channels]))
+    assert combined.coin_flips.mean == pytest.approx(np.mean([c.coin_flips.mean for c in channels]))
+
+
+def test_every_printed_number_gets_a_comparison_with_a_cause(monkeypatch, tmp_path):
+    run = record.start("99_test", profile="quick", seed=0)
+    rows = [
+        row(p.row, p.epsilon, mode, p.r1.mean * factor, p.r2.mean)
+        for p in g17.published_table1()
+        for mode, factor in (("as published", 1.1), ("corrected", 3.0))
+    ]
+    plateau = g17.Plateau(Summary(40, 39, 41), Summary(40, 39, 41), 1.0)
+    g17.record_table1(run, rows, dict.fromkeys(g17.TABLE1, plateau))
+    assert len(run.comparisons) == 48
+    table = published.claims_table([{"notebook": "99_test", "comparisons": list(run.comparisons.values())}])
+    mine = [claim for claim in table if claim.item == "Table 1" and claim.paper == "g17"]
+    assert {c.verdict for c in mine if c.column.startswith("R1")} == {"reproduced as published only"}
+    assert {c.verdict for c in mine if c.column.startswith("R2")} == {"reproduced"}
+    assert all(c.cause for c in mine if c.verdict != "reproduced")
+    assert any("plateau" in c.cause for c in mine) and any("unclipped" in c.cause for c in mine)
+    assert g17.outside_tolerance(rows) == [] and len(g17.outside_tolerance(rows, "corrected")) == 24
+    frame = g17.table1_frame(run)
+    assert len(frame) == 48 and frame.loc[("MNIST", "R1 eps=0.1"), "band"] == "1.37 to 2.29"
+
+
+def test_a_number_far_off_says_why():
+    cause = g17._cause(
+        "r1", row(r1=20.0), row(mode="as published", r1=40.0), g17.Plateau(Summary(45, 0, 0), Summary(45, 0, 0), 1.0)
+    )
+    assert "as published gives 40.0" in cause and "2.0%" in cause
+
+
+@pytest.mark.data
+def test_too_many_images_are_refused():
+    images, labels = g17.test_images("cifar10-grey", 7)
+    assert images.shape == (7, 1, 32, 32) and labels.shape == (7,)
+    with pytest.raises(ValueError, match="images must be at most 10000"):
+        g17.test_images("mnist", 10_001)
+
+
+@pytest.mark.data
+def test_twins_are_misread(monkeypatch):
+    (twin,) = g17.example_twins({"mnist": 0.2}, np.random.default_rng(0))
+    assert twin["said"] != twin["said_of_twin"]
+    assert np.abs(twin["twin"] - twin["image"]).max() <= 0.2 + 1e-6
