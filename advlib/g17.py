@@ -58,7 +58,7 @@ CORRECTED = Mode(
     "corrected",
     "gaussian",
     (0.0, 1.0),
-    {"mnist": "mnist-vs22-official", "cifar10": "cifar10-resnet", "cifar10-grey": "cifar10-grey-resnet"},
+    {"mnist": "mnist-vs22-official", "cifar10": "cifar10-resnet", "cifar10-grey": "cifar10-grey-cleverhans"},
 )
 MODES = (AS_PUBLISHED, CORRECTED)
 

@@ -206,7 +206,6 @@ SPECS = {
     "mnist-vs22": Spec(vs22_mnist, **_MNIST, **_DIGITS, holdout_fraction=0.03),
     "mnist-vs22-official": Spec(vs22_mnist, **_MNIST, **_DIGITS),
     "cifar10-resnet": Spec(resnet9, **_CIFAR, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-    "cifar10-grey-resnet": Spec(resnet9, **_GREY, mean=(0.4809,), std=(0.2392,)),
     "cifar10-cleverhans": Spec(cleverhans_tutorial, **_CIFAR, **_PIXELS),
     "cifar10-grey-cleverhans": Spec(cleverhans_tutorial, **_GREY, **_PIXELS),
     "organamnist-vs22": Spec(vs22_medmnist, "organamnist", 1, 28, 11, holdout_fraction=0.08),

@@ -65,7 +65,6 @@ RECIPES = {
     "mnist-vs22": Recipe(epochs=12, max_lr=3e-3),
     "mnist-vs22-official": Recipe(epochs=12, max_lr=3e-3),
     "cifar10-resnet": _RESNET,
-    "cifar10-grey-resnet": _RESNET,
     "cifar10-cleverhans": _TUTORIAL,
     "cifar10-grey-cleverhans": _TUTORIAL,
     "organamnist-vs22": Recipe(epochs=10, max_lr=3e-3),

@@ -19,7 +19,6 @@ FLOORS = {
     "organamnist-vs22": 0.98,
     "bloodmnist-vs22": 0.95,
     "cifar10-resnet": 0.85,
-    "cifar10-grey-resnet": 0.85,
     "cifar10-cleverhans": 0.55,
     "cifar10-grey-cleverhans": 0.50,
 }
@@ -262,7 +261,7 @@ def test_pooled_partition_is_vs22s_and_official_is_g17s():
 
 @pytest.mark.data
 def test_grey_partition_is_grey():
-    data, colour = partition("cifar10-grey-resnet"), partition("cifar10-resnet")
+    data, colour = partition("cifar10-grey-cleverhans"), partition("cifar10-resnet")
     assert data.holdout_images.shape == (10000, 1, 32, 32)
     np.testing.assert_array_equal(data.holdout_images[:50], datasets.grey(colour.holdout_images[:50]))
 
