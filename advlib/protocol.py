@@ -320,14 +320,14 @@ def points_through_balls(shifts: list[float], rng: np.random.Generator, k: int =
     Returns
     -------
     list of dict
-        shift, reference (30, 2), radii (30,), queries (12, 2), density, coverage.
+        shift, reference (40, 2), radii (40,), queries (25, 2), density, coverage.
     """
-    reference, start = rng.normal(size=(30, 2)), rng.normal(size=(12, 2))
+    reference, start = rng.normal(size=(40, 2)), rng.normal(size=(25, 2))
     manifold = ReferenceManifold(k=k).fit(reference)
     steps = []
     for shift in shifts:
         # Contraction towards the middle, then a drift away from it: FGSM's push seen in two dimensions.
-        queries = start * np.exp(-1.5 * shift) + np.array([1.0, 0.6]) * shift**2
+        queries = start * np.exp(-2 * shift) + np.array([1.0, 0.6]) * shift**2
         density, coverage = manifold.density_coverage(queries)
         steps.append(
             {

@@ -2,7 +2,7 @@
 
 Each notebook runs with its quick profile under six seeds. The expected value is the mean, the band four standard
 deviations of the seeds: a fresh run of the same code stays inside, a changed method does not. A share (AUROC, power,
-accuracy) that came out the same under every seed gets the rule of three, 3 / (seeds × draws), instead of a band of zero.
+accuracy) that came out the same under every seed gets the rule of three, 3 / (seeds × draws), and no band of zero.
 """
 
 import json

@@ -25,8 +25,8 @@ def test_a_run_leaves_one_complete_file(runs, capsys):
     run.metric("array", torch.arange(3))
     run.verdict("water is wet", np.bool_(True))
     comparison = {
-        "paper": "g17", "item": "Table 1", "row": "MNIST", "column": "R1 eps=0.1", "as_published": 1.8, "corrected": 2.0,
-        "verdict": "reproduced", "cause": "",
+        "paper": "g17", "item": "Table 1", "row": "MNIST", "column": "R1 eps=0.1", "as_published": 1.8,
+        "corrected": 2.0, "verdict": "reproduced", "cause": "",
     }  # fmt: skip
     run.compare(comparison)
     run.compare(comparison)  # a cell that is run twice
