@@ -30,8 +30,6 @@ References
 import functools
 import hashlib
 import math
-import os
-import tempfile
 import threading
 import time
 import warnings
@@ -49,6 +47,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from advlib import paths
 from advlib.checks import ArrayLike, as_matrix
 
 _FOLDS = 6  # columns beside the features: a number in three bfloat16 pieces for the row, three for the column
@@ -198,7 +197,7 @@ class ReferenceManifold(BaseEstimator):
             ``(density, coverage)``.
         """
         counts, covered = self._count(self._as_queries(queries))
-        return DensityCoverage(float(counts.mean() / self.k), float(covered.mean()))
+        return DensityCoverage(_density(counts, self.k), float(covered.mean()))
 
     def hits(self, queries: ArrayLike) -> sparse.csr_array:
         """Which balls hold which query, for statistics of many sub-batches from one pass.
@@ -272,19 +271,10 @@ class ReferenceManifold(BaseEstimator):
             An existing file is replaced in one step.
         """
         check_is_fitted(self)
-        path = Path(path)
         tensors = {"reference": self.reference_, "radii": self.radii_}
         content = to_safetensors(tensors, metadata=_description(self.k, self.reference_, self.radii_))
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as part:
-            try:
-                part.write(content)
-                part.flush()
-                os.fsync(part.fileno())
-                part.close()
-                os.replace(part.name, path)
-            except BaseException:
-                os.unlink(part.name)
-                raise
+        with paths.replacing(Path(path)) as temporary:
+            temporary.write_bytes(content)
 
     @classmethod
     def load(
@@ -484,16 +474,15 @@ class ReferenceManifold(BaseEstimator):
         radii = np.empty(n)
 
         def kth_distance(lo: int, hi: int) -> None:
+            left = self.reference_[lo:hi]
             fold, slack = self._fold(self._square[lo:hi], reach[lo:hi] ** 2)
             rows = self._rows(self._columns[lo:hi, :d], fold)
-            found, total = [], 0
-            for i, j, h in self._survivors(rows, 0, n):
+            found, total, most = [], 0, min(self._share / 256, len(left) * n / 8)
+            for _, _, i, j, h in self._survivors(rows, 0, n):
                 found.append((i, j, h))
                 total += len(i)
-                if total > self._most_pairs() and hi - lo > 1:
-                    middle = (lo + hi) // 2
-                    kth_distance(lo, middle)
-                    kth_distance(middle, hi)
+                if total > max(most, 2**12):
+                    radii[lo:hi] = self._fine_radii(lo, hi, k)
                     return
             i, j, h = (np.concatenate([part[axis] for part in found]) for axis in range(3))
             other = i + lo != j
@@ -504,33 +493,43 @@ class ReferenceManifold(BaseEstimator):
                 slack[i] + column_slack[j],
                 self._residual[lo + i] + self._residual[j],
             )
-            radii[lo:hi] = self._select(self.reference_[lo:hi], i, j, low, high, k)
+            starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=len(left)))])
+            kth_low, kth_high = _kth(i, low, starts, k) * (1 - 1e-6), _kth(i, high, starts, k) * (1 + 1e-6)
+            nearer = high < kth_low[i]
+            open_ = ~nearer & (low <= kth_high[i])
+            if open_.sum() > _worth_a_tile(len(left) * n):
+                radii[lo:hi] = self._fine_radii(lo, hi, k)
+                return
+            rank = k - np.bincount(i[nearer], minlength=len(left))
+            radii[lo:hi] = self._decide(left, i[open_], j[open_], rank)
 
         self._each_panel(kth_distance, n, self._panel_rows())
         return radii
 
-    def _select(
-        self, left: np.ndarray, i: np.ndarray, j: np.ndarray, low: np.ndarray, high: np.ndarray, k: int
-    ) -> np.ndarray:
-        """k-th smallest exact distance of each row, given all candidate pairs with bounds on their distances."""
+    def _fine_radii(self, lo: int, hi: int, k: int) -> np.ndarray:
+        """Radii of points lo … hi − 1 from whole rows of float64 squares, where the coarse product tells too little."""
+        n = len(self.reference_)
+        radii = np.empty(hi - lo)
+        step = int(max(1, min(hi - lo, self._share / (64 * n))))
+        for first in range(lo, hi, step):
+            left = self.reference_[first : min(first + step, hi)]
+            square, error = self._fine(left, 0, n)
+            own = np.arange(len(left))
+            square[own, first + own] = np.inf
+            low, high = square - error, np.add(square, error, out=square)
+            kth_low = np.partition(low, k - 1, axis=1)[:, k - 1, None]
+            kth_high = np.partition(high, k - 1, axis=1)[:, k - 1, None]
+            nearer = high < kth_low
+            i, j = np.nonzero(~nearer & (low <= kth_high))
+            radii[first - lo : first - lo + len(left)] = self._decide(left, i, j, k - nearer.sum(axis=1))
+        return radii
+
+    def _decide(self, left: np.ndarray, i: np.ndarray, j: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        """Return for each row of `left` the `rank`-th smallest distance among its pairs."""
+        distance = self._distances(left, i, j)
+        order = np.lexsort((distance, i))
         starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=len(left)))])
-
-        def undecided(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            kth_low = _kth(i, low, starts, k) * (1 - 1e-6)
-            kth_high = _kth(i, high, starts, k) * (1 + 1e-6)
-            nearer = high < kth_low[i]
-            return nearer, ~nearer & (low <= kth_high[i])
-
-        nearer, open_ = undecided(low, high)
-        if open_.sum() > self._many(len(left) * len(self.reference_)):
-            low[open_], high[open_] = self._narrow(left, i[open_], j[open_])
-            nearer, open_ = undecided(low, high)
-        chosen = np.flatnonzero(open_)
-        distance = self._distances(left, i[chosen], j[chosen])
-        order = np.lexsort((distance, i[chosen]))
-        first = np.concatenate([[0], np.cumsum(np.bincount(i[chosen], minlength=len(left)))])[:-1]
-        rank = k - 1 - np.bincount(i[nearer], minlength=len(left))
-        return distance[order][first + rank]
+        return distance[order][starts[:-1] + rank - 1]
 
     # ---------------------------------------------------------------- queries
 
@@ -573,33 +572,41 @@ class ReferenceManifold(BaseEstimator):
     def _score_panel(self, queries, lo, hi, first, last, found) -> None:
         left = queries[lo:hi]
         rounded, square, residual = self._round(left)
-        far = ~(np.sqrt(square) - residual <= self._farthest)
+        with np.errstate(invalid="ignore"):
+            # No ball reaches that far out; such numbers may not even be finite in float32.
+            far = ~(np.sqrt(square) - residual <= self._farthest)
         if far.any():
-            # No ball reaches that far out; their numbers may not even be finite in float32.
             rounded[torch.from_numpy(far).to(self._device)] = 0
             square[far] = residual[far] = 0.0
         excess = np.maximum(residual - self._usual, 0.0)
         threshold = 2 * self._widest * excess + excess**2
         fold, slack = self._fold(square, threshold)
         fold[far] = -1e30
-        for i, j, h in self._survivors(self._rows(rounded, fold), first, last):
-            low, high = _bounds(
-                h, threshold[i] + self._threshold[j], slack[i] + self._slack[j], residual[i] + self._residual[j]
-            )
-            radius = self._radii[j]
-            inside = high < radius * (1 - _EDGE)
-            open_ = np.flatnonzero(~inside & (low <= radius * (1 + _EDGE)))
-            if len(open_) > self._many((hi - lo) * min(last - first, self._tile() // (hi - lo) + 1)):
-                low, high = self._narrow(left, i[open_], j[open_])
-                inside[open_] = high < radius[open_] * (1 - _EDGE)
-                open_ = open_[(high >= radius[open_] * (1 - _EDGE)) & (low <= radius[open_] * (1 + _EDGE))]
-            inside[open_] = self._distances(left, i[open_], j[open_]) < radius[open_]
-            found(i[inside] + lo, j[inside])
+        for start, stop, i, j, h in self._survivors(self._rows(rounded, fold), first, last):
+            pairs = len(left) * (stop - start)
+            if len(i) <= pairs / 8:
+                low, high = _bounds(
+                    h, threshold[i] + self._threshold[j], slack[i] + self._slack[j], residual[i] + self._residual[j]
+                )
+                radius = self._radii[j]
+                inside = high < radius * (1 - _EDGE)
+                open_ = np.flatnonzero(~inside & (low <= radius * (1 + _EDGE)))
+                if len(open_) <= _worth_a_tile(pairs):
+                    inside[open_] = self._distances(left, i[open_], j[open_]) < radius[open_]
+                    found(i[inside] + lo, j[inside])
+                    continue
+            square, error = self._fine(left, start, stop)
+            radius = self._radii[start:stop]
+            inside = square + error < radius**2 * (1 - _EDGE)
+            i, j = np.nonzero(~inside & (square - error <= radius**2 * (1 + _EDGE)))
+            inside[i, j] = self._distances(left, i, j + start) < radius[j]
+            i, j = np.nonzero(inside)
+            found(i + lo, j + start)
 
     # ---------------------------------------------------------------- pairs
 
     def _survivors(self, rows: torch.Tensor, first: int, last: int):
-        """Yield (i, j, h) of the pairs whose product h is positive, one tile of columns at a time."""
+        """Yield (start, stop, i, j, h), a tile of columns at a time: the pairs whose product h is positive."""
         width = max(1, self._tile() // len(rows))
         buffer = torch.empty(len(rows) * min(width, last - first), dtype=self._dtype, device=self._device)
         for start in range(first, last, width):
@@ -617,7 +624,7 @@ class ReferenceManifold(BaseEstimator):
                 index = np.flatnonzero(as_integers > 0)
                 h = flat[torch.from_numpy(index)].double().numpy()
             j, i = np.divmod(index, len(rows))
-            yield i, j + start, h
+            yield start, stop, i, j + start, h
 
     def _distances(self, left: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Return the deciding distance of the pairs (left[i], reference[j]), in scaled units."""
@@ -634,29 +641,21 @@ class ReferenceManifold(BaseEstimator):
             out[lo : lo + step] = np.sqrt(difference.sum(axis=1))
         return out
 
-    def _narrow(self, left: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds on the distances of many pairs of few rows from a float64 product."""
-        low, high = np.empty(len(i)), np.empty(len(i))
-        used, row = np.unique(i, return_inverse=True)
-        a = self._centred(left[used])
-        a_square = a.square().sum(dim=1)
-        order = np.argsort(j, kind="stable")
-        columns, begins = np.unique(j[order], return_index=True)
-        begins = np.append(begins, len(j))
-        step = max(1, min(4096, self._tile() // max(len(used), self.n_features_in_)))
-        unit = (2 * self.n_features_in_ + 64) * 2.0**-53
-        for lo in range(0, len(columns), step):
-            block = columns[lo : lo + step]
-            pairs = order[begins[lo] : begins[min(lo + step, len(columns))]]
-            b = self._centred(self.reference_[block])
-            norms = a_square[:, None] + b.square().sum(dim=1)
-            square = torch.addmm(norms, a, b.T, alpha=-2).cpu().numpy()
-            at = row[pairs], np.searchsorted(block, j[pairs])
-            # Differences from the centre are rounded too: each side by 2⁻⁵³ of its norm.
-            error = 4 * unit * norms.cpu().numpy()[at]
-            low[pairs] = np.sqrt(np.maximum(square[at] - error, 0.0)) * (1 - _EDGE)
-            high[pairs] = np.sqrt(np.maximum(square[at] + error, 0.0)) * (1 + _EDGE)
-        return low, high
+    def _fine(self, left: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Squared distances to reference points first … last − 1 by a float64 product, and bounds on their errors."""
+        a = self._centred(left)
+        a_square = a.square().sum(dim=1, keepdim=True)
+        square, error = np.empty((len(left), last - first)), np.empty((len(left), last - first))
+        # The product's rounding as in `_fold`, and that of the differences from the centre.
+        unit = (8 * self.n_features_in_ + 256) * 2.0**-53
+        step = int(max(1, min(4096, self._share / (64 * self.n_features_in_))))
+        for start in range(first, last, step):
+            b = self._centred(self.reference_[start : min(start + step, last)])
+            part = slice(start - first, start - first + len(b))
+            norms = a_square + b.square().sum(dim=1)
+            error[:, part] = (unit * norms).cpu().numpy()
+            square[:, part] = torch.addmm(norms, a, b.T, alpha=-2).cpu().numpy()
+        return square, error
 
     def _centred(self, points: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(points).to(self._device, torch.float64) * self._scale - self._centre
@@ -672,14 +671,6 @@ class ReferenceManifold(BaseEstimator):
         rows = 2**13 if self._device.type == "cuda" else 512
         by_budget = self._share / (8 * max(columns, 8 * self.n_features_in_))
         return int(max(1, min(rows, by_budget)))
-
-    def _most_pairs(self) -> int:
-        return int(max(2**12, self._share / 256))
-
-    @staticmethod
-    def _many(pairs: int) -> float:
-        """More undecided pairs than this, and a float64 product of the whole tile is cheaper than one by one."""
-        return pairs / 256
 
     def _each_panel(self, task: Callable[[int, int], None], n: int, panel: int) -> None:
         self._each(task, [(lo, min(lo + panel, n)) for lo in range(0, n, panel)])
@@ -749,7 +740,7 @@ def prdc(
     return {
         "precision": float((counts > 0).mean()),
         "recall": float((fake._count(real.reference_)[0] > 0).mean()),
-        "density": float(counts.mean() / k),
+        "density": _density(counts, k),
         "coverage": float(covered.mean()),
     }
 
@@ -789,6 +780,10 @@ def expected_coverage(n_reference: int, n_queries: int, k: int) -> float:
     return 1.0 - math.prod((others - j) / (others + m - j) for j in range(k))
 
 
+def _density(counts: np.ndarray, k: int) -> float:
+    return float(1.0 / k * counts.mean())  # in the peer's order, so that the last bit agrees too
+
+
 def _bounds(
     h: np.ndarray, threshold: np.ndarray, slack: np.ndarray, residual: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -805,6 +800,11 @@ def _kth(i: np.ndarray, values: np.ndarray, starts: np.ndarray, k: int) -> np.nd
     keys = (i.astype(np.int64) << 32) | values.astype(np.float32).view(np.int32)
     keys.sort()
     return (keys[starts[:-1] + k - 1] & 0xFFFFFFFF).astype(np.int32).view(np.float32).astype(np.float64)
+
+
+def _worth_a_tile(pairs: int) -> float:
+    """More undecided pairs than this, and a float64 product of all is cheaper than distances one by one."""
+    return pairs / 128
 
 
 @functools.cache
