@@ -41,14 +41,16 @@ DEFAULT_GRID = tuple(np.logspace(-3, 1, 9).tolist())
 
 KERNELS = ("gaussian", "unsquared")
 
-# Below exp(-700) ≈ 1e-304 a kernel value counts as 0: subnormal numbers would cost fifty times the time of others.
-_SMALLEST_EXPONENT = -700.0
+# Below exp(-175) ≈ 1e-76 a kernel value counts as 0. Products of four such values would be subnormal numbers, which
+# cost a processor tens of times the time of others; a score's unit is 1, so nothing else is lost.
+_SMALLEST_EXPONENT = -175.0
 # ‖x‖² + ‖y‖² − 2xᵀy loses digits where ‖x − y‖² is this small against ‖x‖² + ‖y‖²; such pairs are subtracted first.
 _NEAR = 1e-4
 # Up to this many features the differences themselves are as cheap as the matrix product.
 _FEW_FEATURES = 16
-# Working memory of one chunk in bytes: about what one core keeps in its cache.
+# Working memory of one chunk in bytes: near a core's cache, yet worth the calls; or enough to fill a GPU.
 _CHUNK_BYTES = 16 * 2**20
+_GPU_CHUNK_BYTES = 2 * 2**30
 
 
 class GridEdgeWarning(UserWarning):
@@ -127,7 +129,7 @@ class ULSIF(BaseEstimator):
     Notes
     -----
     Learned arrays are NumPy or torch (on its device) as the numerator was, float64 in either case. Kernel values
-    below 1e-304 count as 0.
+    below 1e-76 count as 0.
 
     References
     ----------
@@ -228,12 +230,12 @@ class ULSIF(BaseEstimator):
         theta = torch.as_tensor(self.theta_, device=matrix.device)
         same_columns(matrix, "points", centers, "the fitted centers_")
         shift = centers[:1]
-        rows = max(1, _CHUNK_BYTES // (8 * (matrix.shape[1] + 3 * len(centers))))
-        ratios = [
-            _kernel_values(_exponents((block - shift)[None], (centers - shift)[None], self.kernel), self.sigma_)[0]
-            @ theta
-            for block in matrix.split(rows)
-        ]
+        centers = (centers - shift)[None]
+        rows = max(1, _CHUNK_BYTES // (8 * (matrix.shape[1] + 3 * len(theta))))
+        ratios = []
+        for block in matrix.split(rows):
+            exponents = _to_exponents(_squared_distances((block - shift)[None], centers), self.kernel)
+            ratios.append(_kernel_values(exponents, self.sigma_)[0] @ theta)
         return _like(points)(torch.cat(ratios))
 
 
@@ -260,8 +262,9 @@ def fit_batch(
         As in `ULSIF`. The centres are the same rows of each draw's numerator, drawn once, so an int gives what
         the single fits with that int give.
     chunk_draws : int, optional
-        Draws worked on at once by one thread. By default as many as keep its working memory near 16 MB, at least
-        one; memory beyond the input grows with this and with the thread count, not with T.
+        Draws worked on at once by one thread; by default as many as keep its working memory near 16 MB (2 GB on a
+        GPU), at least one. Memory beyond input and result grows with this and with the thread count, not with T: about
+        8 (3 (n + m) b + 5 min(n, m) b + 4 b²) bytes a draw, and 8 (n + m) d bytes a thread.
 
     Returns
     -------
@@ -301,7 +304,7 @@ def fit_batch(
     def chunk(part: slice) -> dict[str, torch.Tensor]:
         return _fit_chunk(numerator_stack[part], denominator_stack[part], settings)
 
-    size = _chunk_size(chunk_draws, draws, n_nu, n_de, n_features, settings)
+    size = _chunk_size(chunk_draws, draws, n_nu, n_de, n_features, settings, numerator_stack.device)
     result = _in_chunks(chunk, draws, size, numerator_stack.device)
     _warn_at_edges(result["sigma"], result["lambda_"], settings)
     return _as_batch_fit(result, settings, _like(numerators))
@@ -365,7 +368,7 @@ def fit_batch_indices(
     def chunk(part: slice) -> dict[str, torch.Tensor]:
         return _fit_chunk(numerator_rows[a[part]], denominator_rows[b[part]], settings)
 
-    size = _chunk_size(chunk_draws, len(a), a.shape[1], b.shape[1], numerator_rows.shape[1], settings)
+    size = _chunk_size(chunk_draws, len(a), a.shape[1], b.shape[1], numerator_rows.shape[1], settings, device)
     result = _in_chunks(chunk, len(a), size, device)
     _warn_at_edges(result["sigma"], result["lambda_"], settings)
     return _as_batch_fit(result, settings, _like(numerator_pool))
@@ -460,15 +463,27 @@ def _warn_at_edges(sigma: torch.Tensor, lambda_: torch.Tensor, settings: _Settin
 # ---------------------------------------------------------------------------------------------- chunks
 
 
-def _chunk_size(chunk_draws: int | None, draws: int, n_nu: int, n_de: int, n_features: int, settings: _Settings) -> int:
+def _chunk_size(
+    chunk_draws: int | None,
+    draws: int,
+    n_nu: int,
+    n_de: int,
+    n_features: int,
+    settings: _Settings,
+    device: torch.device,
+) -> int:
     if chunk_draws is not None:
         if not isinstance(chunk_draws, Integral) or isinstance(chunk_draws, bool) or chunk_draws < 1:
             raise ValueError(f"chunk_draws must be an integer of at least 1, but is {chunk_draws!r}")
         return int(chunk_draws)
     n_centers = len(settings.center_indices)
-    samples = (n_nu + n_de) * (n_features + 3 * n_centers)
-    pairs = 8 * min(n_nu, n_de) * n_centers + 4 * n_centers**2
-    return max(1, min(draws, _CHUNK_BYTES // (8 * (samples + pairs))))
+    values = 3 * (n_nu + n_de) * n_centers + 5 * min(n_nu, n_de) * n_centers + 4 * n_centers**2
+    if device.type != "cpu":
+        return max(1, min(draws, _GPU_CHUNK_BYTES // (8 * (values + (n_nu + n_de) * n_features))))
+    size = max(1, _CHUNK_BYTES // (8 * values))
+    # As many chunks for each thread, so that none waits for the last.
+    threads = torch.get_num_threads()
+    return math.ceil(draws / (threads * math.ceil(draws / (threads * size))))
 
 
 def _in_chunks(
@@ -491,33 +506,24 @@ def _in_chunks(
 
 def _fit_chunk(numerators: torch.Tensor, denominators: torch.Tensor, settings: _Settings) -> dict[str, torch.Tensor]:
     """Score the grid, choose, and fit `numerators` (C, n, d) against `denominators` (C, m, d)."""
-    draws, n_nu, n_features = numerators.shape
+    draws, n_nu, _ = numerators.shape
     device = numerators.device
-    centers_at = settings.center_indices.to(device)
-    n_centers = len(centers_at)
+    exponents, largest = _draw_exponents(numerators, denominators, settings)
 
-    # Distances do not change under a shift; each draw's own first row keeps the norms near the distances' size.
-    shift = numerators[:, :1].to(torch.float64)
-    samples = torch.empty(draws, n_nu + denominators.shape[1], n_features, dtype=torch.float64, device=device)
-    torch.sub(numerators, shift, out=samples[:, :n_nu])
-    torch.sub(denominators, shift, out=samples[:, n_nu:])
-    centers = samples[:, :n_nu] if n_centers == n_nu else samples[:, centers_at]
-    exponents = _exponents(samples, centers, settings.kernel, centers_at)
-
-    grid_shape = (len(settings.sigmas), len(settings.lambdas))
+    n_sigmas, n_lambdas = len(settings.sigmas), len(settings.lambdas)
     sigmas = torch.tensor(settings.sigmas, dtype=torch.float64, device=device)
     lambdas = torch.tensor(settings.lambdas, dtype=torch.float64, device=device)
     if settings.needs_selection:
-        scores = _loo_scores(exponents, n_nu, settings)
+        scores = _loo_scores(exponents, largest, n_nu, settings)
         best = scores.flatten(1).argmin(1)
     else:
-        scores = torch.full((draws, *grid_shape), math.nan, dtype=torch.float64, device=device)
+        scores = torch.full((draws, n_sigmas, n_lambdas), math.nan, dtype=torch.float64, device=device)
         best = torch.zeros(draws, dtype=torch.int64, device=device)
-    sigma, lambda_ = sigmas[best // grid_shape[1]], lambdas[best % grid_shape[1]]
+    sigma, lambda_ = sigmas[best // n_lambdas], lambdas[best % n_lambdas]
 
-    phi = _kernel_values(exponents, sigma[:, None, None])
+    phi = _kernel_values(exponents, sigma[:, None, None], out=exponents)
     h = phi[:, :n_nu].mean(1)
-    gram = phi[:, n_nu:].mT @ phi[:, n_nu:] / (phi.shape[1] - n_nu)
+    gram = _gram(phi[:, n_nu:])
     gram.diagonal(dim1=1, dim2=2).add_(lambda_[:, None])
     theta = torch.cholesky_solve(h[..., None], torch.linalg.cholesky(gram))[..., 0].clamp_(min=0)
     return {
@@ -532,51 +538,88 @@ def _fit_chunk(numerators: torch.Tensor, denominators: torch.Tensor, settings: _
 # ---------------------------------------------------------------------------------------------- mathematics
 
 
-def _exponents(
-    points: torch.Tensor, centers: torch.Tensor, kernel: str, centers_at: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return e (C, p, b) with kernel = exp(e / σ²), for `points` (C, p, d) and `centers` (C, b, d).
+def _draw_exponents(
+    numerators: torch.Tensor, denominators: torch.Tensor, settings: _Settings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return e (C, n + m, b) with kernel = exp(e / σ²) for both samples, numerator first, and its largest values.
 
-    `centers_at` (b,) says which points the centres are; their distance to themselves is 0, not a rounding error.
+    The second tensor (2, C) holds the largest e among numerator points, each centre's own left out, and among
+    denominator points.
     """
+    draws, n_nu, n_features = numerators.shape
+    n_samples = n_nu + denominators.shape[1]
+    n_centers = len(settings.center_indices)
+    device = numerators.device
+    centers_at = settings.center_indices.to(device)
+    own = centers_at * n_centers + torch.arange(n_centers, device=device)
+    exponents = torch.empty(draws, n_samples, n_centers, dtype=torch.float64, device=device)
+    # One draw's samples stay in a core's cache between the passes over them; a GPU wants all at once.
+    step = 1 if device.type == "cpu" else draws
+    samples = torch.empty(step, n_samples, n_features, dtype=torch.float64, device=device)
+    for start in range(0, draws, step):
+        # Distances do not change under a shift; each draw's own first row keeps the norms near the distances' size.
+        numerator, denominator = numerators[start : start + step], denominators[start : start + step]
+        shift = numerator[:, :1].to(torch.float64)
+        torch.sub(numerator, shift, out=samples[:, :n_nu])
+        torch.sub(denominator, shift, out=samples[:, n_nu:])
+        centers = samples[:, :n_nu] if n_centers == n_nu else samples[:, centers_at]
+        _squared_distances(samples, centers, own, out=exponents[start : start + step])
+    # A centre is at infinity from itself so far, which keeps it out of the maxima; now its distance is exactly 0.
+    _to_exponents(exponents, settings.kernel)
+    largest = torch.stack([exponents[:, :n_nu].amax((1, 2)), exponents[:, n_nu:].amax((1, 2))])
+    exponents.view(draws, -1).index_fill_(1, own, 0.0)
+    return exponents, largest
+
+
+def _squared_distances(
+    points: torch.Tensor, centers: torch.Tensor, own: torch.Tensor | None = None, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Squared distances (C, p, b) of `points` (C, p, d) to `centers` (C, b, d), infinite at flat positions `own`."""
+    if out is None:
+        out = points.new_empty(points.shape[0], points.shape[1], centers.shape[1])
     if points.shape[2] <= _FEW_FEATURES:
-        distances = torch.cdist(points, centers, compute_mode="donot_use_mm_for_euclid_dist")
-        squared = distances.square_()
+        torch.square(torch.cdist(points, centers, compute_mode="donot_use_mm_for_euclid_dist"), out=out)
+        near = torch.zeros_like(out, dtype=torch.bool)
     else:
-        norms = torch.linalg.vecdot(points, points)
-        center_norms = torch.linalg.vecdot(centers, centers) if centers_at is None else norms[:, centers_at]
+        norms, center_norms = (torch.linalg.vector_norm(rows, dim=2).square_() for rows in (points, centers))
         scale = norms[:, :, None] + center_norms[:, None, :]
-        squared = torch.baddbmm(scale, points, centers.mT, alpha=-2)
-        near = squared < _NEAR * scale
-        if centers_at is not None:
-            near[:, centers_at, torch.arange(len(centers_at), device=near.device)] = False
-        for pairs in near.nonzero().split(max(1, _CHUNK_BYTES // (8 * points.shape[2]))):
-            draw, point, center = pairs.unbind(1)
-            squared[draw, point, center] = (points[draw, point] - centers[draw, center]).square_().sum(1)
-    if centers_at is not None:
-        squared[:, centers_at, torch.arange(len(centers_at), device=squared.device)] = 0.0
+        torch.add(scale, torch.bmm(points, centers.mT, out=out), alpha=-2, out=out)
+        near = out < scale.mul_(_NEAR)
+    if own is not None:
+        out.view(len(out), -1).index_fill_(1, own, math.inf)
+        near.view(len(out), -1).index_fill_(1, own, False)
+    for pairs in near.nonzero().split(max(1, _CHUNK_BYTES // (8 * points.shape[2]))):
+        draw, point, center = pairs.unbind(1)
+        out[draw, point, center] = (points[draw, point] - centers[draw, center]).square_().sum(1)
+    return out
+
+
+def _to_exponents(squared: torch.Tensor, kernel: str) -> torch.Tensor:
+    """Turn squared distances into −½ of the squared or plain distance, in place."""
     if kernel == "unsquared":
         squared.sqrt_()
     return squared.mul_(-0.5)
 
 
-def _kernel_values(exponents: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
-    scaled = exponents / sigma**2
+def _kernel_values(
+    exponents: torch.Tensor, sigma: torch.Tensor | float, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    scaled = torch.mul(exponents, 1 / sigma**2, out=out)
     return torch.nn.functional.threshold_(scaled, _SMALLEST_EXPONENT, -math.inf).exp_()
 
 
-def _loo_scores(exponents: torch.Tensor, n_nu: int, settings: _Settings) -> torch.Tensor:
-    """Leave-one-out error (C, n_sigmas, n_lambdas) of the whole grid, from `exponents` (C, n_nu + n_de, b)."""
+def _gram(phi_de: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(phi_de.mT, phi_de).div_(phi_de.shape[1])
+
+
+def _loo_scores(exponents: torch.Tensor, largest: torch.Tensor, n_nu: int, settings: _Settings) -> torch.Tensor:
+    """Leave-one-out error (C, n_sigmas, n_lambdas) of the whole grid, from what `_draw_exponents` returns."""
     draws, n_samples, n_centers = exponents.shape
     n_de = n_samples - n_nu
     lambdas = torch.tensor(settings.lambdas, dtype=torch.float64, device=exponents.device)
     scores = exponents.new_zeros(draws, len(settings.sigmas), len(settings.lambdas))
-
-    own = torch.arange(n_centers, device=exponents.device)
-    others = exponents[:, :n_nu].clone()
-    others[:, settings.center_indices.to(exponents.device), own] = -math.inf
-    largest_nu = others.amax((1, 2)).tolist()
-    largest_de = exponents[:, n_nu:].amax((1, 2)).tolist()
+    largest_nu, largest_de = largest.tolist()
+    buffer = torch.empty_like(exponents)
 
     # With δ = ‖Ĥ‖ / (cλ): ‖B⁻¹ − I/(cλ)‖ ≤ δ/(cλ), and as ‖x_i‖² ≤ n_de ‖Ĥ‖, ‖s_i x_i‖ ≤ δ/(1 − δ) ‖z_i‖. So
     # B⁻¹(z_i + s_i x_i) = z_i/(cλ) to a relative 2δ/(1 − δ); ‖Ĥ‖ ≤ ‖Φ_de‖²_F / n_de ≤ b · (largest kernel value)².
@@ -593,7 +636,7 @@ def _loo_scores(exponents: torch.Tensor, n_nu: int, settings: _Settings) -> torc
         for members, score in ((full, _scores_full), (diagonal, _scores_diagonal)):
             if members:
                 at = exponents if len(members) == draws else exponents[members]
-                phi = _kernel_values(at, sigma)
+                phi = _kernel_values(at, sigma, out=buffer[: len(members)])
                 scores[members, k] = score(phi[:, :n_nu], phi[:, n_nu:], lambdas)
     return scores
 
@@ -602,22 +645,24 @@ def _scores_full(phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tens
     """Score (C, L) of all λ for one σ, from kernel values (C, n_nu, b) and (C, n_de, b)."""
     n_nu, n_de = phi_nu.shape[1], phi_de.shape[1]
     n = min(n_nu, n_de)
-    x, x_nu = phi_de[:, :n].contiguous(), phi_nu[:, :n].contiguous()
+    x, x_nu = phi_de[:, :n], phi_nu[:, :n]
     z = phi_nu.sum(1, keepdim=True) - x_nu
-    eigenvalues, vectors = torch.linalg.eigh(phi_de.mT @ phi_de / n_de)
-    p, q = x @ vectors, z @ vectors
+    eigenvalues, vectors = torch.linalg.eigh(_gram(phi_de))
+    p, q = torch.bmm(x, vectors), torch.bmm(z, vectors)
     inverse = 1 / (eigenvalues.clamp_(min=0)[:, None] + (n_de - 1) / n_de * lambdas[:, None])
-    s = (p * q) @ inverse.mT / (n_de - p.square() @ inverse.mT)
-    scale = (n_de - 1) / (n_de * (n_nu - 1))
-    scores = torch.empty_like(inverse[:, :, 0])
-    weights, rotated = torch.empty_like(x), torch.empty_like(x)
+    # Two buffers for all that follows: what stays in the cache costs a third.
+    left_out, weights = z, torch.empty_like(z)
+    s = torch.bmm(inverse, torch.mul(p, q, out=weights).mT)
+    s /= n_de - torch.bmm(inverse, torch.square(p, out=weights).mT)
+    ratio_de, mean_nu = [], []
     for k in range(len(lambdas)):
-        torch.addcmul(q, p, s[:, :, k, None], out=rotated).mul_(inverse[:, k, None])
-        torch.bmm(rotated, vectors.mT, out=weights).clamp_(min=0)
-        ratio_de = torch.linalg.vecdot(x, weights)
-        mean_nu = torch.linalg.vecdot(x_nu.flatten(1), weights.flatten(1)) / n
-        scores[:, k] = scale**2 / 2 * ratio_de.square_().mean(1) - scale * mean_nu
-    return scores
+        torch.addcmul(q, p, s[:, k, :, None], out=left_out).mul_(inverse[:, k, None])
+        torch.bmm(left_out, vectors.mT, out=weights).clamp_(min=0)
+        mean_nu.append(torch.mul(weights, x_nu, out=left_out).sum((1, 2)) / n)
+        ratio_de.append(weights.mul_(x).sum(2))
+    scale = (n_de - 1) / (n_de * (n_nu - 1))
+    quadratic = torch.stack(ratio_de, 1).square_().mean(2) / 2
+    return scale**2 * quadratic - scale * torch.stack(mean_nu, 1)
 
 
 def _scores_diagonal(phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor) -> torch.Tensor:
