@@ -323,7 +323,7 @@ def fit_batch_indices(
     random_state: int | np.random.Generator | None = 0,
     chunk_draws: int | None = None,
 ) -> BatchFit:
-    """`fit_batch` on draws given as rows of two pools: no (T, n, d) copy is made.
+    """`fit_batch` on draws given as rows of two pools: rows are copied one chunk at a time, never all (T, n, d).
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
-from advlib import ulsif
+from advlib import datasets, ulsif
 from advlib.ulsif import DEFAULT_GRID, KERNELS, ULSIF, GridEdgeWarning, fit_batch, fit_batch_indices
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
@@ -165,8 +165,30 @@ def test_scores_with_duplicates_and_shared_points(kernel):
     assert_scores(model.loocv_scores_, brute_force_scores(numerator, denominator, model.centers_, kernel))
 
 
+@pytest.mark.data
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_thousand_samples(kernel):
+@pytest.mark.parametrize("moved", [0.0, 0.05, 0.3])
+def test_digits(kernel, moved):
+    """Real images, against other ones and against their own moved by ±ε: scores and choice of the plain formula."""
+    try:
+        images = datasets.load("mnist", download=False).test_images[:120].reshape(120, -1).astype(np.float64)
+    except datasets.DataUnavailable as missing:
+        pytest.skip(str(missing))
+    rng = np.random.default_rng(0)
+    numerators = np.stack([images[:60], images[60:]])
+    denominators = (
+        np.clip(numerators + moved * rng.integers(-1, 2, numerators.shape), 0, 1) if moved else numerators[::-1]
+    )
+    batch = fit_batch(numerators, denominators, kernel=kernel)
+    for t in range(2):
+        expected, scale = plain_scores(numerators[t], denominators[t], numerators[t], kernel)
+        assert_scores(batch.loocv_scores_[t], (expected, scale))
+        best = np.unravel_index(expected.argmin(), expected.shape)
+        assert (batch.sigma_[t], batch.lambda_[t]) == (GRID[best[0]], GRID[best[1]])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_two_thousand_samples(kernel):
     """The upper end of the sizes the engine is made for (2,000), with coarse grids."""
     numerator, denominator = samples(2000, 1500, 20, shift=0.1, spread=1.1)
     grid = {"sigmas": [1.0, 3.0], "lambdas": [0.01, 1.0]}
@@ -360,6 +382,23 @@ def test_batch_leaves_thread_count_alone(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         fit_batch(*stacks(6, 5, 5, 3), chunk_draws=1)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("budget", "largest"), [(1, 1), (5 * 12_000, 5), (2**30, 20)])
+def test_memory_is_bounded_by_the_chunk(monkeypatch, budget, largest):
+    seen = []
+    work = ulsif._fit_chunk
+
+    def spy(numerators, *rest):
+        seen.append(len(numerators))
+        return work(numerators, *rest)
+
+    monkeypatch.setattr(ulsif, "_fit_chunk", spy)
+    monkeypatch.setattr(ulsif, "_CHUNK_BYTES", budget)
+    numerators, denominators = stacks(20, 10, 10, 3)
+    fit_batch(numerators, denominators)
+    # 8 (3 · 20 · 10 + 5 · 10 · 10 + 4 · 10²) = 12,000 bytes a draw; chunks are made even.
+    assert sum(seen) == 20 and max(seen) <= max(1, budget // 12_000) and max(seen) == largest
 
 
 def test_batch_does_not_depend_on_chunks_or_threads():
