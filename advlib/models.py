@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
@@ -368,7 +369,7 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
         )
     try:
         model.load_state_dict({key: value.float() for key, value in load(contents).items()})
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"the weights {weights} must fit the architecture of {name}, but do not: {error}") from None
     return model.to(device).eval().requires_grad_(False)
 
