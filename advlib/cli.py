@@ -22,7 +22,7 @@ errors = Console(stderr=True)
 
 
 def _fail(message: object) -> typer.Exit:
-    errors.print(f"[red]advlib:[/] {message}", highlight=False)
+    errors.print(f"[red]advlib:[/] {message}", highlight=False, soft_wrap=True)
     return typer.Exit(2)
 
 
@@ -59,8 +59,9 @@ def run(
         raise _fail(error) from None
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        errors.print(f"[red]{outcome.notebook} failed:[/] {outcome.message}", highlight=False)
-        errors.print(f"  the notebook up to the error: {paths.RUNS / profile / outcome.notebook / 'failed.ipynb'}")
+        errors.print(f"[red]{outcome.notebook} failed:[/] {outcome.message}", highlight=False, soft_wrap=True)
+        kept = paths.RUNS / profile / outcome.notebook / "failed.ipynb"
+        errors.print(f"  the notebook up to the error: {kept}", highlight=False, soft_wrap=True)
     if update_reference and not failed:
         for path in chosen:
             runner.store_reference(path, profile)

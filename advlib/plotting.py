@@ -59,7 +59,7 @@ def image_twins(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure, axes = _subplots(len(rows), 3, figsize=(8, 2.7 * len(rows)), squeeze=False)
     for line, row in zip(axes, rows, strict=True):
-        epsilon = row.epsilon
+        epsilon = row["epsilon"]
         _show_image(line[0], row["image"], f"the network sees “{row['said']}”")
         _show_image(line[1], row["twin"], f"FGSM, ε = {epsilon:g}: it sees “{row['said_of_twin']}”")
         _show_image(
@@ -74,16 +74,16 @@ def embeddings(panels: Mapping[str, Mapping[str, np.ndarray]], epsilon: float) -
     Parameters
     ----------
     panels : dict
-        Data set title → dict with `real` and `adversarial` coordinates (n, 2) and `labels` (n,).
+        From `protocol.joint_maps`.
     epsilon : float
         Size of the attack, for the titles.
     """
     figure, axes = _subplots(len(panels), 3, figsize=(10.5, 3.5 * len(panels)), squeeze=False)
     for line, (title, panel) in zip(axes, panels.items(), strict=True):
         real, adversarial = panel["real"], panel["adversarial"]
-        line[0].scatter(*real.T, c=panel["labels"], cmap="tab10", vmin=-0.5, vmax=9.5, s=6)
+        line[0].scatter(*real.T, c=panel["real_labels"], cmap="tab10", vmin=-0.5, vmax=9.5, s=6)
         line[0].set_title(f"{title}: real, coloured by class")
-        line[1].scatter(*adversarial.T, c=panel["labels"], cmap="tab10", vmin=-0.5, vmax=9.5, s=6)
+        line[1].scatter(*adversarial.T, c=panel["adversarial_labels"], cmap="tab10", vmin=-0.5, vmax=9.5, s=6)
         line[1].set_title(f"FGSM, ε = {epsilon:g}, by true class")
         line[2].scatter(*real.T, color=REAL, s=5, label="real")
         line[2].scatter(*adversarial.T, color=ADVERSARIAL, marker="x", s=8, linewidths=0.7, label="adversarial")
@@ -212,6 +212,34 @@ def plateaus(predicted: Mapping[str, Any], rows: Sequence[Any]) -> Figure:
     axis.set_ylabel("mean density ratio R1")
     axis.grid(axis="x", visible=False)
     figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def unmoved_pixels(
+    curves: Mapping[str, np.ndarray],
+    shares: Sequence[float],
+    epsilons: Sequence[float],
+    printed: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Draw R1 against the share of pixels that do not move, with the printed values as lines.
+
+    Parameters
+    ----------
+    curves : dict
+        From `g17.unmoved_pixel_curves`.
+    shares, epsilons : sequence of float
+        As given to it.
+    printed : dict
+        Row → printed R1 at each ε.
+    """
+    figure, axes = _subplots(1, len(curves), figsize=(2.5 * len(curves), 3.1), sharey=True)
+    for axis, (name, curve) in zip(axes, curves.items(), strict=True):
+        for column, (epsilon, colour) in enumerate(zip(epsilons, (REAL, ADVERSARIAL), strict=False)):
+            axis.plot(shares, curve[:, column], "o-", color=colour, ms=3, label=f"coin flips, ε = {epsilon:g}")
+            axis.axhline(printed[name][column], color=colour, ls=":", label=f"printed, ε = {epsilon:g}")
+        axis.set(title=name, xlabel="share of unmoved pixels", yscale="log")
+    axes[0].set_ylabel("mean density ratio R1")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

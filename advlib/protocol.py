@@ -6,6 +6,7 @@ G17: L. Gondara, "Detecting adversarial samples using density ratio estimates", 
 VS22: D. K. Venkatesh and P. Steinbach, "Detecting adversarial examples in batches", arXiv:2206.08738 (2022).
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,12 @@ from functools import cached_property
 import numpy as np
 from scipy import stats
 from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
-from advlib.ulsif import ULSIF, fit_batch_indices
+from advlib.ulsif import ULSIF, GridEdgeWarning, fit_batch_indices
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,37 @@ def draw_indices(
     return a, b
 
 
+def mean_ratios(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    kernel: str = "gaussian",
+    **estimator,
+) -> np.ndarray:
+    """Mean density ratio of each draw, numerators[a[t]] against denominators[b[t]], over the numerator.
+
+    The papers' grid of σ and λ is part of their method, so that the best value lies at its edge is no warning here.
+
+    Parameters
+    ----------
+    numerators, denominators : (n, d) float array
+    a, b : (t, size) int array
+        Rows of each draw.
+    kernel : str
+        "gaussian" or "unsquared".
+    **estimator
+        Passed to `advlib.ulsif.fit_batch_indices`.
+
+    Returns
+    -------
+    (t,) float64 array
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GridEdgeWarning)
+        return fit_batch_indices(numerators, denominators, a, b, kernel=kernel, **estimator).mean_ratio_
+
+
 def density_ratio_comparison(
     real: np.ndarray,
     adversarial: np.ndarray,
@@ -165,7 +196,7 @@ def density_ratio_comparison(
     rng : numpy.random.Generator
         Source of all randomness: the index sets and the choice of kernel centres.
     **estimator
-        Passed to `advlib.ulsif.fit_batch_indices` (kernel, sigmas, lambdas, n_kernels …).
+        Passed to `mean_ratios` (kernel, sigmas, lambdas, n_kernels …).
 
     Returns
     -------
@@ -189,8 +220,8 @@ def density_ratio_comparison(
     for channel in track(range(real.shape[1]), "density ratios, channel"):
         clean, suspect = real[:, channel], adversarial[:, channel]
         ratios[f"channel {channel}"] = (
-            fit_batch_indices(clean, suspect, a, b, **estimator).mean_ratio_,
-            fit_batch_indices(clean, clean, a, b, **estimator).mean_ratio_,
+            mean_ratios(clean, suspect, a, b, **estimator),
+            mean_ratios(clean, clean, a, b, **estimator),
         )
     combined = tuple(np.mean([pair[side] for pair in ratios.values()], axis=0) for side in (0, 1))
     if len(ratios) == 1:
@@ -218,51 +249,54 @@ def disjoint_mean_ratio(numerator: np.ndarray, sigma: float, lambda_: float, ker
 
 
 def joint_maps(
-    pairs: Mapping[str, Mapping[str, np.ndarray]], rng: np.random.Generator
+    batches: Mapping[str, Mapping[str, np.ndarray]], rng: np.random.Generator
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Embed clean and adversarial images on one t-SNE map (after PCA to 50 axes), a map for each data set.
+    """Embed clean and adversarial images on one t-SNE map of raw pixels, a map for each data set.
 
     G17's Fig. 2 draws two separate maps, whose axes have nothing to do with each other; one map can be compared.
 
     Parameters
     ----------
-    pairs : dict
-        Title → dict with `real` and `adversarial` (n, c, h, w) and `labels` (n,).
+    batches : dict
+        Title → dict with `real` and `adversarial` (n, c, h, w) of different images and the labels of both,
+        `real_labels` and `adversarial_labels` (n,).
 
     Returns
     -------
     dict
-        Title → dict with `real` and `adversarial` (n, 2), unitless coordinates, and `labels`.
+        Title → the same keys, images replaced by (n, 2) unitless coordinates.
     """
     maps = {}
-    for title, pair in track(pairs.items(), "t-SNE", len(pairs)):
-        n = len(pair["real"])
-        both = np.concatenate([pair["real"], pair["adversarial"]]).reshape(2 * n, -1)
-        seed = int(rng.integers(2**31))
-        reduced = PCA(min(50, *both.shape), random_state=seed).fit_transform(both)
-        embedded = TSNE(init="pca", random_state=seed, perplexity=min(30, n // 2)).fit_transform(reduced)
-        maps[title] = {"real": embedded[:n], "adversarial": embedded[n:], "labels": pair["labels"]}
+    for title, batch in track(batches.items(), "t-SNE", len(batches)):
+        n = len(batch["real"])
+        both = np.concatenate([batch["real"], batch["adversarial"]]).reshape(2 * n, -1)
+        tsne = TSNE(init="pca", random_state=int(rng.integers(2**31)), perplexity=min(30, n // 2))
+        embedded = tsne.fit_transform(both)
+        maps[title] = {**batch, "real": embedded[:n], "adversarial": embedded[n:]}
     return maps
 
 
-def same_kind_neighbours(real: np.ndarray, adversarial: np.ndarray) -> float:
-    """Share of images whose nearest other image in pixel space is of their own kind, clean or adversarial.
+def clean_neighbour_share(real: np.ndarray, adversarial: np.ndarray) -> tuple[float, float]:
+    """Share of clean and of adversarial images whose nearest other image, in pixel space, is a clean one.
 
-    One half means that the two are mixed, one that they lie apart; no embedding is involved. An image's own twin is
-    not counted as a neighbour: it was made from the image, an independent batch has none.
+    Two batches of one distribution give one half each; no embedding is involved.
 
     Parameters
     ----------
     real, adversarial : (n, c, h, w) float array
-        adversarial[i] was made from real[i].
+        Of different images: a twin would be its image's neighbour, and an independent batch has none.
+
+    Returns
+    -------
+    of_real, of_adversarial : float
     """
     n = len(real)
     both = np.concatenate([real, adversarial]).reshape(2 * n, -1)
-    _, neighbours = NearestNeighbors(n_neighbors=3).fit(both).kneighbors(both)
+    _, neighbours = NearestNeighbors(n_neighbors=2).fit(both).kneighbors(both)
     own = np.arange(2 * n)
-    allowed = (neighbours != own[:, None]) & (neighbours != ((own + n) % (2 * n))[:, None])
-    nearest = neighbours[own, allowed.argmax(axis=1)]
-    return float(np.mean((nearest < n) == (own < n)))
+    nearest = np.where(neighbours[:, 0] == own, neighbours[:, 1], neighbours[:, 0])
+    clean = nearest < n
+    return float(clean[:n].mean()), float(clean[n:].mean())
 
 
 def ratio_in_one_dimension(samples: int, rng: np.random.Generator) -> dict[str, object]:
@@ -305,8 +339,8 @@ def ratio_in_one_dimension(samples: int, rng: np.random.Generator) -> dict[str, 
 def points_through_balls(shifts: list[float], rng: np.random.Generator, k: int = 2) -> list[dict[str, object]]:
     """Move a batch through the k-nearest-neighbour balls of a reference in the plane (VS22 Fig. 5).
 
-    The batch starts scattered around the reference, is drawn in towards its centre and leaves on the other side: so
-    density rises before it falls.
+    The batch starts scattered as the reference is, is drawn in towards the middle, and leaves. In both, one point in
+    five lies far out, as unusual images do: lonely points get large balls that reach over the middle.
 
     Parameters
     ----------
@@ -322,12 +356,16 @@ def points_through_balls(shifts: list[float], rng: np.random.Generator, k: int =
     list of dict
         shift, reference (40, 2), radii (40,), queries (25, 2), density, coverage.
     """
-    reference, start = rng.normal(size=(40, 2)), rng.normal(size=(25, 2))
+
+    def scattered(n: int) -> np.ndarray:
+        return rng.normal(size=(n, 2)) * np.where(np.arange(n) % 5 == 0, 2.5, 0.8)[:, None]
+
+    reference, start = scattered(40), scattered(25)
     manifold = ReferenceManifold(k=k).fit(reference)
     steps = []
     for shift in shifts:
         # Contraction towards the middle, then a drift away from it: FGSM's push seen in two dimensions.
-        queries = start * np.exp(-2 * shift) + np.array([1.0, 0.6]) * shift**2
+        queries = start * np.exp(-1.2 * shift) + np.array([2.0, 1.2]) * shift**2
         density, coverage = manifold.density_coverage(queries)
         steps.append(
             {

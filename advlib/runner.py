@@ -209,6 +209,8 @@ def run_notebook(
                 papermill.execute_notebook(
                     str(path), str(output), parameters=parameters, engine_name="advlib", cwd=str(path.parent),
                     progress_bar=False, log_output=False, kernel_name="python3",
+                    # The kernel's own log would break the live line; errors of cells arrive as exceptions.
+                    extra_arguments=["--IPKernelApp.log_level=50"],
                 )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             shutil.copyfile(output, folder / "failed.ipynb")
@@ -266,7 +268,7 @@ def run_all(
         outcomes.append(outcome)
         mark = {"ran": "[green]ran[/]", "reused": "[cyan]reused[/]", "failed": "[red]failed[/]"}[outcome.status]
         detail = outcome.message if outcome.message else _clock(outcome.seconds)
-        console.print(f"[{number}/{len(plan)}] {path.stem}  {mark}  {detail}", highlight=False)
+        console.print(f"[{number}/{len(plan)}] {path.stem}  {mark}  {detail}", highlight=False, soft_wrap=True)
     return outcomes
 
 

@@ -67,7 +67,7 @@ def test_every_printed_number_gets_a_comparison_with_a_cause(monkeypatch, tmp_pa
         for mode, factor in (("as published", 1.1), ("corrected", 3.0))
     ]
     plateau = g17.Plateau(Summary(40, 39, 41), Summary(40, 39, 41), 1.0)
-    g17.record_table1(run, rows, dict.fromkeys(g17.TABLE1, plateau))
+    g17.record_table1(run, rows, dict.fromkeys(g17.TABLE1, plateau), {})
     assert len(run.comparisons) == 48
     table = published.claims_table([{"notebook": "99_test", "comparisons": list(run.comparisons.values())}])
     mine = [claim for claim in table if claim.item == "Table 1" and claim.paper == "g17"]
@@ -81,10 +81,29 @@ def test_every_printed_number_gets_a_comparison_with_a_cause(monkeypatch, tmp_pa
 
 
 def test_a_number_far_off_says_why():
-    cause = g17._cause(
-        "r1", row(r1=20.0), row(mode="as published", r1=40.0), g17.Plateau(Summary(45, 0, 0), Summary(45, 0, 0), 1.0)
-    )
-    assert "as published gives 40.0" in cause and "2.0%" in cause
+    plateau = g17.Plateau(Summary(45, 0, 0), Summary(45, 0, 0), 1.0)
+    off = row(mode="as published", r1=40.0)
+    assert "about 30% of the pixels" in g17._cause("r1", row(r1=20.0), off, plateau, {"MNIST": 0.3})
+    assert "zero in 2%" in g17._cause("r1", row(r1=20.0), off, plateau, {"MNIST": 0.3})
+    assert "three channels" in g17._cause("r1", row(r1=20.0), off, plateau, {})
+
+
+def test_unmoved_share_is_read_off_a_falling_curve():
+    shares = [0.0, 0.2, 0.4]
+    assert g17.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 15.0) == pytest.approx(0.3)
+    assert g17.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 99.0) == 0.0
+    assert g17.unmoved_share(np.array([30.0, 20.0, 21.0]), shares, 20.0) == pytest.approx(0.3, abs=0.11)
+
+
+def test_fewer_moved_pixels_give_smaller_ratios(monkeypatch):
+    toy(monkeypatch)
+    curves = g17.unmoved_pixel_curves([0.0, 1.0], [0.5], batch_size=20, draws=3, images=0, rng=np.random.default_rng(0))
+    assert list(curves) == [name for name in g17.TABLE1 if "combined" not in name]
+    assert all(curve.shape == (2, 1) and curve[0, 0] > curve[1, 0] for curve in curves.values())
+
+
+def test_apart_is_two_sided():
+    assert row(r1=2.0, r2=1.0).apart and row(r1=0.9, r2=1.0).apart and not row(r1=1.0, r2=1.0).apart
 
 
 @pytest.mark.data

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # DESIGN: data flows one way. A module may import only what stands to its left.
 FLOW = [
     "paths", "checks", "progress", "published", "exercises", "downloads", "datasets", "models", "training", "attacks",
-    "crafted", "ulsif", "prdc", "runtime", "protocol", "crafting", "g17", "record", "runner", "plotting", "report", "cli",
+    "crafted", "ulsif", "prdc", "runtime", "protocol", "crafting", "g17", "record", "runner", "plotting", "report",
+    "cli",
 ]  # fmt: skip
 
 

@@ -134,13 +134,21 @@ def test_pools_must_pair_up_and_be_images():
         protocol.density_ratio_comparison(np.zeros((20, 9)), np.zeros((20, 9)), draws=2, batch_size=5, rng=rng)
 
 
-def test_same_kind_neighbours_at_both_ends():
+def test_clean_neighbours_at_both_ends():
     rng = np.random.default_rng(0)
     real = images(rng, 200)
-    assert protocol.same_kind_neighbours(real, real + 10) == 1.0
-    mixed = protocol.same_kind_neighbours(real, images(rng, 200))
-    # 400 images, each kind as likely: binomial 99.9 % band around one half (neighbours are nearly independent).
-    assert abs(mixed - 0.5) < 3.29 * np.sqrt(0.25 / 400) * 1.5
+    assert protocol.clean_neighbour_share(real, real + 10) == (1.0, 0.0)
+    mixed = protocol.clean_neighbour_share(real, images(rng, 200))
+    # Binomial 99.9 % band around one half for 200 images, widened by √2: neighbours come in mutual pairs.
+    assert np.abs(np.array(mixed) - 0.5).max() < 3.29 * np.sqrt(0.25 / 200 * 2)
+
+
+def test_noisy_images_have_clean_neighbours():
+    """Noise lies twice between two noisy images and once between a noisy and a clean one."""
+    rng = np.random.default_rng(0)
+    real, other = images(rng, 100, size=16), images(rng, 100, size=16)
+    of_real, of_noisy = protocol.clean_neighbour_share(real, other + rng.choice([-0.5, 0.5], other.shape))
+    assert of_real == 1.0 and of_noisy > 0.95
 
 
 def test_one_dimension_knows_its_truth():
@@ -161,7 +169,7 @@ def test_points_enter_and_leave_the_balls():
 
 def test_joint_maps_have_a_point_for_every_image():
     rng = np.random.default_rng(0)
-    pair = {"real": images(rng, 60), "adversarial": images(rng, 60), "labels": np.arange(60) % 10}
-    found = protocol.joint_maps({"toy": pair}, rng)["toy"]
+    batch = {"real": images(rng, 60), "adversarial": images(rng, 60), "real_labels": np.arange(60)}
+    found = protocol.joint_maps({"toy": batch}, rng)["toy"]
     assert found["real"].shape == found["adversarial"].shape == (60, 2)
-    assert np.isfinite(found["real"]).all()
+    assert np.isfinite(found["real"]).all() and found["real_labels"] is batch["real_labels"]
