@@ -291,6 +291,6 @@ def test_fgsm_breaks_the_digit_networks_and_noise_of_the_same_size_does_not(name
     result = attacks.fgsm(model, images, labels, 0.2)
     noisy = attacks.random_sign_noise(images, 0.2, np.random.default_rng(0))
     assert result.clean_accuracy > 0.97
-    assert result.adversarial_accuracy < 0.5
-    assert models.accuracy(model, noisy, labels) > 0.9
+    lost_to_noise = result.clean_accuracy - models.accuracy(model, noisy, labels)
+    assert lost_to_noise < 0.05 < 0.4 < result.clean_accuracy - result.adversarial_accuracy
     assert result.success.mean() == pytest.approx(result.clean_accuracy - result.adversarial_accuracy, abs=0.01)
