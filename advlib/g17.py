@@ -371,13 +371,13 @@ def unmoved_pixel_curves(
         clean = real[:, int(part[-1]) if part.startswith("channel") else 0].reshape(len(real), -1)
         a, b = draw_indices(len(real), draws, batch_size, batch_size, rng)
         flips, chance = rng.choice(np.float32([-1, 1]), clean.shape), rng.random(clean.shape)
-        curves[name] = np.array([
-            [
-                mean_ratios(clean, clean + np.float32(epsilon) * flips * (chance >= share), a, b, AS_PUBLISHED.kernel).mean()
-                for epsilon in epsilons
-            ]
-            for moved in (flips * (chance >= share) for share in shares)
-        ])  # fmt: skip
+        curve = np.empty((len(shares), len(epsilons)))
+        for i, share in enumerate(shares):
+            moves = np.where(chance >= share, flips, np.float32(0))
+            for j, epsilon in enumerate(epsilons):
+                moved = clean + np.float32(epsilon) * moves
+                curve[i, j] = mean_ratios(clean, moved, a, b, AS_PUBLISHED.kernel).mean()
+        curves[name] = curve
     return curves
 
 
