@@ -267,7 +267,7 @@ class _Judge:
     def draw(self, quiet: bool) -> None:
         """Draw index sets and centres, in the order of `density_ratio_comparison`: same generator, same numbers."""
         draws, batch_size = self.sizes
-        self.indices = draw_indices(len(self.clean), draws, batch_size, batch_size, self.rng)
+        self.indices = tuple(draw_indices(len(self.clean), draws, batch_size, self.rng) for _ in range(2))
         self.settings = {"random_state": int(self.rng.integers(2**31))} | self.estimator
         self.r2 = _ratios(self.clean, self.clean, *self.indices, quiet=quiet, **self.settings)
 

@@ -160,7 +160,7 @@ def rerun_table1(
     epsilons : sequence of float
         L∞ sizes of FGSM; the direction is computed once for all of them.
     images : int
-        Test images that are attacked and drawn from, 0 for all.
+        Test images that are attacked, 0 for all; numerators are drawn from all.
     draws, batch_size : int
         t and m of Algorithm 1.
     rng : numpy.random.Generator
@@ -168,12 +168,19 @@ def rerun_table1(
     """
     rows = []
     for image_set, network in mode.networks.items():
+        everything, _ = test_images(image_set, 0)
         real, labels = test_images(image_set, images)
         model = models.load_trained(network)
         sweep = attacks.fgsm_sweep(model, real, labels, epsilons, clip=mode.clip)
         for epsilon, batch in zip(epsilons, track(sweep, f"{mode.name}: {image_set}", len(epsilons)), strict=True):
             results = density_ratio_comparison(
-                real, batch.images, draws=draws, batch_size=batch_size, rng=rng, kernel=mode.kernel
+                real,
+                batch.images,
+                numerators=everything,
+                draws=draws,
+                batch_size=batch_size,
+                rng=rng,
+                kernel=mode.kernel,
             )
             rows += [
                 _row(name, epsilon, mode.name, results[part], batch)
@@ -310,7 +317,7 @@ def plateaus(*, batch_size: int, draws: int, images: int, rng: np.random.Generat
     for image_set in AS_PUBLISHED.networks:
         real, _ = test_images(image_set, images)
         pools = real.reshape(len(real), real.shape[1], -1)
-        a, b = draw_indices(len(real), draws, batch_size, batch_size, rng)
+        a, b = (draw_indices(len(real), draws, batch_size, rng) for _ in range(2))
         flips, formulas, sigmas = [], [], []
         for channel in range(pools.shape[1]):
             clean = pools[:, channel]
@@ -369,7 +376,7 @@ def unmoved_pixel_curves(
             continue
         real, _ = test_images(image_set, images)
         clean = real[:, int(part[-1]) if part.startswith("channel") else 0].reshape(len(real), -1)
-        a, b = draw_indices(len(real), draws, batch_size, batch_size, rng)
+        a, b = (draw_indices(len(real), draws, batch_size, rng) for _ in range(2))
         flips, chance = rng.choice(np.float32([-1, 1]), clean.shape), rng.random(clean.shape)
         curve = np.empty((len(shares), len(epsilons)))
         for i, share in enumerate(shares):

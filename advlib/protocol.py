@@ -110,30 +110,30 @@ def _pool(images: np.ndarray, name: str) -> np.ndarray:
     return images.reshape(len(images), images.shape[1], -1)
 
 
-def draw_indices(
-    n: int, draws: int, numerator_size: int, denominator_size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw Algorithm 1's index sets a and b: each without replacement, independent of each other.
+def draw_indices(n: int, draws: int, size: int, rng: np.random.Generator, name: str = "batch_size") -> np.ndarray:
+    """Draw index sets of Algorithm 1: each without replacement, independent of each other.
+
+    Parameters
+    ----------
+    n : int
+        Images there are.
+    draws, size : int
+        Number of sets and images in each; `name` is what the caller calls the size.
 
     Returns
     -------
-    a : (draws, numerator_size) int64
-    b : (draws, denominator_size) int64
-        a and b of one draw may share images, as in the paper.
+    (draws, size) int64 array
 
     Raises
     ------
     ValueError
-        When a size is below 1 or above n, or draws is below 2.
+        When size is below 1 or above n, or draws is below 2.
     """
     if draws < 2:
         raise ValueError(f"draws must be at least 2 (a confidence interval needs a spread), but is {draws}")
-    for name, size in (("numerator_size", numerator_size), ("denominator_size", denominator_size)):
-        if not 1 <= size <= n:
-            raise ValueError(f"{name} must lie between 1 and the {n} images there are, but is {size}")
-    a = np.stack([rng.choice(n, numerator_size, replace=False) for _ in range(draws)])
-    b = np.stack([rng.choice(n, denominator_size, replace=False) for _ in range(draws)])
-    return a, b
+    if not 1 <= size <= n:
+        raise ValueError(f"{name} must lie between 1 and the {n} images there are, but is {size}")
+    return np.stack([rng.choice(n, size, replace=False) for _ in range(draws)])
 
 
 def mean_ratios(
@@ -174,6 +174,7 @@ def density_ratio_comparison(
     draws: int = 100,
     batch_size: int = 100,
     denominator_size: int | None = None,
+    numerators: np.ndarray | None = None,
     rng: np.random.Generator,
     **estimator,
 ) -> dict[str, RatioComparison]:
@@ -193,6 +194,9 @@ def density_ratio_comparison(
         m of the paper, for numerator and denominator.
     denominator_size : int, optional
         Size of b where it differs from that of a (G17 §4.5).
+    numerators : (N, c, h, w) float array, optional
+        Clean images that a is drawn from, where only some of them were attacked; `real` by default. The more there
+        are, the fewer images do a and b share, and shared images pull R2 down.
     rng : numpy.random.Generator
         Source of all randomness: the index sets and the choice of kernel centres.
     **estimator
@@ -213,15 +217,20 @@ def density_ratio_comparison(
         raise ValueError(
             f"real and adversarial must pair up, but have shapes {real.shape} and {adversarial.shape} (n, c, h·w)"
         )
-    a, b = draw_indices(len(real), draws, batch_size, denominator_size or batch_size, rng)
+    clean = real if numerators is None else _pool(numerators, "numerators")
+    if clean.shape[1:] != real.shape[1:]:
+        raise ValueError(
+            f"numerators must be images like real, but have shapes {clean.shape} and {real.shape} (n, c, h·w)"
+        )
+    # a and b of one draw may share images, as in the paper.
+    a = draw_indices(len(clean), draws, batch_size, rng)
+    b = draw_indices(len(real), draws, denominator_size or batch_size, rng, "denominator_size")
     estimator.setdefault("random_state", int(rng.integers(2**31)))
 
     ratios: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for channel in track(range(real.shape[1]), "density ratios, channel"):
-        clean, suspect = real[:, channel], adversarial[:, channel]
-        ratios[f"channel {channel}"] = (
-            mean_ratios(clean, suspect, a, b, **estimator),
-            mean_ratios(clean, clean, a, b, **estimator),
+        ratios[f"channel {channel}"] = tuple(
+            mean_ratios(clean[:, channel], pool[:, channel], a, b, **estimator) for pool in (adversarial, real)
         )
     combined = tuple(np.mean([pair[side] for pair in ratios.values()], axis=0) for side in (0, 1))
     if len(ratios) == 1:

@@ -63,7 +63,8 @@ def test_tpr_counts_what_lies_above_the_threshold():
 
 
 def test_draws_are_without_replacement_and_independent_sets():
-    a, b = protocol.draw_indices(30, 200, 20, 5, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    a, b = protocol.draw_indices(30, 200, 20, rng), protocol.draw_indices(30, 200, 5, rng)
     assert a.shape == (200, 20) and b.shape == (200, 5)
     assert all(len(set(row)) == 20 for row in a) and all(len(set(row)) == 5 for row in b)
     # Independent draws of 20 and 5 from 30 share 20 · 5 / 30 images on average.
@@ -71,13 +72,26 @@ def test_draws_are_without_replacement_and_independent_sets():
     assert shared == pytest.approx(20 * 5 / 30, abs=0.35)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "word"),
-    [((1, 5, 5), "draws"), ((3, 0, 5), "numerator_size"), ((3, 5, 11), "denominator_size")],
-)
-def test_impossible_draws_are_named(sizes, word):
+@pytest.mark.parametrize(("draws", "size", "word"), [(1, 5, "draws"), (3, 0, "batch_size"), (3, 11, "batch_size")])
+def test_impossible_draws_are_named(draws, size, word):
     with pytest.raises(ValueError, match=word):
-        protocol.draw_indices(10, *sizes, np.random.default_rng(0))
+        protocol.draw_indices(10, draws, size, np.random.default_rng(0))
+
+
+def test_numerators_may_come_from_a_larger_pool():
+    rng = np.random.default_rng(0)
+    everything = images(rng, 80)
+    settings = {"draws": 3, "batch_size": 10, "random_state": 0}
+    found = protocol.density_ratio_comparison(
+        everything[:20], everything[:20], numerators=everything, rng=np.random.default_rng(1), **settings
+    )["combined"]
+    again = np.random.default_rng(1)
+    a, b = protocol.draw_indices(80, 3, 10, again), protocol.draw_indices(20, 3, 10, again)
+    flat = everything.reshape(80, -1)
+    single = [np.mean(ULSIF(random_state=0).fit(flat[i], flat[j]).predict(flat[i])) for i, j in zip(a, b, strict=True)]
+    np.testing.assert_allclose(found.r2, single, rtol=1e-9)
+    with pytest.raises(ValueError, match="numerators must be images like real"):
+        protocol.density_ratio_comparison(everything, everything, numerators=images(rng, size=5), rng=rng, **settings)
 
 
 def test_comparison_equals_single_fits_written_out():
@@ -88,7 +102,8 @@ def test_comparison_equals_single_fits_written_out():
     found = protocol.density_ratio_comparison(
         real, adversarial, draws=3, batch_size=12, rng=np.random.default_rng(8), **settings
     )
-    a, b = protocol.draw_indices(len(real), 3, 12, 12, np.random.default_rng(8))
+    again = np.random.default_rng(8)
+    a, b = (protocol.draw_indices(len(real), 3, 12, again) for _ in range(2))
     for channel in range(3):
         for t in range(3):
             x, y, z = (
