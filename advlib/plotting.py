@@ -276,6 +276,61 @@ def table1_decisions(rows: Sequence[Any]) -> Figure:
     return figure
 
 
+def speedups(manifold: Sequence[Mapping[str, Any]], printed: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Draw VS22 Fig. 13 again: speed-up over prdc and our own seconds, against the sample size.
+
+    Parameters
+    ----------
+    manifold : sequence of dict
+        From `runtime.manifold_times`.
+    printed : dict
+        From `runtime.published_speedups`.
+    """
+    figure, (ratio, seconds) = _subplots(1, 2, figsize=(10.5, 4), sharex=True)
+    for (name, line), marker in zip(printed.items(), "sD", strict=False):
+        ratio.plot(
+            list(line), list(line.values()), f"{marker}:", color=PUBLISHED, mfc="white", label=f"{name}, published"
+        )
+    n = np.array([row["n"] for row in manifold])
+    fit, score, product = (np.array([row[key] for row in manifold]) for key in ("fit_s", "score_s", "product_s"))
+    peers = [row for row in manifold if row["prdc_s"] is not None]
+    peer_n, peer_s = np.array([row["n"] for row in peers]), np.array([row["prdc_s"] for row in peers])
+    ratio.plot(peer_n, peer_s / (fit + score)[: len(peers)], "o-", color=CORRECTED, label="ours: fit and score")
+    ratio.plot(peer_n, peer_s / score[: len(peers)], "^-", color=REAL, label="ours: score alone, fitted before")
+    ratio.plot(peer_n, peer_s / product[: len(peers)], "--", color=LIMIT, label="bare float32 matrix products")
+    ratio.set(title="speed-up β over prdc", ylabel="T(prdc) / T", yscale="log")
+    seconds.plot(peer_n, peer_s, "s-", color=PUBLISHED, label="prdc (with precision and recall)")
+    seconds.plot(n, fit + score, "o-", color=CORRECTED, label="ours: fit and score")
+    seconds.plot(n, score, "^-", color=REAL, label="ours: score")
+    seconds.plot(n, product, "--", color=LIMIT, label="bare float32 matrix products")
+    seconds.set(title="the same in seconds", ylabel="seconds", yscale="log")
+    for axis in (ratio, seconds):
+        axis.set(xscale="log", xlabel="reference images n = queries m (512 features)")
+        axis.legend(fontsize=8)
+    return figure
+
+
+def ulsif_speedups(times: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw seconds for a uLSIF fit, ours and densratio's, with the ratio written beside.
+
+    Parameters
+    ----------
+    times : sequence of dict
+        From `runtime.ulsif_times`.
+    """
+    figure, axis = _subplots(figsize=(6.5, 3.4))
+    n = [row["n"] for row in times]
+    axis.plot(n, [row["densratio_s"] for row in times], "s-", color=PUBLISHED, label="densratio")
+    axis.plot(n, [row["ours_s"] for row in times], "o-", color=CORRECTED, label="ours, in a batch")
+    for row in times:
+        middle = (row["densratio_s"] * row["ours_s"]) ** 0.5
+        axis.annotate(f"× {row['densratio_s'] / row['ours_s']:.0f}", (row["n"], middle), ha="center")
+    axis.set(xlabel="samples in numerator and in denominator", ylabel="seconds a fit", yscale="log")
+    axis.set_xticks(n, [str(value) for value in n])
+    axis.legend()
+    return figure
+
+
 def training_curve(card: Mapping[str, Any]) -> Figure:
     """Draw loss and accuracy over the epochs of a training.
 

@@ -52,6 +52,11 @@ PARAMETERS = {
         "a list of whole numbers ≥ 10",
         lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 10) for n in v),
     ),
+    "sizes": (
+        "a list of whole numbers ≥ 100",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 100) for n in v),
+    ),
+    "peer_limit": ("a whole number ≥ 100", lambda v: _whole(v, 100)),
     "dimension": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
     "peer_fits": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
     "repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),

@@ -66,6 +66,9 @@ def parameter_problems(notebook: nbformat.NotebookNode) -> list[str]:
             found.append(f"parameter {names[-1]} is not a literal")
         if "#" not in cell.source.splitlines()[statement.lineno - 1]:
             found.append(f"parameter {names[-1]} has no comment")
+        # papermill reads the cell by a regular expression of its own, and such a comment hides the parameter from it.
+        if "=" in cell.source.splitlines()[statement.lineno - 1].partition("#")[2]:
+            found.append(f"the comment of parameter {names[-1]} holds a '=', which papermill cannot read")
     starts = [c.source for c in notebook.cells if c.cell_type == "code" and "record.start(" in c.source]
     handed = {
         keyword.arg

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from structure import MARKER, problems, sanitizer_problems
 
@@ -37,6 +38,11 @@ def test_shape(path):
     for needed in ("## Exercises", "## Limits", "## References"):
         assert any(needed in text for text in headings), needed
     assert cells[-1].source.strip() == "run.finish()"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_papermill_sees_every_parameter(path):
+    assert set(papermill.inspect_notebook(str(path))) == set(runner.defaults(path))
 
 
 def test_sanitizer_rules_are_parsed():
@@ -111,6 +117,11 @@ def forgotten_parameter(notebook):
     cell.source += "\nextra = 1  # never handed on"
 
 
+def equals_sign_in_comment(notebook):
+    cell = runner.parameters_cell(notebook)
+    cell.source = cell.source.replace("seed = 0  #", "seed = 0  # a=b")
+
+
 def stored_error(notebook):
     notebook.cells[-1].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])]
 
@@ -118,6 +129,7 @@ def stored_error(notebook):
 MUTATIONS = [
     strip_outputs, strip_count, misspell_marker, marker_with_company, unmark_all, switch_off, edit_source,
     second_parameters_cell, computed_parameter, forgotten_parameter, stored_error,
+    equals_sign_in_comment,
 ]  # fmt: skip
 
 
