@@ -286,7 +286,7 @@ def speedups(manifold: Sequence[Mapping[str, Any]], printed: Mapping[str, Mappin
     printed : dict
         From `runtime.published_speedups`.
     """
-    figure, (ratio, seconds) = _subplots(1, 2, figsize=(10.5, 4), sharex=True)
+    figure, (ratio, seconds) = _subplots(1, 2, figsize=(10.5, 4))
     for (name, line), marker in zip(printed.items(), "sD", strict=False):
         ratio.plot(
             list(line), list(line.values()), f"{marker}:", color=PUBLISHED, mfc="white", label=f"{name}, published"

@@ -73,8 +73,8 @@ def manifold_times(
     Returns
     -------
     list of dict
-        n, density, coverage; in seconds fit_s, score_s (ours), product_s (the two bare float32 matrix products) and
-        prdc_s, None above `peer_limit`; agree: whether both gave the same density and coverage (to 1e-12), None likewise.
+        n, density, coverage; in seconds fit_s, score_s (ours), product_s (two bare float32 matrix products), prdc_s,
+        None above `peer_limit`; agree: whether both gave the same density and coverage (to 1e-12), None likewise.
     """
     times = []
     for n in track(sizes, "density and coverage, n", len(sizes)):
@@ -148,7 +148,7 @@ def ulsif_times(
 
 
 def published_speedups() -> dict[str, dict[int, float]]:
-    """VS22's own speed-ups β = T_prdc / T_n2gem, from its stored seconds (Fig. 13): "n2gem CPU", "n2gem GPU" → n → β."""
+    """VS22's own speed-ups β = T_prdc / T_n2gem, from its stored seconds: "n2gem CPU", "n2gem GPU" → n → β."""
     seconds: dict[str, dict[int, float]] = {}
     for entry in published.load("vs22", "Figure 13"):
         seconds.setdefault(entry.row, {})[int(entry.column.removeprefix("seconds n="))] = entry.value
