@@ -44,6 +44,7 @@ KERNELS = ("gaussian", "unsquared")
 # Below exp(-175) ≈ 1e-76 a kernel value counts as 0. Products of four such values would be subnormal numbers, which
 # cost a processor tens of times the time of others; a score's unit is 1, so nothing else is lost.
 _SMALLEST_EXPONENT = -175.0
+_SMALLEST_KERNEL = math.exp(_SMALLEST_EXPONENT) * (1 + 1e-12)
 # ‖x‖² + ‖y‖² − 2xᵀy loses digits where ‖x − y‖² is this small against ‖x‖² + ‖y‖²; such pairs are subtracted first.
 _NEAR = 1e-4
 # Up to this many features the differences themselves are as cheap as the matrix product.
@@ -384,6 +385,10 @@ def _grid(values: Sequence[float] | float, name: str) -> tuple[float, ...]:
         raise ValueError(f"{name} must be positive numbers, but is {values!r}") from None
     if grid.ndim != 1 or grid.size == 0 or not np.all(np.isfinite(grid) & (grid > 0)):
         raise ValueError(f"{name} must be a non-empty list of positive finite numbers, but is {values!r}")
+    if not np.all((grid > 1e-100) & (grid < 1e100)):
+        raise ValueError(
+            f"{name} must lie between 1e-100 and 1e100, whose squares are still numbers, but is {values!r}"
+        )
     return tuple(grid.tolist())
 
 
@@ -515,7 +520,8 @@ def _fit_chunk(numerators: torch.Tensor, denominators: torch.Tensor, settings: _
     lambdas = torch.tensor(settings.lambdas, dtype=torch.float64, device=device)
     if settings.needs_selection:
         scores = _loo_scores(exponents, largest, n_nu, settings)
-        best = scores.flatten(1).argmin(1)
+        # Where λ is too small for float64 a score may be no number, which must not be the best one.
+        best = scores.flatten(1).nan_to_num(nan=math.inf).argmin(1)
     else:
         scores = torch.full((draws, n_sigmas, n_lambdas), math.nan, dtype=torch.float64, device=device)
         best = torch.zeros(draws, dtype=torch.int64, device=device)
@@ -525,7 +531,13 @@ def _fit_chunk(numerators: torch.Tensor, denominators: torch.Tensor, settings: _
     h = phi[:, :n_nu].mean(1)
     gram = _gram(phi[:, n_nu:])
     gram.diagonal(dim1=1, dim2=2).add_(lambda_[:, None])
-    theta = torch.cholesky_solve(h[..., None], torch.linalg.cholesky(gram))[..., 0].clamp_(min=0)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if failed.any():
+        raise ValueError(
+            f"lambdas must be large enough for float64, but {float(lambda_[failed != 0].min())} "
+            "leaves Ĥ + λI singular to rounding"
+        )
+    theta = torch.cholesky_solve(h[..., None], factor)[..., 0].clamp_(min=0)
     return {
         "mean_ratio": (h * theta).sum(1),
         "sigma": sigma,
@@ -605,7 +617,8 @@ def _kernel_values(
     exponents: torch.Tensor, sigma: torch.Tensor | float, out: torch.Tensor | None = None
 ) -> torch.Tensor:
     scaled = torch.mul(exponents, 1 / sigma**2, out=out)
-    return torch.nn.functional.threshold_(scaled, _SMALLEST_EXPONENT, -math.inf).exp_()
+    # exp(-inf) leaves the vectorised path, hence the zeros come after.
+    return torch.nn.functional.threshold_(scaled.clamp_(min=_SMALLEST_EXPONENT).exp_(), _SMALLEST_KERNEL, 0.0)
 
 
 def _gram(phi_de: torch.Tensor) -> torch.Tensor:

@@ -585,6 +585,19 @@ def test_index_errors_name_the_argument(change, message):
         fit_batch_indices(**arguments)
 
 
+def test_extreme_grids_are_refused_or_survived():
+    close = np.linspace(0, 1, 50)[:, None]
+    with pytest.raises(ValueError, match="lambdas must be large enough for float64, but 1e-20"):
+        ULSIF(sigmas=10.0, lambdas=1e-20).fit(close, close)
+    with pytest.raises(ValueError, match="sigmas must lie between 1e-100 and 1e100"):
+        ULSIF(sigmas=[1e-200, 1.0]).fit(close, close)
+    with pytest.raises(ValueError, match="lambdas must lie between 1e-100 and 1e100"):
+        ULSIF(lambdas=[1e200, 1.0]).fit(close, close)
+    model = ULSIF(sigmas=[1e-99, 1.0, 1e99], lambdas=[1e-99, 0.1, 1e99]).fit(close, close)
+    assert model.sigma_ >= 1.0 and model.lambda_ == 0.1
+    assert model.mean_ratio_ == pytest.approx(1, abs=0.15)
+
+
 def test_points_to_predict_are_checked():
     model = ULSIF().fit(NU, DE)
     with pytest.raises(ValueError, match=r"points and the fitted centers_ must have the same number of features"):
