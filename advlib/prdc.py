@@ -30,6 +30,7 @@ References
 import functools
 import hashlib
 import math
+import os
 import threading
 import time
 import warnings
@@ -597,8 +598,9 @@ class ReferenceManifold(BaseEstimator):
                     continue
             square, error = self._fine(left, start, stop)
             radius = self._radii[start:stop]
-            inside = square + error < radius**2 * (1 - _EDGE)
-            i, j = np.nonzero(~inside & (square - error <= radius**2 * (1 + _EDGE)))
+            with np.errstate(invalid="ignore"):  # far queries again: infinity minus infinity is no neighbour
+                inside = square + error < radius**2 * (1 - _EDGE)
+                i, j = np.nonzero(~inside & (square - error <= radius**2 * (1 + _EDGE)))
             inside[i, j] = self._distances(left, i, j + start) < radius[j]
             i, j = np.nonzero(inside)
             found(i + lo, j + start)
@@ -681,16 +683,17 @@ class ReferenceManifold(BaseEstimator):
         Tiles need no barrier between their steps, which inner parallelism would put after each.
         """
         threads = min(self._threads, torch.get_num_threads())
-        if threads == 1 or len(spans) == 1:
+        if threads == 1:
             for span in spans:
                 task(*span)
-            return
-        try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                for done in [pool.submit(task, *span) for span in spans]:
+        else:
+            running = [_pool(threads).submit(task, *span) for span in spans]
+            try:
+                for done in running:
                     done.result()
-        finally:
-            torch.set_num_threads(threads)
+            finally:  # after an error or Ctrl-C, what has not begun need not begin
+                for left_over in running:
+                    left_over.cancel()
 
 
 def prdc(
@@ -804,7 +807,22 @@ def _kth(i: np.ndarray, values: np.ndarray, starts: np.ndarray, k: int) -> np.nd
 
 def _worth_a_tile(pairs: int) -> float:
     """More undecided pairs than this, and a float64 product of all is cheaper than distances one by one."""
-    return pairs / 128
+    return pairs / 32
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch does not spread further, kept: setting this up anew costs milliseconds each time."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="advlib", initializer=torch.set_num_threads, initargs=(1,))
+    together = threading.Barrier(threads)
+    for started in [pool.submit(together.wait) for _ in range(threads)]:
+        started.result()
+    torch.set_num_threads(threads)  # a thread sets its own number and the one that new threads start with
+    return pool
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has the pool, but not its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @functools.cache

@@ -275,6 +275,32 @@ def test_threads_change_nothing_and_are_left_as_they_were(threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_works_in_a_forked_process():
+    """The threads stay behind in the parent; a child that waited for them would hang."""
+    code = """
+import os, warnings
+import numpy as np, torch
+from advlib.prdc import ReferenceManifold
+
+torch.set_num_threads(2)
+points = np.random.default_rng(0).normal(size=(1200, 8))
+radii = ReferenceManifold(5).fit(points).radii_
+warnings.simplefilter("ignore")
+child = os.fork()
+if not child:
+    os._exit(int(not np.array_equal(ReferenceManifold(5).fit(points).radii_, radii)))
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_the_reference_scored_against_itself_has_density_one():
+    """Each ball holds its centre and its k − 1 nearest others, so the counts sum to N·k, on any data without ties."""
+    points = np.random.default_rng(0).normal(size=(3000, 10)).astype(np.float32)
+    assert ReferenceManifold(5).fit(points).density_coverage(points) == (1.0, 1.0)
+
+
 @pytest.mark.parametrize("memory_gb", [1e-5, 1e-3, 0.1])
 @pytest.mark.filterwarnings("ignore:.*exact copies")
 def test_a_small_budget_changes_nothing(memory_gb):
@@ -325,7 +351,8 @@ def test_the_fitted_manifold_owns_its_numbers():
 matrices = hnp.arrays(
     np.float64,
     st.tuples(st.integers(8, 40), st.integers(1, 6)),
-    elements=st.floats(-100, 100, allow_subnormal=False) | st.sampled_from([0.0, 1.0, 0.1]),
+    # Squares stay clear of float64's subnormal numbers, where a power of two does change digits.
+    elements=st.floats(-100, 100).map(lambda x: x if abs(x) > 1e-60 else 0.0) | st.sampled_from([0.0, 1.0, 0.1]),
     fill=st.nothing(),
 )
 hypothesis_settings = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -598,7 +625,7 @@ def test_an_interrupted_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("family", ["gaussian", "one_cluster"])
 def test_memory_stays_within_the_budget(family):
-    """Peak memory of a process of its own: 12,000 × 12,000 pairs in 64 MiB, where one bool each would take 137."""
+    """Peak memory of a process of its own: 8,000 × 8,000 pairs in 32 MiB, where one bool each would take 61."""
     code = f"""
 import numpy as np
 from advlib.prdc import ReferenceManifold
@@ -611,9 +638,9 @@ rng = np.random.default_rng(0)
 make = {{"gaussian": lambda n: rng.normal(size=(n, 24)),
         "one_cluster": lambda n: np.r_[[np.full(24, 1e3)], rng.normal(size=(n - 1, 24)) * 1e-3]}}["{family}"]
 ReferenceManifold(5).fit(make(3000)).density_coverage(make(3000))  # loads what is loaded once
-reference, queries = make(12000).astype("f4"), make(12000).astype("f4")
+reference, queries = make(8000).astype("f4"), make(8000).astype("f4")
 before = peak()
-manifold = ReferenceManifold(5, memory_gb=64 / 1024).fit(reference)
+manifold = ReferenceManifold(5, memory_gb=32 / 1024).fit(reference)
 manifold.density_coverage(queries)
 state = sum(x.nbytes for x in vars(manifold).values() if hasattr(x, "nbytes")) / 2**20
 print(peak() - before, state)
@@ -621,7 +648,7 @@ print(peak() - before, state)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     grown, state = map(float, run.stdout.split())
     assert state < 10
-    assert grown < 64 + state
+    assert grown < 32 + state
 
 
 @pytest.mark.cuda
