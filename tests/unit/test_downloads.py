@@ -110,7 +110,7 @@ def start(folder: Path, files: FileSet) -> subprocess.Popen:
 
 
 def wait_until(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
@@ -208,6 +208,13 @@ def test_bad_answer_leaves_nothing(folder, server, case):
     words = {"wrong bytes": "has checksum md5:", "cut off": "broke off|cannot be reached|has checksum", "404": "404"}
     with pytest.raises(DataUnavailable, match=words[case]):
         fetch(served(server.url))
+    assert leftovers(folder) == []
+
+
+def test_other_archive_is_not_unpacked_whatever_it_holds(folder, server):
+    server.files["a.bin.gz"] = gzip.compress(CONTENT, 1)  # the right file in an archive of other bytes
+    with pytest.raises(DataUnavailable, match=r"official source: .*a\.bin\.gz has checksum md5:"):
+        fetch(served(server.url, gzip.compress(CONTENT, 9, mtime=1), "a.bin.gz"))
     assert leftovers(folder) == []
 
 
