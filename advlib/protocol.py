@@ -349,7 +349,7 @@ def points_through_balls(shifts: list[float], rng: np.random.Generator, k: int =
     """Move a batch through the k-nearest-neighbour balls of a reference in the plane (VS22 Fig. 5).
 
     The batch starts scattered as the reference is, is drawn in towards the middle, and leaves. In both, one point in
-    five lies far out, as unusual images do: lonely points get large balls that reach over the middle.
+    four lies far out, as unusual images do: lonely points get large balls that reach over the middle.
 
     Parameters
     ----------
@@ -367,14 +367,14 @@ def points_through_balls(shifts: list[float], rng: np.random.Generator, k: int =
     """
 
     def scattered(n: int) -> np.ndarray:
-        return rng.normal(size=(n, 2)) * np.where(np.arange(n) % 5 == 0, 2.5, 0.8)[:, None]
+        return rng.normal(size=(n, 2)) * np.where(np.arange(n) % 4 == 0, 2.5, 0.8)[:, None]
 
     reference, start = scattered(40), scattered(25)
     manifold = ReferenceManifold(k=k).fit(reference)
     steps = []
     for shift in shifts:
         # Contraction towards the middle, then a drift away from it: FGSM's push seen in two dimensions.
-        queries = start * np.exp(-1.2 * shift) + np.array([2.0, 1.2]) * shift**2
+        queries = start * np.exp(-2 * shift) + np.array([2.0, 1.2]) * shift**2
         density, coverage = manifold.density_coverage(queries)
         steps.append(
             {

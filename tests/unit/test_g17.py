@@ -83,9 +83,11 @@ def test_every_printed_number_gets_a_comparison_with_a_cause(monkeypatch, tmp_pa
 def test_a_number_far_off_says_why():
     plateau = g17.Plateau(Summary(45, 0, 0), Summary(45, 0, 0), 1.0)
     off = row(mode="as published", r1=40.0)
-    assert "about 30% of the pixels" in g17._cause("r1", row(r1=20.0), off, plateau, {"MNIST": 0.3})
-    assert "zero in 2%" in g17._cause("r1", row(r1=20.0), off, plateau, {"MNIST": 0.3})
-    assert "three channels" in g17._cause("r1", row(r1=20.0), off, plateau, {})
+    assert "about 30% of the pixels" in g17._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {"MNIST": 0.3})
+    assert "zero in 2%" in g17._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {"MNIST": 0.3})
+    assert "by chance" in g17._cause("r1", row(r1=44.0), off, row(r1=45.0), plateau, {})
+    assert g17._cause("r1", row(r1=2.0), off, row(r1=2.1), plateau, {}) == ""
+    assert "three channels" in g17._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {})
 
 
 def test_unmoved_share_is_read_off_a_falling_curve():
