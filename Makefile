@@ -47,7 +47,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 clean:               ## remove what runs left behind; data and environment stay
-	rm -rf results/runs build
+	rm -rf results/runs results/cache build
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12

@@ -1,6 +1,6 @@
 """Derive the bands of `tests/expected/*.yaml` from the spread over seeds: `python tests/expected/derive.py [NAME …]`.
 
-Each notebook runs with its quick profile under six seeds. The expected value is the mean, the band four standard
+Each notebook runs with its quick profile under five seeds. The expected value is the mean, the band four standard
 deviations of the seeds: a fresh run of the same code stays inside, a changed method does not. A share (AUROC, power,
 accuracy) that came out the same under every seed gets the rule of three, 3 / (seeds × draws), and no band of zero.
 """
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from advlib import runner
 
-SEEDS = range(6)
+SEEDS = range(5)
 
 
 def scalars(metrics):
