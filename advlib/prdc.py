@@ -17,7 +17,16 @@ and products of bfloat16 numbers are exact in float32, so the matrix product of 
 of its sum, γ ‖q̂‖ ‖x̂‖ with γ ≈ d·2⁻²⁴ [2]_. Norms and radii ride along as six more columns, so that the sign of the
 product answers "can q lie in the ball of x?" and one comparison is all that each pair costs. The few pairs
 inside the proved band go on to the distance above. Where the bands are wide for many pairs at once (tight clusters far
-apart) a float64 product narrows them first.
+apart) a float64 product of the tile narrows them first. Radii start from an upper bound that a sample of the columns
+gives, so that fitting, too, asks one question per pair.
+
+**What was tried** (timed in `benchmarks/manifold.py`; table in `results/reference/benchmarks.md`). bfloat16 products
+against float32 ones, float64 tiles, and the coarse product as a whole earn their lines. faiss' flat search is slower
+than this module: it multiplies in float32 and sorts neighbours that nobody asks for. An int8 grid is exact on
+images of whole grey levels, but elsewhere one step for all numbers makes the bands far wider than bfloat16's (about ten
+times for Gaussian data). Principal components rule out points early on images, yet leave several pairs a query
+undecided, which costs what the shorter product saves until N is some ten thousand. Half of the symmetric product in
+`fit` would need a second comparison of every pair, and comparing is what costs most beside the product.
 
 References
 ----------
