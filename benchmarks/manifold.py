@@ -198,9 +198,9 @@ def measure(quick: bool = True) -> list[dict]:
     rows.append(without_sample(what, train[:10_000], test, 1 if quick else rounds))
     rows.append(small_batch(f"{name} 60,000 × 100", train, test[:100], 3 * rounds))
 
-    centres = 100 * rng.integers(0, 10, (4_000, 1))
+    centres = 100 * rng.integers(0, 3, (4_000, 1))
     clusters = (centres + 0.1 * rng.standard_normal((4_000, D))).astype(np.float32)
-    rows.append(without_float64_tiles("10 tight clusters, 2,000 × 2,000", clusters[:2_000], clusters[2_000:], 3))
+    rows.append(without_float64_tiles("3 tight clusters, 2,000 × 2,000", clusters[:2_000], clusters[2_000:], 3))
     return rows
 
 
