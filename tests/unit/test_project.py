@@ -40,11 +40,18 @@ def test_every_declared_dependency_is_pinned_and_installed():
     assert {name.lower() for name in declared} <= lock
 
 
-def test_torch_and_torchvision_are_the_pair_that_belongs_together():
+def test_torch_and_torchvision_belong_together():
+    """A torchvision of another build imports no operators: `torchvision::nms does not exist`."""
     from importlib.metadata import requires, version
 
-    needed = [r for r in requires("torchvision") if re.match(r"torch\b", r)]
-    assert any(version("torch").split("+")[0] in requirement for requirement in needed)
+    import torch
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+    from torchvision.ops import nms
+
+    (needed,) = [r for r in map(Requirement, requires("torchvision")) if r.name == "torch"]
+    assert needed.specifier.contains(Version(version("torch")).base_version)
+    assert nms(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([1.0]), 0.5).tolist() == [0]
 
 
 @pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "advlib").glob("*.py") if p.stem != "__init__"))
