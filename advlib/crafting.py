@@ -5,7 +5,8 @@ and R2 that of clean against clean batches (Algorithm 1, `advlib.protocol`). It 
 
 The attacker who knows the detector can aim, because the mean ratio has a gradient: with σ, λ and centres given, it is
 ĥ·θ with θ = max(0, (Ĥ(y) + λI)⁻¹ĥ), and the suspect images y enter through Ĥ alone. `pgd_under_tolerance` descends on a
-classification loss plus a penalty on the part of |R1 − R2| above τ. A detector is worth what it is worth against that.
+classification loss plus a penalty on the part of |mean R1 − mean R2| above τ. A detector is worth what it is worth
+against that.
 
 Both are judged alike, by `CraftingResult`. The tolerance holds two *means* together; whether one batch can be told from
 another is a different question, answered by `CraftingResult.comparison`.
@@ -101,7 +102,7 @@ class CraftingResult:
     trace : tuple of Trial
         Everything that was tried, in that order.
     penalty : float or None
-        Weight of the density ratio in the loss; PGD only.
+        Weight of the density ratio in the loss; PGD only. 0: ignoring the detector was enough.
     images : (n, c, h, w) float32 or None
         After the attack, NumPy or torch as the images were. None in a `tolerance_curve`, where `attacks.fgsm` at
         `epsilon` gives them.
@@ -518,17 +519,21 @@ def pgd_under_tolerance(
 ) -> CraftingResult:
     """Attack a classifier and the density-ratio test at once: projected gradient descent that knows both.
 
-    Minimised over all images together, by steps of normalised gradients that shrink to 0:
+    Two terms are minimised over all images together, by steps that shrink to 0:
 
-        mean of max(0, z_label − max of the other z + κ)  +  w · max(0, |mean R1 − mean R2| − τ).
+        mean of max(0, z_label − max of the other z + κ)  +  w/2 · max(0, |mean R1 − mean R2| − τ)².
 
     The first term (Carlini & Wagner's) is silent once an image is misread by a margin of κ, so from there on the image
-    is moved for the detector alone; cross-entropy would push on forever. The second term is estimated at each step
-    from new draws: the suspects are dealt into batches of m, each gets m clean references, uLSIF chooses σ and λ for
-    it as the detector would, and `differentiable_mean_ratio` at these values gives the slope.
+    moves for the detector alone; cross-entropy would push on forever. Every image takes a step of the same length along
+    it. The second term is estimated at each step from new draws: the suspects are dealt into batches of m, each gets m
+    clean references, uLSIF chooses σ and λ for it as the detector would, and `differentiable_mean_ratio` at these
+    values gives the slope. With w = 1 its step is the one that removes the excess over τ to first order, and no image
+    moves further for it than for the first term.
 
-    The weight w is searched outside: up by factors of four while the finished attack breaks τ on a separate set of
-    draws, down while it keeps it, then between. The result has the lowest accuracy among those that keep τ.
+    The weight w is searched outside. The first is 0, an attacker who has never heard of the detector; if that keeps τ
+    on a separate set of draws, there is nothing to gain from knowing, and it is the result. Otherwise w goes up by
+    factors of four while the finished attack breaks τ, down while it keeps it, then between; the result has the lowest
+    accuracy among those that keep τ.
 
     Parameters
     ----------
@@ -541,12 +546,12 @@ def pgd_under_tolerance(
     steps : int
         Gradient steps for each weight, at least 1.
     step : float, optional
-        L2 length of an image's first step; ε · √d / 10 by default, d = c · h · w. (Along the gradient and not its sign:
-        the kernels see L2 distances, and a sign makes every pixel pay for the few that matter.)
+        L2 length of an image's first step; ε · √d / 10 by default, d = c · h · w. (Steps go along the gradient and not
+        its sign: the kernels see L2 distances, and a sign makes every pixel pay for the few that matter.)
     penalty : float
-        First weight w, in logits a unit of ratio, above 0.
+        First weight w after 0, above 0.
     searches : int
-        Number of weights tried, at least 1.
+        Number of weights tried after 0, at least 1.
     confidence : float
         κ, in logits, at least 0.
     reference : (k, c, h, w) float array or tensor, optional
@@ -556,7 +561,8 @@ def pgd_under_tolerance(
     Returns
     -------
     CraftingResult
-        With `penalty`, and one trial for each weight.
+        With `penalty`, and one trial for each weight. The first, `trace[0]`, is the attack without any; a `penalty` of
+        0 says that it was enough.
 
     Raises
     ------
@@ -587,33 +593,33 @@ def pgd_under_tolerance(
 
     trace: list[Trial] = []
     best: tuple[_Judged, torch.Tensor] | None = None
-    kept = broken = None  # smallest weight that keeps τ, largest that breaks it
-    for _ in range(searches):
+    weight, kept, broken = 0.0, None, 0.0  # smallest weight that keeps τ, largest that breaks it
+    for _ in range(searches + 1):
         moved = _evade(
-            judge, references, tolerance, epsilon, clip, steps, step, penalty, confidence, batch_size, rng, estimator
+            judge, references, tolerance, epsilon, clip, steps, step, weight, confidence, batch_size, rng, estimator
         )
-        judged = judge.judge(moved, epsilon, penalty)
+        judged = judge.judge(moved, epsilon, weight)
         trace.append(judged.trial)
         if judged.trial.gap <= tolerance:
-            kept = penalty
             if best is None or judged.trial.accuracy < best[0].trial.accuracy:
                 best = judged, moved
-            if judged.trial.accuracy == 0:
+            if weight == 0 or judged.trial.accuracy == 0:
                 break
+            kept = weight
         else:
-            broken = penalty
-        if broken is None:
-            penalty = kept / 4
-        elif kept is None:
-            penalty = broken * 4
+            broken = weight
+        if kept is None:
+            weight = max(4 * broken, penalty)
+        elif broken == 0:
+            weight = kept / 4
         else:
-            penalty = math.sqrt(kept * broken)
+            weight = math.sqrt(kept * broken)
     if best is None:
         closest = min(trace, key=lambda trial: trial.gap)
         raise ToleranceNotMet(
-            f"tolerance must be kept by the attack for some penalty from {trace[0].penalty:g} to "
-            f"{trace[-1].penalty:g}, but is {tolerance:g}, and |mean R1 − mean R2| was {closest.gap:.3g} at best, "
-            f"at penalty = {closest.penalty:.3g}: allow more, or more steps or searches",
+            f"tolerance must be kept by the attack for some penalty up to {trace[-1].penalty:g}, but is {tolerance:g}, "
+            f"and |mean R1 − mean R2| was {closest.gap:.3g} at best, at penalty = {closest.penalty:.3g}: "
+            "allow more, or more steps or searches",
             trace,
         )
     return judge.result(best[0], tolerance, trace, _like(images, best[1]))
@@ -634,23 +640,19 @@ def _evade(
     estimator: dict,
 ) -> torch.Tensor:
     """Return all images after the descent at one weight."""
-    clean, count = judge.clean, len(judge.clean)
+    clean = judge.clean
     labels = judge.labels.to(judge.device)
     moved = clean
     with frozen(judge.model):
         for k in track(range(steps), f"PGD, penalty {penalty:.3g}"):
-            gradient = _margin_gradient(judge.model, moved, labels, confidence) / count
-            suspects = rng.permutation(count)[: count // batch_size * batch_size].reshape(-1, batch_size)
-            drawn = np.stack([rng.choice(len(references), batch_size, replace=False) for _ in suspects])
-            centers = int(rng.integers(2**31))
-            difference, slope = _difference_gradient(
-                references[drawn], clean[suspects], moved[suspects], {"random_state": centers} | estimator
-            )
-            if abs(difference) > tolerance:
-                gradient[suspects.ravel()] += penalty * math.copysign(1.0, difference) * slope.flatten(0, 1)
-            length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
-            # An image that neither term moves has no direction, and stays.
-            change = step * (1 - k / steps) * gradient / length.clamp_min(torch.finfo(length.dtype).tiny)
+            size = step * (1 - k / steps)
+            change = size * _unit(_margin_gradient(judge.model, moved, labels, confidence))
+            if penalty > 0:
+                excess, slope = _excess(references, clean, moved, tolerance, batch_size, rng, estimator)
+                # To first order a step of excess / ‖slope‖² along the slope removes the excess.
+                repair = penalty * excess * slope / slope.square().sum().clamp_min(torch.finfo(slope.dtype).tiny)
+                length = torch.linalg.vector_norm(repair, dim=(1, 2, 3), keepdim=True)
+                change = change + repair * (size / length.clamp_min(size))
             moved = clean + (moved - change - clean).clamp(-epsilon, epsilon)
             if clip is not None:
                 moved = moved.clamp(*clip)
@@ -669,6 +671,31 @@ def _margin_gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tenso
             loss = (own - other + confidence).clamp(min=0).sum()
         gradients.append(torch.autograd.grad(loss, part)[0])
     return torch.cat(gradients)
+
+
+def _unit(gradient: torch.Tensor) -> torch.Tensor:
+    """Scale each image's gradient to length 1; an image without any stays without."""
+    length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
+    return gradient / length.clamp_min(torch.finfo(length.dtype).tiny)
+
+
+def _excess(
+    references: torch.Tensor,
+    clean: torch.Tensor,
+    moved: torch.Tensor,
+    tolerance: float,
+    batch_size: int,
+    rng: np.random.Generator,
+    estimator: dict,
+) -> tuple[float, torch.Tensor]:
+    """Return max(0, |mean R1 − mean R2| − τ) on new draws and its gradient, (n, c, h, w); 0 for images left over."""
+    suspects = rng.permutation(len(clean))[: len(clean) // batch_size * batch_size].reshape(-1, batch_size)
+    drawn = np.stack([rng.choice(len(references), batch_size, replace=False) for _ in suspects])
+    settings = {"random_state": int(rng.integers(2**31))} | estimator
+    difference, slope = _difference_gradient(references[drawn], clean[suspects], moved[suspects], settings)
+    gradient = torch.zeros_like(clean)
+    gradient[suspects.ravel()] = math.copysign(1.0, difference) * slope.flatten(0, 1)
+    return max(0.0, abs(difference) - tolerance), gradient
 
 
 def _difference_gradient(
