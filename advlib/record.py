@@ -166,8 +166,8 @@ class Run:
         save_figure(figure, self.folder / f"{name}.png")
         return figure
 
-    def finish(self) -> Path:
-        """Write `metrics.json`, print where it lies, and return its path."""
+    def finish(self) -> None:
+        """Write `metrics.json` into the run's folder and say so."""
         duration = time.monotonic() - self._clock
         content = {
             "generated_by": f"notebooks/{self.notebook}.ipynb",
@@ -184,7 +184,6 @@ class Run:
         path = self.folder / "metrics.json"
         write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         print(f"{self.notebook}, profile {self.parameters['profile']}: {duration:.0f} s, metrics.json written")
-        return path
 
 
 def start(notebook: str, **parameters: Any) -> Run:

@@ -30,7 +30,8 @@ def test_a_run_leaves_one_complete_file(runs, capsys):
     }  # fmt: skip
     run.compare(comparison)
     run.compare(comparison)  # a cell that is run twice
-    content = json.loads(run.finish().read_text(encoding="utf-8"))
+    run.finish()
+    content = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
     assert content["metrics"] == {"a.b": 0.5, "array": [0, 1, 2]}
     assert content["verdicts"] == {"water is wet": True}
     assert len(content["comparisons"]) == 1 and content["comparisons"][0]["notebook"] == "99_test"
