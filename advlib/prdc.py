@@ -63,7 +63,7 @@ from advlib.checks import ArrayLike, as_matrix
 _FOLDS = 6  # columns beside the features: a number in three bfloat16 pieces for the row, three for the column
 _TINY = 1e-18  # in scaled units; above what float32 underflow can lose in a residual, below any radius that matters
 _EDGE = 1e-12  # relative; far above the rounding of a float64 distance, far below that of the coarse product
-_FORMAT = "advlib reference manifold 1"
+_FORMAT = "advlib reference manifold 2"
 _FIT_FLOAT32 = {"float16", "bfloat16", "float32", "uint8", "int8", "uint16", "int16", "bool"}
 
 
@@ -880,7 +880,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _description(k: int, reference: np.ndarray, radii: np.ndarray) -> dict[str, str]:
-    return {
+    stated = {
         "format": _FORMAT,
         "k": str(k),
         "dtype": str(reference.dtype),
@@ -888,3 +888,6 @@ def _description(k: int, reference: np.ndarray, radii: np.ndarray) -> dict[str, 
         "reference_sha256": _digest(reference),
         "radii_sha256": _digest(radii),
     }
+    # The radii do not tell which k they were taken with, so that the words themselves need a seal.
+    seal = hashlib.sha256("\n".join(f"{key} {value}" for key, value in stated.items()).encode()).hexdigest()
+    return {**stated, "seal_sha256": seal}
