@@ -1,4 +1,6 @@
-"""Every figure: takes results, returns a matplotlib Figure. The same thing has the same colour everywhere.
+"""The figures' common style and those of notebooks 01, 02 and 11: takes results, returns a matplotlib Figure.
+
+The same thing has the same colour everywhere.
 
 Colours are Okabe & Ito's, told apart by colour-blind readers; line styles and markers say the same once more.
 """
@@ -33,7 +35,8 @@ _STYLE = {
 }
 
 
-def _subplots(*args: Any, **kwargs: Any) -> tuple[Figure, Any]:
+def subplots(*args: Any, **kwargs: Any) -> tuple[Figure, Any]:
+    """Do what `plt.subplots` does, in the style of this project; the figure is left to whoever returns it."""
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(*args, **kwargs)
     # A closed figure is shown once, by the cell that returns it, and not a second time by the inline backend.
@@ -41,7 +44,7 @@ def _subplots(*args: Any, **kwargs: Any) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _show_image(axis: Any, image: np.ndarray, title: str = "", low: float = 0.0, high: float = 1.0) -> None:
+def show_image(axis: Any, image: np.ndarray, title: str = "", low: float = 0.0, high: float = 1.0) -> None:
     """Draw one image (c, h, w); one channel in grey, three in colour."""
     axis.imshow(np.clip((image.transpose(1, 2, 0) - low) / (high - low), 0, 1).squeeze(), cmap="gray", vmin=0, vmax=1)
     axis.set_title(title)
@@ -57,12 +60,12 @@ def image_twins(rows: Sequence[Mapping[str, Any]]) -> Figure:
         From `g17.example_twins`: `image`, `twin` (c, h, w) in [0, 1], `epsilon`, and the network's words for both,
         `said` and `said_of_twin`. The difference is drawn with −ε black and +ε white.
     """
-    figure, axes = _subplots(len(rows), 3, figsize=(8, 2.7 * len(rows)), squeeze=False)
+    figure, axes = subplots(len(rows), 3, figsize=(8, 2.7 * len(rows)), squeeze=False)
     for line, row in zip(axes, rows, strict=True):
         epsilon = row["epsilon"]
-        _show_image(line[0], row["image"], f"the network sees “{row['said']}”")
-        _show_image(line[1], row["twin"], f"FGSM, ε = {epsilon:g}: it sees “{row['said_of_twin']}”")
-        _show_image(
+        show_image(line[0], row["image"], f"the network sees “{row['said']}”")
+        show_image(line[1], row["twin"], f"FGSM, ε = {epsilon:g}: it sees “{row['said_of_twin']}”")
+        show_image(
             line[2], row["twin"] - row["image"], f"difference, amplified × {0.5 / epsilon:.3g}", -epsilon, epsilon
         )
     return figure
@@ -78,7 +81,7 @@ def embeddings(panels: Mapping[str, Mapping[str, np.ndarray]], epsilon: float) -
     epsilon : float
         Size of the attack, for the titles.
     """
-    figure, axes = _subplots(len(panels), 3, figsize=(10.5, 3.5 * len(panels)), squeeze=False)
+    figure, axes = subplots(len(panels), 3, figsize=(10.5, 3.5 * len(panels)), squeeze=False)
     for line, (title, panel) in zip(axes, panels.items(), strict=True):
         real, adversarial = panel["real"], panel["adversarial"]
         line[0].scatter(*real.T, c=panel["real_labels"], cmap="tab10", vmin=-0.5, vmax=9.5, s=6)
@@ -109,7 +112,7 @@ def density_ratio_1d(result: Mapping[str, Any]) -> Figure:
     result : dict
         From `protocol.ratio_in_one_dimension`.
     """
-    figure, (densities, ratios) = _subplots(1, 2, figsize=(9.5, 3.4))
+    figure, (densities, ratios) = subplots(1, 2, figsize=(9.5, 3.4))
     x = result["x"]
     densities.plot(x, result["p_numerator"], color=REAL, label="p numerator (clean)")
     densities.plot(x, result["p_denominator"], color=ADVERSARIAL, ls="--", label="p denominator (suspect)")
@@ -135,7 +138,7 @@ def moving_points(steps: Sequence[Mapping[str, Any]]) -> Figure:
     steps : sequence of dict
         From `protocol.points_through_balls`.
     """
-    figure, axes = _subplots(1, len(steps), figsize=(3.1 * len(steps), 3.6), sharex=True, sharey=True)
+    figure, axes = subplots(1, len(steps), figsize=(3.1 * len(steps), 3.6), sharex=True, sharey=True)
     for axis, step in zip(axes, steps, strict=True):
         for centre, radius in zip(step["reference"], step["radii"], strict=True):
             axis.add_patch(Circle(centre, radius, facecolor=REAL, edgecolor=REAL, alpha=0.10))
@@ -159,7 +162,7 @@ def table1(rows: Sequence[Any]) -> Figure:
         Of the modes "published", "as published" and "corrected".
     """
     names = list(dict.fromkeys(row.row for row in rows))
-    figure, axes = _subplots(2, -(-len(names) // 2), figsize=(11.5, 6.6), sharex=True, sharey=True)
+    figure, axes = subplots(2, -(-len(names) // 2), figsize=(11.5, 6.6), sharex=True, sharey=True)
     colours = {"published": PUBLISHED, "as published": AS_PUBLISHED, "corrected": CORRECTED}
     for axis, name in zip(axes.flat, names, strict=False):
         for mode, colour in colours.items():
@@ -195,7 +198,7 @@ def plateaus(predicted: Mapping[str, Any], rows: Sequence[Any]) -> Figure:
     """
     largest = max(row.epsilon for row in rows)
     names = list(predicted)
-    figure, axis = _subplots(figsize=(9, 3.6))
+    figure, axis = subplots(figsize=(9, 3.6))
     place = np.arange(len(names))
     for name, colour, label, offset in (
         ("formula", "#BBBBBB", "predicted: ‖ĥ‖²/λ_min, clean images alone", -0.18),
@@ -232,7 +235,7 @@ def unmoved_pixels(
     printed : dict
         Row → printed R1 at each ε.
     """
-    figure, axes = _subplots(1, len(curves), figsize=(2.5 * len(curves), 3.1), sharey=True)
+    figure, axes = subplots(1, len(curves), figsize=(2.5 * len(curves), 3.1), sharey=True)
     for axis, (name, curve) in zip(axes, curves.items(), strict=True):
         for column, (epsilon, colour) in enumerate(zip(epsilons, (REAL, ADVERSARIAL), strict=False)):
             axis.plot(shares, curve[:, column], "o-", color=colour, ms=3, label=f"coin flips, ε = {epsilon:g}")
@@ -253,7 +256,7 @@ def table1_decisions(rows: Sequence[Any]) -> Figure:
     mine = [row for row in rows if row.mode == "corrected"]
     names = list(dict.fromkeys(row.row for row in mine))
     palette = dict(zip(names, ["#000000", "#7F7F7F", "#D55E00", "#009E73", "#0072B2", "#CC79A7"], strict=False))
-    figure, axes = _subplots(1, 2, figsize=(9.5, 3.6), sharex=True, sharey=True)
+    figure, axes = subplots(1, 2, figsize=(9.5, 3.6), sharex=True, sharey=True)
     for axis, key, title in zip(
         axes, ("auroc", "tpr_at_5_fpr"), ("AUROC of one batch", "power at 5 % false alarms"), strict=True
     ):
@@ -286,7 +289,7 @@ def speedups(manifold: Sequence[Mapping[str, Any]], printed: Mapping[str, Mappin
     printed : dict
         From `runtime.published_speedups`.
     """
-    figure, (ratio, seconds) = _subplots(1, 2, figsize=(10.5, 4))
+    figure, (ratio, seconds) = subplots(1, 2, figsize=(10.5, 4))
     for (name, line), marker in zip(printed.items(), "sD", strict=False):
         ratio.plot(
             list(line), list(line.values()), f"{marker}:", color=PUBLISHED, mfc="white", label=f"{name}, published"
@@ -318,7 +321,7 @@ def ulsif_speedups(times: Sequence[Mapping[str, Any]]) -> Figure:
     times : sequence of dict
         From `runtime.ulsif_times`.
     """
-    figure, axis = _subplots(figsize=(6.5, 3.4))
+    figure, axis = subplots(figsize=(6.5, 3.4))
     n = [row["n"] for row in times]
     axis.plot(n, [row["densratio_s"] for row in times], "s-", color=PUBLISHED, label="densratio")
     axis.plot(n, [row["ours_s"] for row in times], "o-", color=CORRECTED, label="ours, in a batch")
@@ -341,7 +344,7 @@ def training_curve(card: Mapping[str, Any]) -> Figure:
     """
     history = card["history"]
     epochs = [entry["epoch"] for entry in history]
-    figure, (loss, accuracy) = _subplots(1, 2, figsize=(8, 3))
+    figure, (loss, accuracy) = subplots(1, 2, figsize=(8, 3))
     loss.plot(epochs, [entry["train_loss"] for entry in history], "o-", color=REAL)
     loss.set(title=f"{card['name']}: training loss", xlabel="epoch", ylabel="negative log-likelihood (nats)")
     accuracy.plot(epochs, [entry["accuracy"] for entry in history], "o-", color=CORRECTED)
