@@ -23,11 +23,12 @@ def write_claims(path: Path = CLAIMS) -> Path:
 
 
 def _table(rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
 
 
 def readme_block() -> str:
-    """README's generated part: where each table stands, and every number run so far."""
+    """README's generated part: where each table stands, every sentence and every number judged so far."""
     rows = published.read_claims(CLAIMS)
     tally: dict[tuple[str, str], dict[str, int]] = {}
     for row in rows:
@@ -47,10 +48,27 @@ def readme_block() -> str:
             for r in done
         ]
     )  # fmt: skip
-    return (
-        f"{BEGIN}\n{summary}\n\n<details><summary>All {len(done)} numbers run so far "
-        f"(causes in <code>results/claims.csv</code>)</summary>\n\n{numbers}\n\n</details>\n{END}"
+    sentences = [row for row in rows if row.verdict != "not run here" and isinstance(row.published, str)]
+    claims = _table(
+        [["", "sentence", "verdict", "why", "shown in"]]
+        + [[r.paper.upper(), r.published, f"**{r.verdict}**", _evidence(r), r.notebook] for r in sentences]
     )
+    return (
+        f"{BEGIN}\n{summary}\n\n"
+        f"<details><summary>{len(sentences)} sentences of the papers, judged</summary>\n\n{claims}\n\n</details>\n\n"
+        f"<details><summary>All {len(done)} numbers run so far (causes in <code>results/claims.csv</code>)</summary>\n\n"
+        f"{numbers}\n\n</details>\n{END}"
+    )
+
+
+def _evidence(claim: published.Claim) -> str:
+    """Put what a sentence's verdict rests on into one table cell."""
+    ours = [
+        f"{mode}: {_number(value)}"
+        for mode, value in (("as published", claim.as_published), ("corrected", claim.corrected))
+        if value is not None
+    ]
+    return "; ".join([*ours, claim.cause] if claim.cause else ours)
 
 
 def _number(value: float | str | None) -> str:
