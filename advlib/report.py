@@ -56,7 +56,7 @@ def readme_block() -> str:
     return (
         f"{BEGIN}\n{summary}\n\n"
         f"<details><summary>{len(sentences)} sentences of the papers, judged</summary>\n\n{claims}\n\n</details>\n\n"
-        f"<details><summary>All {len(done)} numbers run so far (causes in <code>results/claims.csv</code>)</summary>\n\n"
+        f"<details><summary>All {len(done)} numbers run so far, causes in <code>results/claims.csv</code></summary>\n\n"
         f"{numbers}\n\n</details>\n{END}"
     )
 
