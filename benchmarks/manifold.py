@@ -12,8 +12,6 @@ Rows whose peer starts with "ours" take away one idea each: what the idea gives 
 
 import contextlib
 import io
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from unittest import mock
@@ -26,23 +24,10 @@ from prdc import compute_prdc
 import advlib.prdc
 from advlib import datasets
 from advlib.prdc import ReferenceManifold
+from advlib.runtime import in_turns
 
 K = 5
 D = 512  # features of VS22 Fig. 13
-
-
-def in_turns(rounds: int, **contenders: Callable[[], object]) -> dict[str, float]:
-    """Median seconds of each contender; one warm-up each where there is more than one round."""
-    if rounds > 1:
-        for run in contenders.values():
-            run()
-    seconds = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def row(peer: str, what: str, reference: np.ndarray, queries: np.ndarray, ours_s: float, peer_s: float, **more) -> dict:
