@@ -142,6 +142,7 @@ def fgsm_under_tolerance(
     step: float = 0.02,
     resolution: float = 1e-3,
     redraw: bool = False,
+    numerators: ArrayLike | None = None,
     rng: np.random.Generator,
     **estimator,
 ) -> CraftingResult:
@@ -183,6 +184,9 @@ def fgsm_under_tolerance(
     redraw : bool
         Draw new index sets for each ε, as the paper's loop does; for "fixed step" only. Then sampling noise decides as
         well where the loop stops, and a small τ may be met nowhere or by luck.
+    numerators : (N, c, h, w) float array or tensor, optional
+        Clean images that the numerator batches are drawn from, where only some of them are attacked; `images` by
+        default. Images that numerator and denominator share pull R2 down, and R1 with it at small ε.
     rng : numpy.random.Generator
         Source of the index sets and the centres, used as by `density_ratio_comparison`.
     **estimator
@@ -210,7 +214,7 @@ def fgsm_under_tolerance(
     """
     tolerance = _at_least_zero(tolerance, "tolerance")
     plan = _Search(initial_epsilon, search, step, resolution, redraw)
-    judge = _Judge(model, images, labels, clip, draws, batch_size, rng, estimator)
+    judge = _Judge(model, images, labels, clip, draws, batch_size, rng, estimator, numerators)
     trials = _FgsmTrials(judge, images, labels, clip, redraw)
     plan.first_from_above(tolerance, trials)
     return trials.result(tolerance, images)
@@ -230,6 +234,7 @@ def tolerance_curve(
     step: float = 0.02,
     resolution: float = 1e-3,
     redraw: bool = False,
+    numerators: ArrayLike | None = None,
     rng: np.random.Generator,
     **estimator,
 ) -> list[CraftingResult]:
@@ -245,35 +250,70 @@ def tolerance_curve(
     """
     tolerances = [_at_least_zero(tolerance, "tolerances") for tolerance in tolerances]
     plan = _Search(initial_epsilon, search, step, resolution, redraw)
-    judge = _Judge(model, images, labels, clip, draws, batch_size, rng, estimator)
+    judge = _Judge(model, images, labels, clip, draws, batch_size, rng, estimator, numerators)
     trials = _FgsmTrials(judge, images, labels, clip, redraw)
     for tolerance in sorted(set(tolerances), reverse=True):
         plan.first_from_above(tolerance, trials)
     return [trials.result(tolerance) for tolerance in tolerances]
 
 
+def gap_curve(
+    model: nn.Module,
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilons: Sequence[float],
+    draws: int = 100,
+    batch_size: int = 100,
+    clip: Clip = (0.0, 1.0),
+    numerators: ArrayLike | None = None,
+    rng: np.random.Generator,
+    **estimator,
+) -> list[Trial]:
+    """R1 − R2 and accuracy of FGSM over ε on one set of draws: what Algorithm 2 searches in.
+
+    Parameters and errors are those of `fgsm_under_tolerance`.
+
+    Returns
+    -------
+    list of Trial
+        In the order of `epsilons`. With the same generator state, those of the search's own trace.
+    """
+    judge = _Judge(model, images, labels, clip, draws, batch_size, rng, estimator, numerators)
+    trials = _FgsmTrials(judge, images, labels, clip, redraw=False)
+    return [trials.at(epsilon) for epsilon in track(epsilons, "R1 − R2 over ε")]
+
+
 class _Judge:
     """The defender's side of a comparison: one set of draws, and the R1, R2 and accuracy of any attack on them."""
 
-    def __init__(self, model, images, labels, clip, draws, batch_size, rng, estimator):
+    def __init__(self, model, images, labels, clip, draws, batch_size, rng, estimator, numerators):
         # An attack of size 0 checks model, images, labels and range, and leaves the accuracy on clean images.
         self.clean_accuracy = attacks.fgsm(model, images, labels, 0.0, clip).clean_accuracy
         with frozen(model) as device:
             self.device = device
         self.model, self.labels = model, as_tensor(labels).cpu()
         self.clean = as_tensor(images).to(self.device, torch.float32)
+        self.numerators = self.clean if numerators is None else as_tensor(numerators).to(self.device, torch.float32)
+        if self.numerators.shape[1:] != self.clean.shape[1:]:
+            raise ValueError(
+                f"numerators must hold images of shape {tuple(self.clean.shape[1:])}, "
+                f"but has shape {tuple(self.numerators.shape)}"
+            )
         self.sizes, self.rng, self.estimator = (draws, batch_size), rng, estimator
         self.draw(quiet=False)
 
     def draw(self, quiet: bool) -> None:
         """Draw index sets and centres, in the order of `density_ratio_comparison`: same generator, same numbers."""
         draws, batch_size = self.sizes
-        self.indices = tuple(draw_indices(len(self.clean), draws, batch_size, self.rng) for _ in range(2))
+        self.indices = tuple(
+            draw_indices(len(pool), draws, batch_size, self.rng) for pool in (self.numerators, self.clean)
+        )
         self.settings = {"random_state": int(self.rng.integers(2**31))} | self.estimator
-        self.r2 = _ratios(self.clean, self.clean, *self.indices, quiet=quiet, **self.settings)
+        self.r2 = _ratios(self.numerators, self.clean, *self.indices, quiet=quiet, **self.settings)
 
     def judge(self, moved: torch.Tensor, epsilon: float, penalty: float | None = None) -> "_Judged":
-        r1 = _ratios(self.clean, moved, *self.indices, quiet=True, **self.settings)
+        r1 = _ratios(self.numerators, moved, *self.indices, quiet=True, **self.settings)
         accuracy = models.accuracy(self.model, moved, self.labels)
         return _Judged(Trial(epsilon, float(r1.mean() - self.r2.mean()), accuracy, penalty), r1, self.r2)
 
@@ -514,6 +554,7 @@ def pgd_under_tolerance(
     searches: int = 6,
     confidence: float = 1.0,
     reference: ArrayLike | None = None,
+    numerators: ArrayLike | None = None,
     rng: np.random.Generator,
     **estimator,
 ) -> CraftingResult:
@@ -537,7 +578,7 @@ def pgd_under_tolerance(
 
     Parameters
     ----------
-    model, images, labels, tolerance, draws, batch_size, rng, **estimator
+    model, images, labels, tolerance, draws, batch_size, numerators, rng, **estimator
         As for `fgsm_under_tolerance`. All images are attacked; the classifier's gradient is taken 500 images at a time.
     epsilon : float
         L∞ bound of the change, pixels in [0, 1]. Not lowered: the tolerance does the bounding.
@@ -555,8 +596,8 @@ def pgd_under_tolerance(
     confidence : float
         κ, in logits, at least 0.
     reference : (k, c, h, w) float array or tensor, optional
-        Clean images that the attacker draws from, k ≥ m; `images` by default. Give others to keep the defender's
-        references from the attacker.
+        Clean images that the attacker draws from, k ≥ m; the numerators by default. Give others to keep the
+        defender's references from the attacker.
 
     Returns
     -------
@@ -582,8 +623,8 @@ def pgd_under_tolerance(
     for name, value in (("steps", steps), ("searches", searches)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, but is {value}")
-    judge = _Judge(model, images, labels, clip, draws, batch_size, rng, estimator)
-    references = judge.clean if reference is None else as_tensor(reference).to(judge.device, torch.float32)
+    judge = _Judge(model, images, labels, clip, draws, batch_size, rng, estimator, numerators)
+    references = judge.numerators if reference is None else as_tensor(reference).to(judge.device, torch.float32)
     if references.shape[1:] != judge.clean.shape[1:] or len(references) < batch_size:
         raise ValueError(
             f"reference must hold at least batch_size={batch_size} images of shape {tuple(judge.clean.shape[1:])}, "
@@ -767,6 +808,7 @@ def compare_attackers(
     clip: Clip = (0.0, 1.0),
     fgsm_options: Mapping[str, Any] | None = None,
     pgd_options: Mapping[str, Any] | None = None,
+    numerators: ArrayLike | None = None,
     rng: np.random.Generator,
     **estimator,
 ) -> list[AttackerComparison]:
@@ -774,7 +816,7 @@ def compare_attackers(
 
     Parameters
     ----------
-    model, images, labels, draws, batch_size, clip, rng, **estimator
+    model, images, labels, draws, batch_size, clip, numerators, rng, **estimator
         As for `fgsm_under_tolerance`.
     tolerances : sequence of float
         Each τ, at least 0.
@@ -795,7 +837,7 @@ def compare_attackers(
     ValueError
         As the two functions.
     """
-    shared = {"draws": draws, "batch_size": batch_size, "clip": clip, "rng": rng} | estimator
+    shared = {"draws": draws, "batch_size": batch_size, "clip": clip, "numerators": numerators, "rng": rng} | estimator
     curve = tolerance_curve(
         model, images, labels, tolerances=tolerances, initial_epsilon=epsilon, **shared, **(fgsm_options or {})
     )
@@ -808,15 +850,19 @@ def compare_attackers(
         # One seed for both: the defender meets the two attacks with the same draws.
         seed = int(rng.integers(2**31))
         defended = [
-            _defended(images, suspects, seed, draws=draws, batch_size=batch_size, **estimator)
+            _defended(images, suspects, numerators, seed, draws=draws, batch_size=batch_size, **estimator)
             for suspects in (crafted, pgd.images)
         ]
         rows.append(AttackerComparison(fgsm.tolerance, fgsm, pgd, *defended))
     return rows
 
 
-def _defended(images: ArrayLike, suspects: ArrayLike, seed: int, **settings) -> RatioComparison:
+def _defended(
+    images: ArrayLike, suspects: ArrayLike, numerators: ArrayLike | None, seed: int, **settings
+) -> RatioComparison:
     clean, suspects = (as_tensor(values).cpu().numpy() for values in (images, suspects))
+    if numerators is not None:
+        settings["numerators"] = as_tensor(numerators).cpu().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridEdgeWarning)
         return density_ratio_comparison(clean, suspects, rng=np.random.default_rng(seed), **settings)["combined"]

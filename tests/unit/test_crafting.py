@@ -410,3 +410,45 @@ def test_model_is_left_as_it_was():
 def test_unusable_arguments_of_the_knowing_attacker_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         crafting.pgd_under_tolerance(*setting(), **({"tolerance": 0.1, "rng": rng()} | SETTINGS | change))
+
+
+# ---------------------------------------------------------------------------------------------- numerators, curve
+
+
+def test_numerators_come_from_their_own_pool():
+    model, images, labels = setting()
+    pool = stripes(80, 9)[0]
+    expected = density_ratio_comparison(
+        images, attacks.fgsm(model, images, labels, 0.1).images, numerators=pool, rng=rng(), **SETTINGS
+    )["combined"]
+    (trial,) = crafting.gap_curve(model, images, labels, epsilons=[0.1], numerators=pool, rng=rng(), **SETTINGS)
+    assert trial.difference == pytest.approx(expected.r1.mean() - expected.r2.mean(), rel=1e-9)
+    (own,) = crafting.gap_curve(model, images, labels, epsilons=[0.1], rng=rng(), **SETTINGS)
+    assert own.difference != trial.difference
+    result = crafting.fgsm_under_tolerance(
+        model, images, labels, tolerance=1e6, initial_epsilon=0.1, numerators=pool, rng=rng(), **SETTINGS
+    )
+    np.testing.assert_allclose(result.r1, expected.r1, rtol=1e-9)
+    with pytest.raises(ValueError, match="numerators must hold images of shape"):
+        crafting.gap_curve(model, images, labels, epsilons=[0.1], numerators=pool[..., :7], rng=rng(), **SETTINGS)
+
+
+def test_curve_over_epsilon_is_the_searchs_own_trace():
+    result = crafting.fgsm_under_tolerance(
+        *setting(), tolerance=0.1, search="fixed step", step=0.05, rng=rng(), **SETTINGS
+    )
+    tried = [trial.epsilon for trial in result.trace]
+    assert crafting.gap_curve(*setting(), epsilons=tried, rng=rng(), **SETTINGS) == list(result.trace)
+
+
+def test_attackers_share_the_numerators_with_the_defender():
+    model, images, labels = setting()
+    pool = stripes(80, 9)[0]
+    options = {"tolerances": [0.3], "fgsm_options": {"step": 0.1, "resolution": 0.02}}
+    options |= {"pgd_options": {"steps": 3, "searches": 1}} | SETTINGS
+    try:
+        rows = crafting.compare_attackers(model, images, labels, numerators=pool, rng=rng(), **options)
+    except ToleranceNotMet:
+        pytest.fail("the attackers must meet this tolerance, or the test shows nothing")
+    own = crafting.compare_attackers(model, images, labels, rng=rng(), **options)
+    assert not np.array_equal(rows[0].fgsm_defended.r2, own[0].fgsm_defended.r2)
