@@ -281,6 +281,35 @@ def figure2_batches(epsilon: float, count: int) -> dict[str, dict[str, np.ndarra
     return batches
 
 
+def judge_figure2(shares: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """Judge "densities … differ significantly" (Fig. 2) by nearest neighbours in pixel space.
+
+    Parameters
+    ----------
+    shares : dict
+        Title → share of clean and of adversarial images whose nearest image is clean, `protocol.clean_neighbour_share`.
+
+    Returns
+    -------
+    dict
+        A row for `Run.compare`.
+    """
+    apart = {title: of_real > 0.75 and of_adversarial < 0.25 for title, (of_real, of_adversarial) in shares.items()}
+    seen = "; ".join(f"{title}: {a:.0%} of clean, {b:.0%} of adversarial images" for title, (a, b) in shares.items())
+    return {
+        "paper": "g17",
+        "item": "claim",
+        "row": "tsne-densities-differ",
+        "column": "",
+        "verdict": "reproduced" if all(apart.values()) else "not reproduced",
+        "cause": (
+            "two maps made apart share no axes; on one joint map "
+            + ", ".join(f"{title} {'lies apart' if yes else 'does not lie apart'}" for title, yes in apart.items())
+            + f". Nearest image in pixel space is a clean one for: {seen}"
+        ),
+    }
+
+
 @dataclass(frozen=True)
 class Plateau:
     """Where R1 of a row of Table 1 stops growing, predicted without any network.
