@@ -1,0 +1,496 @@
+"""What an attack does to the classes' clusters: label counts, maps, volumes and distances of centres (VS22 appendix C).
+
+Everything takes arrays: points (n, d) in the units of their pixels or features, labels (n,), seeds by generator.
+
+Where VS22's own code (GitHub danushv07/n2gem, ad_attack/analysis.ipynb) and its text differ from what the words
+"volume" and "distance" mean, both are here, the paper's under the names `ball_sums` and `scaled_centre_distances`.
+
+References
+----------
+.. [1] D. K. Venkatesh, P. Steinbach, "Detecting adversarial examples in batches", arXiv:2206.08738 (2022), app. C.
+.. [2] A. Agrawal, A. Ali, S. Boyd, "Minimum-distortion embedding", Foundations and Trends in Machine Learning 14
+   (2021), doi:10.1561/2200000090.
+.. [3] O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
+   Multivariate Analysis 88 (2004), doi:10.1016/S0047-259X(03)00096-4.
+.. [4] W. S. Torgerson, "Multidimensional scaling: I. Theory and method", Psychometrika 17 (1952),
+   doi:10.1007/BF02288916.
+"""
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist, pdist, squareform
+from scipy.special import gammaln
+from sklearn.covariance import ledoit_wolf
+from sklearn.decomposition import PCA
+from sklearn.manifold import MDS
+from sklearn.neighbors import NearestNeighbors
+
+
+def _points(values: np.ndarray, name: str = "points", least: int = 1) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != 2 or len(values) < least or values.shape[1] == 0:
+        raise ValueError(f"{name} must be an (n, d) array with n ≥ {least}, but has shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, but holds NaN or infinity")
+    return values
+
+
+def _labels(labels: np.ndarray, n: int, classes: int, name: str = "labels") -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be {n} class indices, but has shape {labels.shape} and dtype {labels.dtype}")
+    if n and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"{name} must lie in 0 … {classes - 1}, but runs from {labels.min()} to {labels.max()}")
+    return labels
+
+
+# ---------------------------------------------------------------- label counts (Fig. 6–8)
+
+
+def label_counts(predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Count the predictions of each class, the bars of [1]_ Fig. 6–8.
+
+    Parameters
+    ----------
+    predictions : (e, n) int array
+        What the network says about n images at each of e attack sizes.
+    classes : int
+        Number of classes.
+
+    Returns
+    -------
+    (e, classes) int64 array
+
+    Raises
+    ------
+    ValueError
+        If predictions are not (e, n) class indices below `classes`.
+    """
+    predictions = np.asarray(predictions)
+    if predictions.ndim != 2:
+        raise ValueError(f"predictions must be an (e, n) array, but has shape {predictions.shape}")
+    rows = [_labels(row, predictions.shape[1], classes, "predictions") for row in predictions]
+    return np.array([np.bincount(row, minlength=classes) for row in rows])
+
+
+def dominant(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class that is predicted most often at each attack size, and its share of the images.
+
+    Parameters
+    ----------
+    counts : (e, classes) int array
+        From `label_counts`; of equally frequent classes the first is returned.
+
+    Returns
+    -------
+    classes : (e,) int64 array
+    shares : (e,) float64 array
+        In (0, 1].
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or 0 in counts.shape or (counts.sum(axis=1) == 0).any():
+        raise ValueError(f"counts must be (e, classes) with images in every row, but has shape {counts.shape}")
+    return counts.argmax(axis=1), counts.max(axis=1) / counts.sum(axis=1)
+
+
+def dominant_from(counts: np.ndarray, epsilons: np.ndarray) -> tuple[int, float]:
+    """Return the class that is most predicted at the largest ε, and the ε from which on it always was.
+
+    Parameters
+    ----------
+    counts : (e, classes) int array
+        From `label_counts`, one row for each of the ascending `epsilons` (e,).
+    """
+    leaders, _ = dominant(counts)
+    epsilons = np.asarray(epsilons)
+    if epsilons.shape != leaders.shape or (np.diff(epsilons) < 0).any():
+        raise ValueError(f"epsilons must be {len(leaders)} ascending numbers, but is {epsilons.tolist()}")
+    others = np.flatnonzero(leaders != leaders[-1])
+    return int(leaders[-1]), float(epsilons[others[-1] + 1 if len(others) else 0])
+
+
+# ---------------------------------------------------------------- maps (Fig. 9)
+
+
+def minimum_distortion_map(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Embed points in the plane so that neighbours stay neighbours, as [1]_ does: pymde, standardised ([2]_).
+
+    The same problem as VS22's, `pymde.preserve_neighbors(…, constraint=pymde.Standardized())`. Theirs starts from a
+    spectral map whose eigenvectors are found from an unseeded start; ours from the first two principal components, so
+    that the same seed gives the same map and maps of like data lie alike. pymde draws from torch's and NumPy's global
+    generators; both are put back afterwards.
+
+    Parameters
+    ----------
+    points : (n, d) float array
+        n ≥ 20.
+    rng : numpy.random.Generator
+        Gives pymde's seed.
+
+    Returns
+    -------
+    (n, 2) float64 array
+        Unitless: mean 0, covariance the identity, orientation arbitrary. Distances between far clusters, and areas,
+        mean nothing; on separate maps not even places do.
+    """
+    import pymde  # heavy, and used here alone
+
+    points = _points(points, least=20)
+    tensor = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
+    start = torch.tensor(PCA(2, svd_solver="full", whiten=True).fit_transform(tensor.numpy()).tolist())
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            pymde.seed(int(rng.integers(2**31)))
+            problem = pymde.preserve_neighbors(tensor, embedding_dim=2, constraint=pymde.Standardized(), init="random")
+            # Copies lie on one place, where the distortion has no derivative; pymde helps its own start likewise.
+            placed = problem.embed(X=start + 1e-4 * torch.randn(start.shape))
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    return placed.detach().cpu().numpy().astype(np.float64)
+
+
+def neighbour_agreement(points: np.ndarray, labels: np.ndarray, k: int = 5) -> float:
+    """Share of the k nearest other points that carry the point's own label: how far a colouring is no accident.
+
+    A picture's colours look like clusters where this is near 1; labels dealt at random give the sum of the squared
+    label shares. Measured where the points lie, so no embedding is involved.
+
+    Parameters
+    ----------
+    points : (n, d) float array
+        n > k.
+    labels : (n,) int array
+    k : int
+        Neighbours looked at, at least 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, but is {k}")
+    points = _points(points, least=k + 1)
+    labels = np.asarray(labels)
+    if labels.shape != (len(points),):
+        raise ValueError(f"labels must be one a point, {len(points)}, but has shape {labels.shape}")
+    # One more than asked for, so that the point itself can be left out by its index, wherever ties put it.
+    _, near = NearestNeighbors(n_neighbors=min(k + 1, len(points))).fit(points).kneighbors(points)
+    own = near == np.arange(len(points))[:, None]
+    own[~own.any(axis=1), -1] = True  # more than k exact copies: any of them may be left out
+    others = near[~own].reshape(len(points), -1)
+    return float((labels[others] == labels[:, None]).mean())
+
+
+# ---------------------------------------------------------------- volumes (Fig. 10)
+
+
+def log_ball_volume(radius: np.ndarray, dimension: int) -> np.ndarray:
+    r"""Logarithm of the volume of a ball in `dimension` dimensions.
+
+    .. math:: \log V_d(r) = \tfrac{d}{2} \log \pi - \log Γ(\tfrac{d}{2} + 1) + d \log r
+
+    [1]_ takes 4/3·π·r³, its value at d = 3, for images of d = 784 pixels.
+
+    Parameters
+    ----------
+    radius : float or array
+        Positive.
+    dimension : int
+        d ≥ 1.
+
+    Returns
+    -------
+    float64 array
+        Natural logarithm; the volume itself is out of any float's range in hundreds of dimensions.
+    """
+    radius = np.asarray(radius, dtype=np.float64)
+    if dimension < 1:
+        raise ValueError(f"dimension must be at least 1, but is {dimension}")
+    if not (radius > 0).all():
+        raise ValueError(f"radius must be positive, but its smallest value is {radius.min()}")
+    return dimension / 2 * np.log(np.pi) - gammaln(dimension / 2 + 1) + dimension * np.log(radius)
+
+
+def ball_sums(
+    reference: np.ndarray, points: np.ndarray, labels: np.ndarray, classes: int, neighbours: int = 25
+) -> np.ndarray:
+    """Return what VS22's code calls the volume of a class's cluster ([1]_ Fig. 10, analysis.ipynb).
+
+    For every point of the class, r is its distance to the `neighbours`-th nearest point of `reference` (the clean
+    hold-out), and the points' 4/3·π·r³ are *summed*. So it counts the points of the class, and r measures how far they
+    lie from clean images, not how far from each other.
+
+    Parameters
+    ----------
+    reference : (N, d) float array
+        N ≥ `neighbours`.
+    points : (n, d) float array
+    labels : (n,) int array
+        Class predicted for each point.
+    classes : int
+        Classes looked at are 0 … classes − 1; the paper's loop stops at 9 on data of ten or eleven classes, and
+        points of other classes are left out, as there.
+    neighbours : int
+        25 in VS22's code.
+
+    Returns
+    -------
+    (classes,) float64 array
+        0 for a class without points.
+    """
+    reference, points = _points(reference, "reference", neighbours), _points(points)
+    labels = np.asarray(labels)
+    distances, _ = NearestNeighbors(n_neighbors=neighbours).fit(reference).kneighbors(points)
+    cubes = 4 / 3 * np.pi * distances[:, -1].astype(np.float64) ** 3
+    return np.array([cubes[labels == label].sum() for label in range(classes)])
+
+
+def log_volumes(
+    points: np.ndarray, labels: np.ndarray, classes: int, size: int, rng: np.random.Generator
+) -> np.ndarray:
+    r"""Logarithm of each class's volume: of the ellipsoid that its shrunk covariance spans, a dimension.
+
+    .. math:: \tfrac{1}{2d} \log \det \hat Σ
+
+    with Ledoit and Wolf's \hat Σ ([3]_), which is regular even where points are fewer than dimensions. A difference of
+    log 2 between two clusters says that one is twice as wide in the geometric mean over all directions. The constant
+    log-volume of the unit ball (`log_ball_volume`) is left out: it cancels in differences.
+
+    Parameters
+    ----------
+    points : (n, d) float array
+    labels : (n,) int array
+        In 0 … classes − 1.
+    classes : int
+    size : int
+        Points drawn from each class, without replacement, at least 2: shrinkage depends on the number of points, so
+        clusters are only comparable at the same number.
+    rng : numpy.random.Generator
+        Draws them.
+
+    Returns
+    -------
+    (classes,) float64 array
+        Natural logarithm of a length, in the units of the points; NaN for a class with fewer than `size` points, or
+        whose points are all the same.
+    """
+    points = _points(points)
+    labels = _labels(labels, len(points), classes)
+    if size < 2:
+        raise ValueError(f"size must be at least 2, but is {size}")
+    found = np.full(classes, np.nan)
+    for label in range(classes):
+        mine = np.flatnonzero(labels == label)
+        if len(mine) >= size:
+            found[label] = log_volume(points[rng.choice(mine, size, replace=False)])
+    return found
+
+
+def log_volume(points: np.ndarray) -> float:
+    """½ log det of the Ledoit–Wolf covariance over d, as in `log_volumes`, of one cluster (n, d), n ≥ 2.
+
+    NaN where all points are the same.
+    """
+    points = _points(points, least=2).astype(np.float64)
+    n, d = points.shape
+    centred = points - points.mean(axis=0)
+    if not centred.any():
+        return float("nan")
+    shrinkage = ledoit_wolf(points)[1]
+    # Σ̂ = (1 − s)·S + s·(tr S / d)·I: its eigenvalues follow from the n × n Gram matrix, at a fraction of d³.
+    spectrum = np.zeros(d)
+    values = np.linalg.eigvalsh(centred @ centred.T / n if n < d else centred.T @ centred / n)
+    spectrum[: min(n, d)] = np.clip(values, 0, None)
+    shrunk = (1 - shrinkage) * spectrum + shrinkage * spectrum.sum() / d
+    with np.errstate(divide="ignore"):
+        return float(np.log(shrunk).mean() / 2)
+
+
+def cluster_radii(points: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Root mean square distance of a class's points to their mean, (classes,); NaN for a class without points."""
+    points = _points(points)
+    labels = _labels(labels, len(points), classes)
+    radii = np.full(classes, np.nan)
+    for label in np.unique(labels):
+        mine = points[labels == label].astype(np.float64)
+        radii[label] = np.sqrt(((mine - mine.mean(axis=0)) ** 2).sum(axis=1).mean())
+    return radii
+
+
+# ---------------------------------------------------------------- centres (Fig. 11)
+
+
+def centres(points: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Mean of each class's points, (classes, d) float64; a row of NaN for a class without points."""
+    points = _points(points)
+    labels = _labels(labels, len(points), classes)
+    found = np.full((classes, points.shape[1]), np.nan)
+    for label in np.unique(labels):
+        found[label] = points[labels == label].mean(axis=0, dtype=np.float64)
+    return found
+
+
+def classical_scaling(distances: np.ndarray, components: int = 2) -> tuple[np.ndarray, float]:
+    """Place points in few dimensions so that their distances come near the given ones (Torgerson, [4]_).
+
+    Deterministic, up to the sign of each axis, and exact where the distances belong to points of that few dimensions.
+
+    Parameters
+    ----------
+    distances : (n, n) float array
+        Symmetric, zero on the diagonal.
+    components : int
+        Dimensions of the result, 1 … n.
+
+    Returns
+    -------
+    places : (n, components) float64 array
+        Centred, in the units of the distances.
+    kept : float
+        Share of the positive eigenvalues' sum that these components hold, in (0, 1]; 1 is no loss.
+    """
+    distances = np.asarray(distances, dtype=np.float64)
+    n = len(distances)
+    if distances.shape != (n, n) or not np.allclose(distances, distances.T) or np.diagonal(distances).any():
+        raise ValueError(
+            f"distances must be symmetric (n, n) with a diagonal of zeros, but is not; shape {distances.shape}"
+        )
+    if not 1 <= components <= n:
+        raise ValueError(f"components must lie between 1 and the {n} points, but is {components}")
+    centring = np.eye(n) - 1 / n
+    values, vectors = np.linalg.eigh(-centring @ distances**2 @ centring / 2)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    positive = np.clip(values, 0, None)
+    kept = positive[:components].sum() / positive.sum() if positive.any() else 1.0
+    return vectors[:, :components] * np.sqrt(positive[:components]), float(kept)
+
+
+def scaled_centre_distances(clean: np.ndarray, attacked: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+    """Distances of clean to attacked centres after multidimensional scaling to the plane, as in [1]_ Fig. 11.
+
+    All centres' pairwise distances go into scikit-learn's iterative scaling (SMACOF) from a random start, and the
+    distances are measured on the map it gives. No code of this figure is published; this follows the text.
+
+    Parameters
+    ----------
+    clean, attacked : (k, d) float array
+        Class centres; attacked rows may be NaN (no such prediction).
+    seed : int
+        Of the random start. Another start can end in another map.
+
+    Returns
+    -------
+    distances : (k, k) float64 array
+        Row: clean class, column: attacked class; NaN where there is no centre.
+    stress : float
+        Kruskal's stress-1 of the map: 0 is a perfect map, above 0.2 a poor one.
+    """
+    clean, attacked = np.asarray(clean, dtype=np.float64), np.asarray(attacked, dtype=np.float64)
+    if clean.shape != attacked.shape or clean.ndim != 2:
+        raise ValueError(f"clean and attacked must be (k, d) alike, but have {clean.shape} and {attacked.shape}")
+    both = np.concatenate([clean, attacked])
+    there = ~np.isnan(both).any(axis=1)
+    wanted = squareform(pdist(both[there]))
+    scaling = MDS(2, metric="precomputed", init="random", n_init=1, normalized_stress=False, random_state=seed)
+    places = np.full((len(both), 2), np.nan)
+    places[there] = scaling.fit_transform(wanted)
+    mapped = squareform(pdist(places[there]))
+    stress = np.sqrt(((mapped - wanted) ** 2).sum() / (wanted**2).sum())
+    return cdist(places[: len(clean)], places[len(clean) :]), float(stress)
+
+
+def centre_shift(
+    clean: np.ndarray,
+    attacked: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    rng: np.random.Generator,
+    draws: int = 100,
+) -> tuple[np.ndarray, float]:
+    """How far the class centres move, against how far they seem to move when nothing happens.
+
+    Each class's images are cut into two halves at random; the distance between the halves' centres, clean against
+    clean, is the null, clean against attacked the shift. Both have the same noise, so they can be compared.
+
+    Parameters
+    ----------
+    clean : (n, d) float array
+    attacked : (e, n, d) float array
+        The same images at e attack sizes.
+    labels : (n,) int array
+        True classes: a centre moves because images move, not because they are read as something else.
+    classes : int
+    rng : numpy.random.Generator
+        Cuts the halves.
+    draws : int
+        Number of random cuts, at least 20.
+
+    Returns
+    -------
+    shifts : (e,) float64 array
+        Mean over classes and draws of the distance between the centre of one clean half and the centre of the other
+        half attacked, in the units of the points.
+    threshold : float
+        The 95 % quantile over draws of the same mean with both halves clean.
+    """
+    clean = _points(clean, "clean")
+    attacked = np.asarray(attacked)
+    if attacked.ndim != 3 or attacked.shape[1:] != clean.shape:
+        raise ValueError(f"attacked must be (e, {clean.shape[0]}, {clean.shape[1]}), but has shape {attacked.shape}")
+    labels = _labels(labels, len(clean), classes)
+    if draws < 20:
+        raise ValueError(f"draws must be at least 20, but is {draws}")
+    groups = [np.flatnonzero(labels == label) for label in range(classes)]
+    groups = [group for group in groups if len(group) >= 2]
+    if not groups:
+        raise ValueError("labels must give some class two images, but give none")
+    # A centre is a weighted mean of points, so all draws are one matrix product.
+    first, second = np.zeros((2, draws * len(groups), len(clean)), dtype=np.float32)
+    for row in range(draws):
+        for column, group in enumerate(groups):
+            mixed = rng.permutation(group)
+            half = len(mixed) // 2
+            line = row * len(groups) + column
+            first[line, mixed[:half]] = 1 / half
+            second[line, mixed[half:]] = 1 / (len(mixed) - half)
+    origin = first @ clean
+    null = np.linalg.norm(second @ clean - origin, axis=1).reshape(draws, -1).mean(axis=1)
+    shifts = [float(np.linalg.norm(second @ moved - origin, axis=1).mean()) for moved in attacked]
+    return np.array(shifts), float(np.quantile(null, 0.95))
+
+
+# ---------------------------------------------------------------- why the curves bend
+
+
+def through_the_balls(
+    manifold_radii: np.ndarray, hits: "np.ndarray", places: np.ndarray, middle: np.ndarray
+) -> dict[str, float]:
+    """Say where a batch lies among reference balls, in numbers that explain density.
+
+    Parameters
+    ----------
+    manifold_radii : (N,) float array
+        Radii of the balls.
+    hits : (n, N) bool sparse array
+        From `advlib.prdc.ReferenceManifold.hits`.
+    places : (n, d) float array
+        The batch.
+    middle : (d,) float array
+        Mean of the reference.
+
+    Returns
+    -------
+    dict
+        inside: share of images in at least one ball. balls: mean number of balls around an image that is inside (0 if
+        none is). radius_rank: mean rank, in (0, 1], of the radii of the balls that are hit (0 if none is); 0.5 would be
+        balls of all sizes alike. to_middle: mean distance to the reference's mean.
+    """
+    counts = np.asarray(hits.sum(axis=1)).ravel()
+    radii = np.asarray(manifold_radii)
+    ranks = np.empty(len(radii))
+    ranks[np.argsort(radii, kind="stable")] = np.arange(1, len(radii) + 1) / len(radii)
+    per_ball = np.asarray(hits.sum(axis=0)).ravel()
+    inside = counts > 0
+    return {
+        "inside": float(inside.mean()),
+        "balls": float(counts[inside].mean()) if inside.any() else 0.0,
+        "radius_rank": float((per_ball * ranks).sum() / per_ball.sum()) if inside.any() else 0.0,
+        "to_middle": float(np.linalg.norm(_points(places, "places") - np.asarray(middle), axis=1).mean()),
+    }

@@ -1,0 +1,277 @@
+"""Clusters' counts, maps, volumes and centres against closed forms, brute force and peers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.spatial.distance import cdist, pdist, squareform
+from sklearn.covariance import LedoitWolf
+
+from advlib import geometry
+from advlib.prdc import ReferenceManifold
+
+
+def blobs(rng, classes=3, each=40, d=5, far=20.0):
+    middles = rng.normal(size=(classes, d)) * far
+    labels = np.repeat(np.arange(classes), each)
+    return middles[labels] + rng.normal(size=(classes * each, d)), labels
+
+
+# ---------------------------------------------------------------- label counts
+
+
+def test_label_counts_by_hand():
+    counts = geometry.label_counts(np.array([[0, 2, 2], [1, 1, 1]]), 4)
+    np.testing.assert_array_equal(counts, [[1, 0, 2, 0], [0, 3, 0, 0]])
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 30), st.integers(0, 99))
+def test_every_image_is_counted_once(classes, e, n, seed):
+    predictions = np.random.default_rng(seed).integers(0, classes, (e, n))
+    counts = geometry.label_counts(predictions, classes)
+    assert counts.shape == (e, classes) and (counts.sum(axis=1) == n).all()
+    leaders, shares = geometry.dominant(counts)
+    assert (shares >= 1 / classes).all() and (shares <= 1).all()
+    assert all((row == leader).mean() == share for row, leader, share in zip(predictions, leaders, shares, strict=True))
+
+
+def test_dominant_from_is_the_start_of_the_last_unbroken_reign():
+    counts = np.array([[5, 1], [1, 5], [5, 1], [1, 5], [0, 6]])
+    assert geometry.dominant_from(counts, [0, 0.1, 0.2, 0.3, 0.4]) == (1, 0.3)
+    assert geometry.dominant_from(counts[[0, 2]], [0, 0.5]) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: geometry.label_counts(np.array([0, 1]), 2), "predictions must be an"),
+        (lambda: geometry.label_counts(np.array([[0, 2]]), 2), "predictions must lie in 0 … 1"),
+        (lambda: geometry.label_counts(np.array([[0.0, 1.0]]), 2), "class indices"),
+        (lambda: geometry.dominant(np.zeros((2, 3), int)), "counts must be"),
+        (lambda: geometry.dominant_from(np.array([[1, 0], [0, 1]]), [1, 0]), "ascending"),
+        (lambda: geometry.neighbour_agreement(np.zeros((3, 2)), np.zeros(3), k=0), "k must be"),
+        (lambda: geometry.neighbour_agreement(np.zeros((3, 2)), np.zeros(2), k=1), "labels must be"),
+        (lambda: geometry.log_ball_volume(1.0, 0), "dimension must be"),
+        (lambda: geometry.log_ball_volume(0.0, 3), "radius must be positive"),
+        (lambda: geometry.log_volumes(np.zeros((4, 2)), np.zeros(4, int), 1, 1, np.random.default_rng()), "size must"),
+        (lambda: geometry.centres(np.array([[np.nan]]), np.array([0]), 1), "points must be finite"),
+        (lambda: geometry.classical_scaling(np.array([[0.0, 1.0], [2.0, 0.0]])), "symmetric"),
+        (lambda: geometry.classical_scaling(np.zeros((2, 2)), 3), "components must lie"),
+        (lambda: geometry.minimum_distortion_map(np.zeros((5, 2)), np.random.default_rng()), "n ≥ 20"),
+        (lambda: geometry.ball_sums(np.zeros((5, 2)), np.zeros((5, 2)), np.zeros(5), 1), "reference must be"),
+    ],
+)
+def test_bad_arguments_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+# ---------------------------------------------------------------- maps
+
+
+def test_minimum_distortion_map_is_standardised_keeps_clusters_and_leaves_the_generators_alone():
+    points, labels = blobs(np.random.default_rng(0))
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    expected = torch.rand(1).item(), np.random.rand()  # noqa: NPY002
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    placed = geometry.minimum_distortion_map(points, np.random.default_rng(1))
+    assert (torch.rand(1).item(), np.random.rand()) == expected  # noqa: NPY002
+    np.testing.assert_allclose(placed.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(placed.T @ placed / len(placed), np.eye(2), atol=1e-2)
+    assert geometry.neighbour_agreement(placed, labels) > 0.95
+
+
+def test_minimum_distortion_map_repeats_with_the_seed():
+    points, _ = blobs(np.random.default_rng(0), each=15)
+    maps = [geometry.minimum_distortion_map(points, np.random.default_rng(seed)) for seed in (3, 3)]
+    np.testing.assert_array_equal(*maps)
+
+
+@given(st.integers(0, 999), st.integers(1, 4))
+@settings(max_examples=25)
+def test_neighbour_agreement_equals_brute_force(seed, k):
+    rng = np.random.default_rng(seed)
+    points, labels = rng.normal(size=(15, 3)), rng.integers(0, 3, 15)
+    distances = cdist(points, points)
+    np.fill_diagonal(distances, np.inf)
+    near = distances.argsort(axis=1)[:, :k]
+    expected = (labels[near] == labels[:, None]).mean()
+    assert geometry.neighbour_agreement(points, labels, k) == pytest.approx(expected)
+
+
+def test_neighbour_agreement_with_copies_and_at_both_ends():
+    copies = np.zeros((10, 2))
+    assert geometry.neighbour_agreement(copies, np.zeros(10), k=3) == 1.0
+    assert geometry.neighbour_agreement(np.arange(10.0)[:, None], np.arange(10), k=2) == 0.0
+
+
+# ---------------------------------------------------------------- volumes
+
+
+@pytest.mark.parametrize(
+    ("dimension", "volume"),
+    [(1, 2 * 1.7), (2, math.pi * 1.7**2), (3, 4 / 3 * math.pi * 1.7**3), (4, math.pi**2 / 2 * 1.7**4)],
+)
+def test_log_ball_volume_closed_forms(dimension, volume):
+    assert geometry.log_ball_volume(1.7, dimension) == pytest.approx(math.log(volume))
+
+
+@given(st.integers(3, 2000), st.floats(0.01, 100))
+def test_log_ball_volume_recurrence(d, r):
+    # V_d(r) = 2πr²/d · V_{d−2}(r); at d = 784 the volume itself underflows or overflows.
+    difference = geometry.log_ball_volume(r, d) - geometry.log_ball_volume(r, d - 2)
+    assert difference == pytest.approx(math.log(2 * math.pi * r**2 / d), abs=1e-6)
+
+
+def test_three_dimensions_misjudge_784():
+    """Doubling every radius multiplies the paper's volume by 8, the true one by 2⁷⁸⁴."""
+    true = geometry.log_ball_volume(2.0, 784) - geometry.log_ball_volume(1.0, 784)
+    assert true == pytest.approx(784 * math.log(2))
+    assert math.log(8) == pytest.approx(geometry.log_ball_volume(2.0, 3) - geometry.log_ball_volume(1.0, 3))
+
+
+def test_ball_sums_equal_a_plain_loop_and_leave_classes_out():
+    rng = np.random.default_rng(0)
+    reference, points, labels = rng.normal(size=(50, 7)), rng.normal(size=(30, 7)), rng.integers(0, 4, 30)
+    expected = np.zeros(3)
+    for point, label in zip(points, labels, strict=True):
+        if label < 3:
+            radius = np.sort(np.linalg.norm(reference - point, axis=1))[24]
+            expected[label] += 4 / 3 * math.pi * radius**3
+    np.testing.assert_allclose(geometry.ball_sums(reference, points, labels, 3), expected)
+
+
+def test_ball_sums_grow_with_the_count_alone():
+    """Nothing widens, the same points come twice: the paper's volume doubles, the log volume stays."""
+    rng = np.random.default_rng(0)
+    reference, points = rng.normal(size=(60, 4)), rng.normal(size=(40, 4))
+    once = geometry.ball_sums(reference, points, np.zeros(40, int), 1)
+    twice = geometry.ball_sums(reference, np.tile(points, (2, 1)), np.zeros(80, int), 1)
+    np.testing.assert_allclose(twice, 2 * once)
+    assert geometry.ball_sums(reference, points, np.ones(40, int), 1) == 0
+
+
+@pytest.mark.parametrize("shape", [(30, 6), (10, 60)], ids=["more points", "more dimensions"])
+def test_log_volume_equals_scikit_learns_determinant(shape):
+    points = np.random.default_rng(0).normal(size=shape) * np.linspace(0.5, 3, shape[1])
+    covariance = LedoitWolf().fit(points).covariance_
+    assert geometry.log_volume(points) == pytest.approx(np.linalg.slogdet(covariance)[1] / (2 * shape[1]))
+
+
+def test_log_volume_of_a_normal_cloud_is_its_log_width():
+    points = np.random.default_rng(0).normal(scale=2.5, size=(4000, 10))
+    assert geometry.log_volume(points) == pytest.approx(math.log(2.5), abs=0.01)
+
+
+@given(st.floats(0.01, 100), st.integers(0, 99))
+@settings(max_examples=25)
+def test_log_volume_scales_shifts_and_turns(scale, seed):
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(12, 20))
+    turn = np.linalg.qr(rng.normal(size=(20, 20)))[0]
+    base = geometry.log_volume(points)
+    assert geometry.log_volume(points * scale) == pytest.approx(base + math.log(scale), abs=1e-6)
+    assert geometry.log_volume(points @ turn + 3) == pytest.approx(base, abs=1e-6)
+
+
+def test_log_volumes_are_comparable_because_sizes_are_equal():
+    """One cloud: 40 of its points give the same volume whatever the class's size, all of them another."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(6050, 50)) * np.geomspace(0.1, 10, 50)
+    labels = np.repeat([0, 1, 2], [6000, 45, 5])
+    found = np.mean([geometry.log_volumes(points, labels, 4, 40, rng) for _ in range(20)], axis=0)
+    assert abs(found[0] - found[1]) < 0.1
+    assert abs(geometry.log_volume(points[:6000]) - found[0]) > 0.5
+    assert np.isnan(found[2:]).all()
+
+
+def test_log_volume_of_copies_is_not_a_number():
+    assert np.isnan(geometry.log_volume(np.ones((5, 3))))
+
+
+def test_cluster_radii_by_hand():
+    points = np.array([[0.0, 0.0], [2.0, 0.0], [7.0, 7.0]])
+    np.testing.assert_allclose(geometry.cluster_radii(points, np.array([0, 0, 2]), 4), [1, np.nan, 0, np.nan])
+
+
+# ---------------------------------------------------------------- centres
+
+
+def test_centres_by_hand():
+    points = np.array([[0.0, 0.0], [2.0, 4.0], [7.0, 7.0]])
+    found = geometry.centres(points, np.array([0, 0, 2]), 3)
+    np.testing.assert_allclose(found, [[1, 2], [np.nan, np.nan], [7, 7]])
+
+
+@given(st.integers(0, 999), st.integers(3, 12))
+@settings(max_examples=25)
+def test_classical_scaling_is_exact_in_the_plane(seed, n):
+    wanted = squareform(pdist(np.random.default_rng(seed).normal(size=(n, 2))))
+    places, kept = geometry.classical_scaling(wanted)
+    np.testing.assert_allclose(squareform(pdist(places)), wanted, atol=1e-8)
+    assert kept == pytest.approx(1)
+
+
+def test_classical_scaling_says_what_is_lost():
+    # The corners of a simplex have equal distances; the plane holds two of its n − 1 equal eigenvalues.
+    _, kept = geometry.classical_scaling(1.0 - np.eye(6))
+    assert kept == pytest.approx(2 / 5)
+    assert geometry.classical_scaling(np.zeros((3, 3)))[1] == 1.0
+
+
+def test_scaled_centre_distances_in_the_plane_are_the_distances():
+    rng = np.random.default_rng(0)
+    clean, attacked = rng.normal(size=(2, 4, 2))
+    results = [geometry.scaled_centre_distances(clean, attacked, seed) for seed in range(6)]
+    best, stress = min(results, key=lambda result: result[1])
+    np.testing.assert_allclose(best, cdist(clean, attacked), atol=0.02)
+    assert stress < 0.01
+
+
+def test_scaled_centre_distances_depend_on_the_start_and_skip_missing_classes():
+    rng = np.random.default_rng(0)
+    clean, attacked = rng.normal(size=(2, 6, 50))
+    attacked[3] = np.nan
+    first, stress = geometry.scaled_centre_distances(clean, attacked, 0)
+    second, _ = geometry.scaled_centre_distances(clean, attacked, 1)
+    assert np.isnan(first[:, 3]).all() and not np.isnan(np.delete(first, 3, axis=1)).any()
+    assert stress > 0.1
+    assert not np.allclose(np.delete(first, 3, axis=1), np.delete(second, 3, axis=1), atol=0.1)
+
+
+def test_centre_shift_finds_a_known_shift_and_no_false_one():
+    rng = np.random.default_rng(0)
+    clean, labels = blobs(rng, each=200)
+    moved = np.stack([clean, clean + 1.0, clean + rng.normal(scale=0.01, size=clean.shape)])
+    shifts, threshold = geometry.centre_shift(clean, moved, labels, 3, rng)
+    assert shifts[0] < threshold < shifts[1]
+    assert shifts[1] == pytest.approx(math.sqrt(5), rel=0.02)
+    assert shifts[2] < threshold
+
+
+# ---------------------------------------------------------------- the balls
+
+
+def test_through_the_balls_by_hand():
+    hits = sparse.csr_array(np.array([[True, False, True], [False, False, False]]))
+    found = geometry.through_the_balls(np.array([1.0, 2.0, 3.0]), hits, np.array([[3.0, 4.0], [0.0, 0.0]]), np.zeros(2))
+    assert found == {"inside": 0.5, "balls": 2.0, "radius_rank": pytest.approx((1 / 3 + 1) / 2), "to_middle": 2.5}
+
+
+def test_density_is_inside_times_balls_over_k():
+    rng = np.random.default_rng(0)
+    manifold = ReferenceManifold(k=5).fit(rng.normal(size=(300, 6)))
+    queries = rng.normal(size=(100, 6)) * 1.3
+    found = geometry.through_the_balls(manifold.radii_, manifold.hits(queries), queries, np.zeros(6))
+    assert found["inside"] * found["balls"] / 5 == pytest.approx(manifold.density(queries))
+
+
+def test_an_empty_hit_list_is_no_division_by_zero():
+    found = geometry.through_the_balls(np.ones(3), sparse.csr_array((2, 3), dtype=bool), np.ones((2, 2)), np.zeros(2))
+    assert found["inside"] == found["balls"] == found["radius_rank"] == 0
