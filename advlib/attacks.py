@@ -1,4 +1,4 @@
-"""Attacks on classifiers, over cleverhans, harmless changes of the same size, and one result type for all of them.
+"""Attacks on classifiers, over cleverhans and foolbox, harmless changes of the same size, and one type of result.
 
 Images lie in [0, 1] and the model does its own normalisation, so ε is in pixels. A result has the kind of its input,
 NumPy or torch, and says what an attack achieved: accuracy before and after, which images it turned, how far each moved.
@@ -9,6 +9,7 @@ NumPy or torch, and says what an attack achieved: accuracy before and after, whi
 | `tgsm` | toward a chosen class, several steps along the gradient's sign | ε a step, optionally an L∞ ball |
 | `pgd` | away from the label, several steps within an L∞ ball | ε in all |
 | `jsma` | toward a chosen class, few features, each by θ | γ, the share of features |
+| `boundary` | along the decision boundary toward the image, without gradients | as small as it gets in its steps |
 
 Each has a twin named `…_sweep` that gives several sizes for the price of the largest. Beside them, for comparison:
 `random_sign_noise`, `gaussian_noise`, `shifted` and `rotated`.
@@ -27,6 +28,7 @@ from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
 from torch import nn
 
 from advlib import models
+from advlib.boundary import walk
 from advlib.checks import ArrayLike
 from advlib.models import as_tensor, frozen, predict
 from advlib.progress import track
@@ -450,6 +452,126 @@ def jsma_sweep(
             yield moved
 
     return _measured(model, clean, truth, walk(), images, batch_size, aims)
+
+
+def boundary(
+    model: nn.Module,
+    images: ArrayLike,
+    labels: ArrayLike,
+    steps: int = 25_000,
+    clip: tuple[float, float] = (0.0, 1.0),
+    *,
+    rng: np.random.Generator,
+    directions: int = 1_000,
+    batch_size: int = 100,
+    outside: bool = False,
+) -> AdversarialBatch:
+    """Boundary attack: from noise that is misread, walk along the decision boundary to as near the image as it gets.
+
+    It asks the network for classes only, about 1.1 times a step and image. This is `foolbox`'s BoundaryAttack with its
+    defaults, which are VS22's; what foolbox does to a whole batch because of one image is undone. An image for which no
+    start is found is left out, and not the batch (foolbox's issue 541): it stays as it is, is no success, and a warning
+    says how many there are. An image that is misread already is left alone as well, without a warning.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (n, c, h, w) images → (n, classes) logits. Runs where it lives, in evaluation mode, and is left as it was.
+    images : (n, c, h, w) float array or tensor
+        Within `clip`.
+    labels : (n,) integer array or tensor
+        True classes; misread is any other.
+    steps : int
+        Number of steps, at least 0. VS22: 25,000.
+    clip : (float, float)
+        Range of noise, candidates and result.
+    rng : numpy.random.Generator
+        Source of starts and steps. Two machines of the same kind give the same result; torch's own global generator is
+        left as it was.
+    directions : int
+        Noise images tried for a start before an image is given up, at least 1.
+    batch_size : int
+        Images of one run of foolbox. In it all images take the same random directions, so images influence the result
+        of others only through their number and order.
+    outside : bool
+        Whether images may lie outside `clip`; then the result may, too, where nothing better was found. For replaying
+        attacks that mixed up their ranges, as foolbox allowed before 3.3.3.
+
+    Returns
+    -------
+    AdversarialBatch
+        Every image with `clean_correct` whose `l2` is 0 is one without a start. The others end so near the boundary
+        that another batch size or machine can read one or the other rightly again; `predictions` are measured anew.
+
+    Raises
+    ------
+    ValueError
+        As `fgsm`; also for clip=None, negative steps, or fewer than one direction.
+
+    References
+    ----------
+    W. Brendel, J. Rauber, M. Bethge, "Decision-based adversarial attacks: reliable attacks against black-box machine
+    learning models", ICLR 2018, arXiv:1712.04248; VS22 §4.3.
+    """
+    options = {"rng": rng, "directions": directions, "batch_size": batch_size, "outside": outside}
+    return boundary_sweep(model, images, labels, [steps], clip, **options)[0]
+
+
+def boundary_sweep(
+    model: nn.Module,
+    images: ArrayLike,
+    labels: ArrayLike,
+    steps: Sequence[int],
+    clip: tuple[float, float] = (0.0, 1.0),
+    *,
+    rng: np.random.Generator,
+    directions: int = 1_000,
+    batch_size: int = 100,
+    outside: bool = False,
+) -> list[AdversarialBatch]:
+    """Boundary attack after several numbers of steps, for the price of the largest: states of one run.
+
+    Parameters and errors are those of `boundary`, save `steps`, which must increase; 0 gives the starts. While it
+    runs, the median distance is shown.
+
+    Returns
+    -------
+    list of AdversarialBatch
+        In the order of `steps`, each equal to `boundary` with that many and a generator in the same state, save images
+        that have converged: there it may be closer by some 1e-7 of the distance, but for the last.
+    """
+    steps = _checked_steps(steps)
+    if not steps:
+        raise ValueError("steps must hold at least one number, but is empty")
+    if clip is None or not clip[0] < clip[1]:
+        raise ValueError(
+            f"clip must be a range (low, high) with low < high, because noise comes from it, but is {clip}"
+        )
+    if directions < 1:
+        raise ValueError(f"directions must be at least 1, but is {directions}")
+    _check_batch_size(batch_size)
+    clean = _checked_images(images, (-np.inf, np.inf) if outside else clip)
+    truth = _checked_labels(labels, clean)
+    with frozen(model) as device, torch.inference_mode():
+        _logits(model, clean[:1].to(device), truth)
+    clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == truth
+    rows = torch.nonzero(clean_correct)[:, 0]
+    states, started = walk(
+        model, clean[rows], truth[rows], steps, clip, rng, directions=directions, batch_size=batch_size
+    )
+    if not started.all():
+        warnings.warn(
+            f"no start was found for {int((~started).sum())} of {len(clean)} images in {directions} random directions; "
+            "these stay as they are and are no success",
+            UserWarning,
+            stacklevel=2,
+        )
+    results = []
+    for state in states:
+        moved = clean.clone()
+        moved[rows] = state if outside else state.clamp(*clip)  # blending may leave the range by a rounding error
+        results.append(_result(model, clean, moved, truth, clean_correct, images, batch_size))
+    return results
 
 
 def random_sign_noise(

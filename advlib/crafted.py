@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock
 from safetensors.numpy import save_file
 
-from advlib import attacks, models, paths
+from advlib import attacks, boundary, models, paths
 from advlib.attacks import AdversarialBatch
 from advlib.checks import ArrayLike
 from advlib.progress import track
@@ -79,9 +79,9 @@ def crafted(
     Notes
     -----
     The name covers the sha256 of the weights, of images and labels, the attack's name and parameters, seed, chunk,
-    and the code of `advlib.attacks` and of the attack's own module without comments and docstrings. Every file holds
-    a digest of its content, checked on load; a damaged one is computed again, with a warning. Files appear whole or not
-    at all. Two processes that ask for the same set do not compute it twice: the second waits.
+    and the code of `advlib.attacks`, `advlib.boundary` and the attack's own module without comments and docstrings.
+    Every file holds a digest of its content, checked on load; a damaged one is computed again, with a warning. Files
+    appear whole or not at all. Two processes that ask for the same set do not compute it twice: the second waits.
     """
     images, labels = _array(images), _array(labels)
     if len(images) == 0 or labels.shape != images.shape[:1]:
@@ -100,7 +100,7 @@ def crafted(
         "parameters": {name: _written(name, value) for name, value in sorted(parameters.items())},
         "seed": seed,
         "chunk": chunk,
-        "code": _code({attacks, inspect.getmodule(attack)}),
+        "code": _code({attacks, boundary, inspect.getmodule(attack)}),
     }
     key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     place = (paths.CACHE / "crafted" if folder is None else Path(folder)) / key[:32]
