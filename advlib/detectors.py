@@ -29,20 +29,26 @@ References
 .. [5] G. Blanchard, G. Lee and C. Scott, "Semi-supervised novelty detection", JMLR 11 (2010) 2973-3009.
 """
 
+import hashlib
 import itertools
+import json
 import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
 from scipy import sparse, stats
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from advlib import features as feature_maps
+from advlib import paths
 from advlib.checks import ArrayLike
 from advlib.prdc import ReferenceManifold
 from advlib.ulsif import DEFAULT_GRID, ULSIF, GridEdgeWarning, fit_batch_indices
@@ -52,6 +58,7 @@ TIES = ("random", "conservative")
 CHECK_LEVEL = 0.01
 """Below this p-value `fit` says that reference and calibration differ."""
 
+_FORMAT = "advlib detector 1"
 _CHECK_SAMPLES = 1_000  # reference and calibration samples that the check in `fit` compares
 _CHECK_REFERENCE = 5_000  # reference samples that it puts balls around
 _BLOCK = 4_096  # images that a feature map gets at once
@@ -383,6 +390,41 @@ class _BatchTest(BaseEstimator):
             p[number] = _p_values(values, self.alternative, self.ties, rng)[0]
         return p
 
+    def save(self, path: str | Path) -> None:
+        """Write the fitted test to a safetensors file (no pickle), whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+            An existing file is replaced in one step.
+
+        Raises
+        ------
+        ValueError
+            Where a parameter has no name to be saved by: a feature map that was never registered, a generator.
+        """
+        check_is_fitted(self)
+        tensors: dict[str, np.ndarray] = {}
+        stated = {
+            "test": self._state(tensors, {}),
+            "sample_shape": list(self.sample_shape_),
+            "value_range": list(self.value_range_),
+            "n_reference": self.n_reference_,
+            "classes": None if self.classes_ is None else self.classes_.tolist(),
+            "exchangeability_p": None if math.isnan(self.exchangeability_p_) else self.exchangeability_p_,
+            "assumed": list(self.assumed_),
+            "calibration": [
+                _pack(part, f"calibration.{number}", tensors) for number, part in enumerate(self.calibration_.parts)
+            ],
+        }
+        if self.calibration_.labels is not None:
+            tensors["calibration.labels"] = self.calibration_.labels
+        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        words = json.dumps(stated, ensure_ascii=False, sort_keys=True)
+        metadata = {"format": _FORMAT, "detector": words, "seal_sha256": _seal(words, tensors)}
+        with paths.replacing(Path(path)) as temporary:
+            temporary.write_bytes(to_safetensors(tensors, metadata=metadata))
+
     # ------------------------------------------------------------------ to be filled in
 
     def _learn(self, reference: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> None:
@@ -393,6 +435,23 @@ class _BatchTest(BaseEstimator):
 
     def _names(self) -> list[str]:
         raise NotImplementedError
+
+    def _n_parts(self) -> int:
+        """How many parts `_parts` returns."""
+        return 1
+
+    def _state(self, tensors: dict[str, np.ndarray], known: dict[int, list[str]]) -> dict[str, Any]:
+        """Return what was learned in JSON's types, and put arrays into `tensors`."""
+        return {
+            "class": type(self).__name__,
+            "parameters": {name: _plain(name, value) for name, value in self._settings().items()},
+        }
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray], known: dict[str, Any]) -> None:
+        """Take back what `_state` returned."""
+
+    def _settings(self) -> dict[str, Any]:
+        return self.get_params(deep=False)
 
     def _statistics(self, parts: Sequence[Any], rows: np.ndarray) -> np.ndarray:
         """Return the statistics (B, J) of the sample sets `rows` (B, m)."""
@@ -423,18 +482,26 @@ class _BatchTest(BaseEstimator):
         return self._statistics(pool.parts, self._sets(pool.labels, batch, other, rng))
 
     def _sets(
-        self, labels: np.ndarray | None, batch: np.ndarray, other: np.ndarray, rng: np.random.Generator
+        self,
+        labels: np.ndarray | None,
+        batch: np.ndarray,
+        other: np.ndarray,
+        rng: np.random.Generator,
+        draws: int | None = None,
     ) -> np.ndarray:
+        """Return the rows of the batch, then those of its permutations, (1 + draws, m)."""
         if labels is None:
             strata = [(batch, other)]
         else:
             strata = [(batch[labels[batch] == c], other[labels[other] == c]) for c in np.unique(labels[batch])]
-        draws = self.draws
+        draws = self.draws if draws is None else draws
         if len(strata) == 1:
             rows = np.concatenate(strata[0])
             m, n = len(batch), len(rows)
             if (m == 1 and (self._cheap or n <= draws + 1)) or (n <= 64 and math.comb(n, m) <= draws + 1):
                 # So few choices that each is looked at once; the first is the batch itself.
+                if m == 1:
+                    return rows[:, None]
                 return rows[np.array(list(itertools.combinations(range(n), m)))]
         columns = []
         for mine, theirs in strata:
@@ -537,7 +604,8 @@ class _BatchTest(BaseEstimator):
                 words.append(
                     f"Reference and calibration differ (p = {p:.2g} for the same test between them): the balls or "
                     "ratios describe another population than the batches come from. The p-value compares with the "
-                    "calibration set and stays exact; textbook values such as density 1 do not hold, and power may be lower."
+                    "calibration set and stays exact; expected values such as density 1 do not hold, and power may be "
+                    "lower."
                 )
                 warnings.warn(words[-1], ExchangeabilityWarning, stacklevel=3)
             else:
@@ -621,6 +689,9 @@ class _FeatureTest(_BatchTest):
         super()._check_parameters()
         feature_maps.resolve(self.features)
 
+    def _n_parts(self) -> int:
+        return self.n_channels_
+
     def _names(self) -> list[str]:
         return [self._word] if self.n_channels_ == 1 else [f"{self._word} {c}" for c in range(self.n_channels_)]
 
@@ -642,6 +713,25 @@ class _BallTest(_FeatureTest):
         self.balls_ = cache[key]
         self.n_channels_ = len(self.balls_)
 
+    def _state(self, tensors: dict[str, np.ndarray], known: dict[int, list[str]]) -> dict[str, Any]:
+        if id(self.balls_) not in known:  # tests that share balls store them once
+            names = known[id(self.balls_)] = [f"balls.{len(known)}.{channel}" for channel in range(len(self.balls_))]
+            for name, balls in zip(names, self.balls_, strict=True):
+                for number, manifold in enumerate(balls.manifolds.values()):
+                    tensors[f"{name}.{number}.reference"] = manifold.reference_
+                    tensors[f"{name}.{number}.radii"] = manifold.radii_
+        return {**super()._state(tensors, known), "balls": known[id(self.balls_)]}
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray], known: dict[str, Any]) -> None:
+        names = tuple(state["balls"])
+        if names not in known:
+            classes = [None] if self.classes_ is None else self.classes_.tolist()
+            known[names] = [_Balls(self.k).restore(classes, name, tensors) for name in names]
+        self.balls_ = known[names]
+        if any(balls.k != self.k for balls in self.balls_):
+            raise ValueError("its balls belong to another k")
+        self.n_channels_ = len(self.balls_)
+
     def _hits(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
         """Return (n, N) sparse arrays, one a channel, found once for all tests that share these balls."""
         key = ("hits", id(self.balls_))
@@ -661,6 +751,9 @@ class _BallTest(_FeatureTest):
 
 class _MeanScoreTest(_BallTest):
     """A test whose statistic is the batch's mean of a score that each sample has by itself."""
+
+    def _n_parts(self) -> int:
+        return 1
 
     def _statistics(self, parts: Sequence[Any], rows: np.ndarray) -> np.ndarray:
         (scores,) = parts
@@ -926,6 +1019,17 @@ class DensityRatioTest(_FeatureTest):
         self.numerators_ = [matrix.astype(np.float64) for matrix in self._matrices(reference[chosen], {})]
         self.n_channels_ = len(self.numerators_)
 
+    def _state(self, tensors: dict[str, np.ndarray], known: dict[int, list[str]]) -> dict[str, Any]:
+        number = known.setdefault(id(self.numerators_), len(known))
+        names = [f"numerators.{number}.{channel}" for channel in range(self.n_channels_)]
+        tensors.update(zip(names, self.numerators_, strict=True))
+        return {**super()._state(tensors, known), "numerators": names, "sigma": self.sigma_, "lambda": self.lambda_}
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray], known: dict[str, Any]) -> None:
+        self.numerators_ = [_finite(tensors[name]) for name in state["numerators"]]
+        self.sigma_, self.lambda_ = ([float(value) for value in state[key]] for key in ("sigma", "lambda"))
+        self.n_channels_ = len(self.numerators_)
+
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
         return list(self._matrices(samples, cache))
 
@@ -1058,10 +1162,25 @@ class CombinedTest(_BatchTest):
             test._learn(reference, labels, cache)
 
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
-        found = [test._parts(samples, labels, cache) for test in self.tests_]
-        ends = np.cumsum([0, *map(len, found)])
-        self._slices = [slice(*pair) for pair in itertools.pairwise(ends)]
-        return [part for parts in found for part in parts]
+        return [part for test in self.tests_ for part in test._parts(samples, labels, cache)]
+
+    def _n_parts(self) -> int:
+        return sum(test._n_parts() for test in self.tests_)
+
+    @property
+    def _slices(self) -> list[slice]:
+        ends = np.cumsum([0, *(test._n_parts() for test in self.tests_)]).tolist()
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+    def _settings(self) -> dict[str, Any]:
+        return {key: value for key, value in super()._settings().items() if key != "tests"}
+
+    def _state(self, tensors: dict[str, np.ndarray], known: dict[int, list[str]]) -> dict[str, Any]:
+        return {**super()._state(tensors, known), "tests": [test._state(tensors, known) for test in self.tests_]}
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray], known: dict[str, Any]) -> None:
+        self.tests_ = [_restored(part, self.classes_, tensors, known) for part in state["tests"]]
+        self.tests = [clone(test) for test in self.tests_]
 
     def _after(self, calibration: Scores) -> None:
         for test, own in self._each(calibration):
@@ -1094,6 +1213,134 @@ class CombinedTest(_BatchTest):
         return list(dict.fromkeys(note for test in self.tests_ for note in test._notes(m)))
 
 
+TESTS = {test.__name__: test for test in (DensityTest, CoverageTest, NearestBallTest, DensityRatioTest, CombinedTest)}
+"""The tests by the names they are saved under."""
+
+
+def load(path: str | Path) -> _BatchTest:
+    """Read a test that its `save` wrote, and check that it is whole.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. Nothing in it is executed.
+
+    Returns
+    -------
+    DensityTest, CoverageTest, NearestBallTest, DensityRatioTest or CombinedTest
+        Fitted; no distance is computed again.
+
+    Raises
+    ------
+    ValueError
+        Naming the file: no such file, not a saved test, damaged, or with a feature map that is not known here.
+    FileNotFoundError
+        If there is no such file.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            stated = file.metadata() or {}
+            if stated.get("format") != _FORMAT:
+                raise ValueError(f"{path} is no saved test: its format is {stated.get('format')!r}, not {_FORMAT!r}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file of a saved test: {error}") from None
+    words = stated.get("detector", "")
+    if _seal(words, tensors) != stated.get("seal_sha256"):
+        raise ValueError(f"{path} is damaged: its content is not what it was sealed with")
+    try:
+        told = json.loads(words)
+        classes = None if told["classes"] is None else np.array(told["classes"], dtype=np.int64)
+        test = _restored(told["test"], classes, tensors, {})
+        test.sample_shape_ = tuple(int(size) for size in told["sample_shape"])
+        test.value_range_ = tuple(float(value) for value in told["value_range"])
+        test.n_features_in_ = math.prod(test.sample_shape_)
+        test.n_reference_ = int(told["n_reference"])
+        test.exchangeability_p_ = math.nan if told["exchangeability_p"] is None else float(told["exchangeability_p"])
+        test.assumed_ = tuple(str(sentence) for sentence in told["assumed"])
+        parts = tuple(
+            _unpack(part, f"calibration.{number}", tensors) for number, part in enumerate(told["calibration"])
+        )
+        test.calibration_ = Scores(parts, None if classes is None else tensors["calibration.labels"])
+        if len(parts) != test._n_parts() or len({part.shape[0] for part in parts}) != 1:
+            raise ValueError("its calibration scores do not belong to it")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} cannot be used as a test: {reason}") from None
+    return test
+
+
+def _restored(
+    state: dict[str, Any], classes: np.ndarray | None, tensors: dict[str, np.ndarray], known: dict[str, Any]
+) -> _BatchTest:
+    if state["class"] not in TESTS:
+        raise ValueError(f"it holds a {state['class']!r}, which is none of {', '.join(TESTS)}")
+    test = TESTS[state["class"]](**state["parameters"])
+    test.classes_ = classes
+    test._check_parameters()
+    test._restore(state, tensors, known)
+    return test
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a parameter as JSON can hold it, or raise."""
+    if name == "features":
+        word = feature_maps.name_of(value)
+        try:
+            feature_maps.resolve(word)
+        except ValueError:
+            raise ValueError(
+                f"features must have a name so that the test can be saved, but {word} is not registered: give it one "
+                "with advlib.features.register"
+            ) from None
+        return word
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | tuple | list):
+        return np.asarray(value).tolist()
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise ValueError(f"{name} must be a plain value so that the test can be saved, but is {value!r}")
+    return value
+
+
+def _pack(part: Any, name: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    if sparse.issparse(part):
+        tensors[f"{name}.indices"] = part.indices.astype(np.int64)
+        tensors[f"{name}.indptr"] = part.indptr.astype(np.int64)
+        return {"sparse": [int(size) for size in part.shape]}
+    tensors[name] = part
+    return {}
+
+
+def _unpack(told: dict[str, Any], name: str, tensors: dict[str, np.ndarray]) -> Any:
+    if "sparse" not in told:
+        return _finite(tensors[name])
+    indices, indptr = tensors[f"{name}.indices"], tensors[f"{name}.indptr"]
+    rows, columns = (int(size) for size in told["sparse"])
+    array = sparse.csr_array((np.ones(len(indices), np.int32), indices, indptr), shape=(rows, columns))
+    array.check_format(full_check=True)
+    return array
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 2 or array.dtype.kind not in "fi" or not array.size or not np.isfinite(array).all():
+        raise ValueError(
+            f"it holds an array of shape {array.shape} and dtype {array.dtype} where finite numbers belong"
+        )
+    return array
+
+
+def _seal(words: str, tensors: dict[str, np.ndarray]) -> str:
+    """Digest of all that a file says: words, names, shapes, types, bytes."""
+    digest = hashlib.sha256(words.encode())
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode())
+        digest.update(tensor.data)
+    return digest.hexdigest()
+
+
 # ---------------------------------------------------------------------------------------------- balls
 
 
@@ -1112,6 +1359,18 @@ class _Balls:
                 self.manifolds[c] = ReferenceManifold(self.k).fit(rows)
             except ValueError as error:
                 raise ValueError(f"{error}{'' if c is None else f' (class {c})'}") from None
+        self._number()
+        return self
+
+    def restore(self, classes: Sequence[int | None], name: str, tensors: dict[str, np.ndarray]) -> Self:
+        """Take balls from saved arrays; no distance is computed again."""
+        for number, c in enumerate(classes):
+            reference, radii = _finite(tensors[f"{name}.{number}.reference"]), tensors[f"{name}.{number}.radii"]
+            if radii.shape != (len(reference),) or radii.dtype != np.float64 or not (radii >= 0).all():
+                raise ValueError(f"its radii have shape {radii.shape} and dtype {radii.dtype}, or are no distances")
+            manifold = self.manifolds[c] = ReferenceManifold(self.k)
+            manifold._hold(torch.from_numpy(reference))
+            manifold._set_radii(radii * manifold._scale)
         self._number()
         return self
 
@@ -1208,7 +1467,7 @@ def _subsets(n: int, m: int, draws: int, rng: np.random.Generator) -> np.ndarray
         np.put_along_axis(kept, left_out, False, axis=1)
         return np.nonzero(kept)[1].reshape(draws, m)
     out = np.empty((draws, m), dtype=np.int64)
-    step = max(1, 2**28 // n)
+    step = max(1, 2**26 // n)
     for lo in range(0, draws, step):
         part = out[lo : lo + step]
         taken = np.zeros((len(part), n), dtype=bool)
