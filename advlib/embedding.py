@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
@@ -282,6 +283,56 @@ def fig12_value(curves: dict[str, Curve], column: str) -> float:
     if kind == "reference":
         return float(getattr(curve.clean, statistic))
     return float(np.interp(float(at[0].partition("=")[2]), curve.x, getattr(curve, statistic)))
+
+
+def stored_fig12(statistic: str) -> dict[str, dict[float, float]]:
+    """Return VS22's stored values of Fig. 12 for a figure: image set → ε → density or coverage."""
+    found: dict[str, dict[float, float]] = {}
+    for entry in published.load("vs22", "Figure 12"):
+        kind, what, *at = entry.column.split()
+        if kind == "adversarial" and what == statistic:
+            found.setdefault(entry.row, {})[float(at[0].partition("=")[2])] = entry.value
+    return found
+
+
+def record_metrics(run: Any, results: Sequence[SpaceCurves]) -> None:
+    """Keep the curves' numbers: clean values, and over ε density, coverage, AUROC and power in every space and mode.
+
+    Parameters
+    ----------
+    run : record.Run
+    results : sequence of SpaceCurves
+    """
+    for result in results:
+        for kind in ("as_published", "corrected", "noise"):
+            for space, curve in getattr(result, kind).items():
+                name = f"{result.image_set.name}.{space}.{kind}"
+                for statistic in ("density", "coverage"):
+                    run.metric(f"{name}.{statistic}", getattr(curve, statistic))
+                    aurocs, powers = curve.decisions(statistic)
+                    run.metric(f"{name}.auroc.{statistic}", aurocs)
+                    run.metric(f"{name}.power.{statistic}", powers)
+                    if kind == "corrected":
+                        run.metric(
+                            f"{result.image_set.name}.{space}.clean.{statistic}", getattr(curve.clean, statistic)
+                        )
+        run.metric(f"{result.image_set.name}.accuracy.as_published", result.as_published[LOGITS].accuracy)
+        run.metric(f"{result.image_set.name}.accuracy.corrected", result.corrected[LOGITS].accuracy)
+
+
+def comparison_frame(run: Any) -> pandas.DataFrame:
+    """Show a run's comparisons as a table: published, as published, corrected, verdict and cause."""
+    lines = [
+        {
+            "item": row["item"],
+            "row": row["row"],
+            "column": row["column"],
+            "published": published.lookup(*(row[part] for part in ("paper", "item", "row", "column"))).value,
+            **{name.replace("_", " "): row.get(name) for name in ("as_published", "corrected", "verdict", "cause")},
+        }
+        for row in run.comparisons.values()
+    ]
+    return pandas.DataFrame(lines).fillna("").set_index(["item", "row", "column"])
 
 
 def judge(results: Sequence[SpaceCurves]) -> list[dict[str, Any]]:
