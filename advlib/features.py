@@ -32,8 +32,49 @@ def residual(images: ArrayLike) -> np.ndarray:
     that are there.
     """
     tensor = _images(images)
-    smooth = torch.nn.functional.avg_pool2d(tensor, 3, 1, 1, count_include_pad=False)
-    return _pooled((tensor - smooth).abs(), 4)
+    blocks = torch.nn.functional.avg_pool2d((tensor - _smooth(tensor)).abs(), 4)
+    return blocks.reshape(len(tensor), -1).numpy()
+
+
+_DIFFERENCES = {
+    "first, across": [[1.0, -1.0]],
+    "first, down": [[1.0], [-1.0]],
+    "second, across": [[-0.5, 1.0, -0.5]],
+    "second, down": [[-0.5], [1.0], [-0.5]],
+    "mixed": [[0.5, -0.5], [-0.5, 0.5]],
+    "second, both": [[-0.25, 0.5, -0.25], [0.5, -1.0, 0.5], [-0.25, 0.5, -0.25]],
+}
+_DIFFERENCE_EDGES = np.geomspace(1 / 512, 0.5, 9)
+_PIXEL_EDGES = np.array([1 / 512, 0.02, 0.05, 0.1, 0.9, 0.95, 0.98, 1 - 1 / 512])
+
+
+def texture(images: ArrayLike) -> np.ndarray:
+    """Return how differences between neighbouring pixels are distributed, (n, 62·c).
+
+    For each of six differences (first and second, across and down, the mixed one, and the second in both directions,
+    each scaled to at most 1) the share of places where it is smaller than each of nine sizes, from half a grey level to
+    half the range; and the share of pixels below eight values near the ends of the range. Of each share the square
+    root, which gives shares near 0 and near 1 the same sampling error. Where things lie in the image is forgotten, and
+    with it what it shows; left is its noise. Steganalysis looks at images in the same way [1]_ [2]_.
+
+    References
+    ----------
+    .. [1] J. Fridrich and J. Kodovský, "Rich models for steganalysis of digital images", IEEE Trans. Inf. Forensics
+       Secur. 7 (2012) 868-882, doi:10.1109/TIFS.2012.2190402.
+    .. [2] P. Schöttle et al., "Detecting adversarial examples: a lesson from multimedia security", EUSIPCO 2018,
+       arXiv:1803.03613.
+    """
+    tensor = _images(images)
+    n, c, h, w = tensor.shape
+    if min(h, w) < 3:
+        raise ValueError(f"images must be at least 3 pixels wide and high for texture, but have shape {(c, h, w)}")
+    planes = tensor.reshape(n * c, 1, h, w)
+    columns = [(planes.flatten(1), _PIXEL_EDGES)]
+    for kernel in _DIFFERENCES.values():
+        difference = torch.nn.functional.conv2d(planes, torch.tensor(kernel)[None, None]).abs_()
+        columns.append((difference.flatten(1), _DIFFERENCE_EDGES))
+    shares = [(values < edge).float().mean(dim=1) for values, edges in columns for edge in edges.tolist()]
+    return torch.stack(shares, dim=1).sqrt_().reshape(n, -1).numpy()
 
 
 @dataclass(frozen=True)
@@ -56,8 +97,54 @@ class Network:
         return function(_loaded(self.name), _images(images))
 
 
-_REGISTERED: dict[str, FeatureMap] = {"pixels": pixels, "residual": residual}
-NAMES = (*_REGISTERED, *(f"{layer}:{network}" for layer in ("hidden", "logits") for network in models.NAMES))
+@dataclass(frozen=True)
+class Stability:
+    """How firmly a shipped network says what it says about an image: three numbers that noise hardly moves.
+
+    Its margin, the difference of its two largest logits, over 5; and the logarithms (base 10, from 10⁻⁶) of how far its
+    probabilities move, in L1, when the image is smoothed halfway to its 3 × 3 mean, and when a fixed pattern of ±0.03
+    is added and subtracted. An adversarial example that was pushed only as far as it takes lies near a decision
+    boundary; an image with random noise of the same size does not [1]_ [2]_. This looks at the network under attack, so
+    it is not model-agnostic, and an attacker who goes on until the network is sure escapes it.
+
+    Parameters
+    ----------
+    name : str
+        Of the network, one of `advlib.models.SPECS`.
+
+    References
+    ----------
+    .. [1] W. Xu, D. Evans and Y. Qi, "Feature squeezing", NDSS 2018, arXiv:1704.01155.
+    .. [2] K. Roth, Y. Kilcher and T. Hofmann, "The odds are odd: a statistical test for detecting adversarial
+       examples", ICML 2019, arXiv:1902.04818.
+    """
+
+    name: str
+
+    def __call__(self, images: ArrayLike) -> np.ndarray:
+        """(n, c, h, w) images in [0, 1] → (n, 3) float32."""
+        tensor, network = _images(images), _loaded(self.name)
+        signs = np.random.default_rng(0).integers(0, 2, size=tensor.shape[1:]) * 2 - 1
+        pattern = 0.03 * torch.from_numpy(signs.astype(np.float32))
+        half = (tensor + _smooth(tensor)) / 2
+        logits = torch.from_numpy(models.logits(network, tensor))
+        before = logits.softmax(dim=1)
+
+        def moved(other: torch.Tensor) -> torch.Tensor:
+            after = torch.from_numpy(models.logits(network, other.clamp(0, 1))).softmax(dim=1)
+            return (after - before).abs().sum(dim=1)
+
+        top = logits.topk(2, dim=1).values
+        columns = [(top[:, 0] - top[:, 1]) / 5, *(torch.log10(1e-6 + move) for move in (
+            moved(half), (moved(tensor + pattern) + moved(tensor - pattern)) / 2))]  # fmt: skip
+        return torch.stack(columns, dim=1).numpy()
+
+
+_REGISTERED: dict[str, FeatureMap] = {"pixels": pixels, "residual": residual, "texture": texture}
+NAMES = (
+    *_REGISTERED,
+    *(f"{layer}:{network}" for layer in ("hidden", "logits", "stability") for network in models.NAMES),
+)
 """Names of the maps that come with the package."""
 
 
@@ -67,7 +154,8 @@ def resolve(features: str | FeatureMap) -> FeatureMap:
     Parameters
     ----------
     features : str or callable
-        One of `NAMES`, "hidden:NETWORK" or "logits:NETWORK", a name given to `register`, or the map itself.
+        One of `NAMES`, another network of `advlib.models.SPECS` in their manner, a name given to `register`, or the
+        map itself.
 
     Raises
     ------
@@ -80,9 +168,11 @@ def resolve(features: str | FeatureMap) -> FeatureMap:
         if features in _REGISTERED:
             return _REGISTERED[features]
         layer, _, network = features.partition(":")
-        if layer in ("hidden", "logits") and network in models.SPECS:
+        if network in models.SPECS and layer in ("hidden", "logits"):
             return Network(network, layer)
-    known = ", ".join([*_REGISTERED, "hidden:NETWORK", "logits:NETWORK"])
+        if network in models.SPECS and layer == "stability":
+            return Stability(network)
+    known = ", ".join([*_REGISTERED, "hidden:NETWORK", "logits:NETWORK", "stability:NETWORK"])
     raise ValueError(
         f"features must be a callable or one of {known} (NETWORK one of {', '.join(models.SPECS)}), "
         f"but is {features!r}; a map of your own is made known with advlib.features.register"
@@ -99,6 +189,8 @@ def name_of(features: str | FeatureMap) -> str:
             return name
     if isinstance(features, Network):
         return f"{features.layer}:{features.name}"
+    if isinstance(features, Stability):
+        return f"stability:{features.name}"
     kind = features if hasattr(features, "__qualname__") else type(features)
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -178,5 +270,5 @@ def _images(images: ArrayLike) -> torch.Tensor:
     return tensor
 
 
-def _pooled(maps: torch.Tensor, size: int) -> np.ndarray:
-    return torch.nn.functional.avg_pool2d(maps, size).reshape(len(maps), -1).numpy()
+def _smooth(images: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
