@@ -821,7 +821,8 @@ def compare_attackers(
     tolerances : sequence of float
         Each τ, at least 0.
     epsilon : float
-        Where Algorithm 2 starts, and the L∞ bound of the other: neither may move a pixel further.
+        Where Algorithm 2 starts, and the L∞ bound of the other: neither may move a pixel further. Where the other
+        keeps τ with no penalty, its bound is halved, three times at most; `pgd.epsilon` says which bound it had.
     fgsm_options, pgd_options : dict, optional
         Further arguments of `tolerance_curve` (search, step …) and `pgd_under_tolerance` (steps, reference …).
 
@@ -843,9 +844,7 @@ def compare_attackers(
     )
     rows = []
     for fgsm in curve:
-        pgd = pgd_under_tolerance(
-            model, images, labels, tolerance=fgsm.tolerance, epsilon=epsilon, **shared, **(pgd_options or {})
-        )
+        pgd = _pgd_within(model, images, labels, fgsm.tolerance, epsilon, shared | dict(pgd_options or {}))
         crafted = attacks.fgsm(model, images, labels, fgsm.epsilon, clip).images
         # One seed for both: the defender meets the two attacks with the same draws.
         seed = int(rng.integers(2**31))
@@ -855,6 +854,18 @@ def compare_attackers(
         ]
         rows.append(AttackerComparison(fgsm.tolerance, fgsm, pgd, *defended))
     return rows
+
+
+def _pgd_within(
+    model: nn.Module, images: ArrayLike, labels: ArrayLike, tolerance: float, epsilon: float, options: dict
+) -> CraftingResult:
+    """Lower the bound of the knowing attacker where none of its penalties keeps τ."""
+    for bound in (epsilon, epsilon / 2, epsilon / 4):
+        try:
+            return pgd_under_tolerance(model, images, labels, tolerance=tolerance, epsilon=bound, **options)
+        except ToleranceNotMet:
+            continue
+    return pgd_under_tolerance(model, images, labels, tolerance=tolerance, epsilon=epsilon / 8, **options)
 
 
 def _defended(

@@ -34,6 +34,8 @@ def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+_COLOUR_NETWORKS = ("cifar10-cleverhans", "cifar10-resnet")
+
 # One vocabulary of notebook parameters: the same name means the same thing everywhere.
 PARAMETERS = {
     "profile": ("one of quick, paper", lambda v: v in PROFILE_NAMES),
@@ -45,6 +47,7 @@ PARAMETERS = {
         "a list of numbers in [0, 1]",
         lambda v: isinstance(v, list) and len(v) > 0 and all(e == 0 or (_positive(e) and e <= 1) for e in v),
     ),
+    "fgsm_sizes": ("a whole number ≥ 4", lambda v: _whole(v, 4)),
     "images": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
     "embedded_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
     "samples_1d": ("a whole number ≥ 10", lambda v: _whole(v, 10)),
@@ -59,6 +62,36 @@ PARAMETERS = {
     "peer_limit": ("a whole number ≥ 100", lambda v: _whole(v, 100)),
     "dimension": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
     "peer_fits": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "tolerances": (
+        "a list of numbers above 0",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(map(_positive, v)),
+    ),
+    "attacked_tolerances": (
+        "a list of numbers above 0",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(map(_positive, v)),
+    ),
+    "epsilon_step": ("a number in (0, 1]", lambda v: _positive(v) and v <= 1),
+    "attack_steps": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "attacked_images": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
+    "search_repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "weights_tried": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "jsma_images": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
+    "tgsm_steps": (
+        "a rising list of whole numbers ≥ 1",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 1) for n in v) and v == sorted(set(v)),
+    ),
+    "gamma": ("a number in (0, 1]", lambda v: _positive(v) and v <= 1),
+    "gammas": (
+        "a rising list of numbers in (0, 1]",
+        lambda v: (
+            isinstance(v, list) and len(v) > 0 and all(_positive(g) and g <= 1 for g in v) and v == sorted(set(v))
+        ),
+    ),
+    "jsma_ways": (
+        "a list of names",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(isinstance(name, str) for name in v),
+    ),
+    "colour_network": ("one of cifar10-cleverhans, cifar10-resnet", lambda v: v in _COLOUR_NETWORKS),
     "repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
 }
 

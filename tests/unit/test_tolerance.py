@@ -1,0 +1,142 @@
+"""G17 §5: what the sentences are judged by, distances against brute force, and the searches on a small stand-in."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from torch import nn
+
+from advlib import crafting, g17, record, tolerance
+from advlib.crafting import CraftingResult
+
+
+def result(tau: float, epsilon: float, accuracy: float) -> CraftingResult:
+    ratios = np.array([1.0, 1.1])
+    return CraftingResult(tau, epsilon, ratios, ratios, 0.0, 1.0, accuracy, ())
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """Give a stand-in: noisy squares of two sizes and a linear network that tells them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 120)
+    images = 0.15 * rng.random((120, 1, 6, 6)).astype(np.float32)
+    images[labels == 1, :, 1:5, 1:5] += 0.5
+    images[labels == 0, :, 2:4, 2:4] += 0.5
+    weight = np.zeros((2, 1, 6, 6), np.float32)
+    weight[1, :, 1:5, 1:5] = 1
+    weight[1, :, 2:4, 2:4] = 0
+    weight[0] = 0.05
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2, bias=True))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.from_numpy(weight.reshape(2, 36)))
+        model[1].bias.copy_(torch.tensor([3.0, 0.0]))
+    mode = g17.Mode("corrected", "gaussian", (0.0, 1.0), {})
+    return tolerance.Setting("MNIST", mode, model.eval(), images[:60], labels[:60], images)
+
+
+SMALL = {"epsilon": 0.3, "step": 0.1, "draws": 3, "batch_size": 20}
+
+
+def test_relative_distance_is_that_of_all_pairs():
+    rng = np.random.default_rng(1)
+    clean, moved = rng.random((30, 1, 4, 4)), 0.8 * rng.random((25, 1, 4, 4)) + 0.3
+    pairs = cdist(clean.reshape(30, -1), moved.reshape(25, -1), "sqeuclidean").mean()
+    own = cdist(clean.reshape(30, -1), clean.reshape(30, -1), "sqeuclidean").mean()  # with itself, as in Algorithm 1
+    assert tolerance.relative_distance(clean, moved) == pytest.approx(pairs / own)
+    assert tolerance.relative_distance(clean, clean) == pytest.approx(1)
+
+
+def test_moves_towards_the_middle_bring_images_nearer_and_others_do_not():
+    rng = np.random.default_rng(2)
+    clean = rng.integers(0, 2, (200, 1, 5, 5)).astype(float)  # black and white, as digits nearly are
+    step = 0.1 * rng.choice([-1.0, 1.0], clean.shape)
+    assert tolerance.relative_distance(clean, (clean + step).clip(0, 1)) < 0.99
+    assert tolerance.relative_distance(clean, clean + step) > 1.01
+
+
+def test_both_curves_see_the_same_draws_and_start_at_no_difference(setting):
+    curves = tolerance.clipped_and_unclipped(setting, [0.0, 0.3], draws=3, batch_size=20, rng=np.random.default_rng(0))
+    for curve in curves:
+        assert curve.differences[0] == 0 and curve.accuracies[0] == 1
+        # At ε = 0 all that is left is that the attacked images are half of the numerators.
+        assert curve.distances[0] == pytest.approx(1, abs=0.02)
+    clipped, free = curves
+    assert clipped.distances[1] < free.distances[1]
+    assert list(clipped.epsilons) == [0.0, 0.3]
+
+
+@pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")  # of the engine called directly
+def test_curves_and_searches_are_the_engines(setting):
+    found = tolerance.curves([setting], [0.1, 1e6], rng=np.random.default_rng(3), **SMALL)
+    direct = crafting.tolerance_curve(
+        setting.model, setting.images, setting.labels, tolerances=[0.1, 1e6], initial_epsilon=0.3, step=0.1,
+        resolution=0.02, **setting.options(3, 20, np.random.default_rng(3)),
+    )  # fmt: skip
+    assert [r.epsilon for r in found["MNIST, corrected"]] == [r.epsilon for r in direct]
+    outcomes = tolerance.searches(setting, [1e6], repeats=2, rng=np.random.default_rng(4), **SMALL)
+    assert [o.search for o in outcomes] == ["monotone", "fixed step", "fixed step, new draws"]
+    assert all(np.array_equal(o.epsilons, [0.3, 0.3]) and np.array_equal(o.attacks, [1, 1]) for o in outcomes)
+    (never, *_) = tolerance.searches(setting, [0.0], repeats=2, rng=np.random.default_rng(4), **SMALL)
+    assert np.isnan(never.epsilons).all() and (never.attacks > 1).all()
+    assert tolerance.never_smaller(outcomes[0], never) and not tolerance.never_smaller(never, outcomes[0])
+    frame = tolerance.searches_frame([never])
+    assert frame.iloc[0]["ε found"] == "none" and frame.iloc[0]["without an answer"] == "2 of 2"
+
+
+def test_attackers_meet_at_the_same_tolerance(setting):
+    options = SMALL | {"steps": 3, "searches": 1}
+    compared = tolerance.attackers([setting], [1e6], rng=np.random.default_rng(5), **options)
+    (row,) = compared["MNIST, corrected"]
+    assert row.fgsm.gap <= 1e6 and row.pgd.gap <= 1e6 and row.fgsm.epsilon == 0.3
+    frame = tolerance.attackers_frame([setting], compared)
+    assert len(frame) == 2 and (frame["largest change"] <= 0.3 + 1e-6).all()
+    labels, rows = tolerance.example_rows(setting, row, 4)
+    assert len(rows) == 3 and all(images.shape == (4, 1, 6, 6) for _, images, _ in rows)
+    assert np.array_equal(rows[0][2], labels)  # those that are read rightly
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "fooled", "risen"), [((0.5, 0.4), True, 0.1), ((0.51, 0.0), False, 0.51), ((0.0, 0.0), True, 0.0)]
+)
+def test_words_of_the_sentences(accuracies, fooled, risen):
+    curve = [result(5.0, 0.3, accuracies[1]), result(0.05, 0.1, accuracies[0])]
+    assert tolerance.fools(curve[1]) is fooled
+    assert tolerance.rise(curve) == pytest.approx(risen)
+    assert tolerance.falls(curve)
+    assert not tolerance.falls([result(5.0, 0.1, 0), result(0.05, 0.1, 0)])
+    assert not tolerance.falls([result(0.05, 0.1, 0), result(1.0, 0.05, 0), result(5.0, 0.2, 0)])
+
+
+def names():
+    return [f"{title}, {mode.name}" for title in tolerance.IMAGE_SETS for mode in g17.MODES]
+
+
+def test_a_sentence_needs_one_data_set_in_both_modes():
+    published, corrected, other_published, other_corrected = names()
+    nowhere = dict.fromkeys(names(), False)
+    assert tolerance.judge(nowhere) == "not reproduced"
+    assert tolerance.judge(nowhere | {published: True}) == "reproduced as published only"
+    assert tolerance.judge(nowhere | {published: True, other_corrected: True}) == "reproduced as published only"
+    assert tolerance.judge(nowhere | {corrected: True}) == "not reproduced"
+    assert tolerance.judge(nowhere | {other_published: True, other_corrected: True}) == "reproduced"
+
+
+def test_record_holds_every_sentence_of_section_5():
+    run = record.Run("06_crafting", {"profile": "quick", "seed": 0})
+    found = {name: [result(5.0, 0.3, 0.05), result(0.05, 0.1, 0.1)] for name in names()}
+    found[names()[0]] = [result(5.0, 0.3, 0.05), result(0.05, 0.1, 0.9)]
+    tolerance.record_curves(run, found)
+    frame = tolerance.claims_frame(run)
+    assert list(frame.index) == ["tolerance-lowers-eps", "accuracy-rises-little", "tolerance-0.05-fools-model"]
+    assert set(frame["verdict"]) == {"reproduced"}
+    assert "not so for MNIST, as published" in frame.loc["tolerance-0.05-fools-model", "cause"]
+    assert run.metrics["MNIST, as published.tolerance=0.05.accuracy"] == 0.9
+    row = SimpleNamespace(
+        tolerance=0.05, fgsm=found[names()[0]][0], pgd=found[names()[0]][1],
+        fgsm_defended=found[names()[0]][0].comparison, pgd_defended=found[names()[0]][0].comparison,
+    )  # fmt: skip
+    tolerance.record_attackers(run, {"MNIST, corrected": [row]})
+    assert run.metrics["attackers.MNIST, corrected.tolerance=0.05.knowing.accuracy"] == 0.9
