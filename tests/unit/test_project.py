@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # DESIGN: data flows one way. A module may import only what stands to its left.
 FLOW = [
-    "paths", "checks", "progress", "published", "exercises", "downloads", "datasets", "batch_files", "models", "features",
-    "training", "boundary", "attacks", "crafted", "ulsif", "prdc", "runtime", "protocol", "crafting", "detectors",
-    "sequential", "g17", "sample_size", "transferability", "tolerance", "vs22", "admixture", "embedding", "geometry",
-    "forensics", "power", "record", "runner", "plotting", "plotting_g17", "plotting_vs22", "plotting_tests", "report",
-    "verdicts", "cli",
+    "paths", "checks", "progress", "published", "exercises", "downloads", "datasets", "batch_files", "models",
+    "features", "training", "boundary", "attacks", "crafted", "ulsif", "prdc", "runtime", "protocol", "crafting",
+    "detectors", "sequential", "g17", "sample_size", "transferability", "tolerance", "vs22", "admixture",
+    "embedding", "geometry", "forensics", "power", "record", "runner", "plotting", "plotting_g17", "plotting_vs22",
+    "plotting_tests", "report", "verdicts", "cli",
 ]  # fmt: skip
 
 
