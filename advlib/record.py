@@ -49,6 +49,7 @@ PARAMETERS = {
     ),
     "fgsm_sizes": ("a whole number ≥ 4", lambda v: _whole(v, 4)),
     "images": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
+    "queries": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
     "embedded_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
     "samples_1d": ("a whole number ≥ 10", lambda v: _whole(v, 10)),
     "sample_sizes": (
