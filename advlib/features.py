@@ -73,7 +73,9 @@ def texture(images: ArrayLike) -> np.ndarray:
     for kernel in _DIFFERENCES.values():
         difference = torch.nn.functional.conv2d(planes, torch.tensor(kernel)[None, None]).abs_()
         columns.append((difference.flatten(1), _DIFFERENCE_EDGES))
-    shares = [(values < edge).float().mean(dim=1) for values, edges in columns for edge in edges.tolist()]
+    shares = [
+        (values < edge).sum(dim=1).float() / values.shape[1] for values, edges in columns for edge in edges.tolist()
+    ]
     return torch.stack(shares, dim=1).sqrt_().reshape(n, -1).numpy()
 
 
