@@ -250,7 +250,7 @@ class _BatchTest(BaseEstimator):
                     f"{len(reference)}"
                 )
             order = np.random.default_rng(self.random_state).permutation(len(reference))
-            held = max(1, len(reference) // 5)
+            held = max(min(2, len(reference) - 1), len(reference) // 5)
             keep, out = np.sort(order[held:]), np.sort(order[:held])
             reference, calibration = reference[keep], reference[out]
             if labels is not None:
@@ -280,7 +280,7 @@ class _BatchTest(BaseEstimator):
             self._compare(reference, calibration, labels, other_labels)
         return self
 
-    def score(self, samples: ArrayLike, labels: ArrayLike | None = None) -> Scores:
+    def measure(self, samples: ArrayLike, labels: ArrayLike | None = None) -> Scores:
         """Look at samples once, for any number of tests that draw from them.
 
         Parameters
@@ -319,7 +319,7 @@ class _BatchTest(BaseEstimator):
         Parameters
         ----------
         batch : (m, c, h, w) or (m, d) array or tensor, or Scores
-            m ≥ 1. Images, vectors, or what `score` returned for them.
+            m ≥ 1. Images, vectors, or what `measure` returned for them.
         labels : (m,) integer array, optional
             Classes, if the test was fitted with labels.
 
@@ -333,7 +333,7 @@ class _BatchTest(BaseEstimator):
             Naming what is wrong with the batch: shape, range, type, NaN, no samples.
         """
         check_is_fitted(self)
-        scores = batch if isinstance(batch, Scores) else self.score(batch, labels)
+        scores = batch if isinstance(batch, Scores) else self.measure(batch, labels)
         self._belongs(scores)
         if not len(scores):
             raise ValueError("batch must hold at least one sample, but is empty")
@@ -352,7 +352,7 @@ class _BatchTest(BaseEstimator):
         Parameters
         ----------
         pool : samples or Scores
-            As `score` takes or returns.
+            As `measure` takes or returns.
         batches : T sequences of int
             Rows of the pool, one batch each; a (T, m) array will do. Sizes may differ.
         calibration : T sequences of int, optional
@@ -368,7 +368,7 @@ class _BatchTest(BaseEstimator):
             As `test(...).p_value` of each batch. Batch t has its own permutations, drawn from (`random_state`, t).
         """
         check_is_fitted(self)
-        scores = pool if isinstance(pool, Scores) else self.score(pool, labels)
+        scores = pool if isinstance(pool, Scores) else self.measure(pool, labels)
         self._belongs(scores)
         batches = [_rows(batch, "batches", number, len(scores)) for number, batch in enumerate(batches)]
         if calibration is None:
@@ -658,7 +658,7 @@ class _BatchTest(BaseEstimator):
             a.shape[1:] == b.shape[1:] for a, b in zip(mine, scores.parts, strict=True)
         )
         if not same or (scores.labels is None) != (self.calibration_.labels is None):
-            raise ValueError("scores must come from this test's own `score`, but have other columns")
+            raise ValueError("scores must come from this test's own `measure`, but have other columns")
 
 
 class _FeatureTest(_BatchTest):

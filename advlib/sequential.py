@@ -157,7 +157,7 @@ class StreamTest:
         ValueError
             As the test's own `test`; the stream is then as it was before.
         """
-        scores = batch if isinstance(batch, Scores) else self.test.score(batch, labels)
+        scores = batch if isinstance(batch, Scores) else self.test.measure(batch, labels)
         self.test._belongs(scores)
         if not len(scores):
             raise ValueError("batch must hold at least one sample, but is empty")
