@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOW = [
     "paths", "checks", "progress", "published", "exercises", "downloads", "datasets", "batch_files", "models",
     "features", "training", "boundary", "attacks", "crafted", "ulsif", "prdc", "runtime", "protocol", "crafting",
-    "detectors", "sequential", "g17", "sample_size", "transferability", "tolerance", "vs22", "admixture",
-    "embedding", "geometry", "forensics", "power", "record", "runner", "plotting", "plotting_g17", "plotting_vs22",
-    "plotting_tests", "report", "verdicts", "cli",
+    "detectors", "sequential", "g17", "sample_size", "transferability", "tolerance", "vs22", "vs22_boundary",
+    "rising_density", "admixture", "embedding", "geometry", "cluster_analysis", "forensics", "power", "record",
+    "runner", "plotting", "plotting_g17", "plotting_vs22", "plotting_boundary", "plotting_tests", "own_file",
+    "report", "verdicts", "cli",
 ]  # fmt: skip
 
 
