@@ -1254,7 +1254,8 @@ def load(path: str | Path) -> _BatchTest:
         classes = None if told["classes"] is None else np.array(told["classes"], dtype=np.int64)
         test = _restored(told["test"], classes, tensors, {})
         test.sample_shape_ = tuple(int(size) for size in told["sample_shape"])
-        test.value_range_ = tuple(float(value) for value in told["value_range"])
+        low, high = told["value_range"]
+        test.value_range_ = float(low), float(high)
         test.n_features_in_ = math.prod(test.sample_shape_)
         test.n_reference_ = int(told["n_reference"])
         test.exchangeability_p_ = math.nan if told["exchangeability_p"] is None else float(told["exchangeability_p"])

@@ -59,7 +59,7 @@ def embeddings(model: Classifier, images: np.ndarray, imagenet: FeatureMap | Non
         Space → (n, d) float32: the pixels, the last hidden layer (d = 64), the logits (d = classes), and where given
         the ImageNet network's features (d = 512).
     """
-    hidden = models.embed(model, images)
+    hidden = models.embed(model, images, batch_size=50)  # few images fit into a CPU's cache: twice as fast
     with torch.inference_mode():
         device = next(model.parameters()).device
         logits = model.head(torch.from_numpy(hidden).to(device)).cpu().numpy()
@@ -296,28 +296,28 @@ def stored_fig12(statistic: str) -> dict[str, dict[float, float]]:
 
 
 def record_metrics(run: Any, results: Sequence[SpaceCurves]) -> None:
-    """Keep the curves' numbers: clean values, and over ε density, coverage, AUROC and power in every space and mode.
+    """Keep numbers off the curves: clean values, density and coverage at two ε of FGSM, AUROC and power at two small ε.
 
     Parameters
     ----------
     run : record.Run
     results : sequence of SpaceCurves
     """
+    large, small = (6 / 19, 1.0), (1 / 19, 3 / 19)
     for result in results:
-        for kind in ("as_published", "corrected", "noise"):
-            for space, curve in getattr(result, kind).items():
-                name = f"{result.image_set.name}.{space}.{kind}"
-                for statistic in ("density", "coverage"):
-                    run.metric(f"{name}.{statistic}", getattr(curve, statistic))
-                    aurocs, powers = curve.decisions(statistic)
-                    run.metric(f"{name}.auroc.{statistic}", aurocs)
-                    run.metric(f"{name}.power.{statistic}", powers)
-                    if kind == "corrected":
-                        run.metric(
-                            f"{result.image_set.name}.{space}.clean.{statistic}", getattr(curve.clean, statistic)
-                        )
-        run.metric(f"{result.image_set.name}.accuracy.as_published", result.as_published[LOGITS].accuracy)
-        run.metric(f"{result.image_set.name}.accuracy.corrected", result.corrected[LOGITS].accuracy)
+        for space, clean in result.corrected.items():
+            name = f"{result.image_set.name}.{space}"
+            for statistic in ("density", "coverage"):
+                run.metric(f"{name}.clean.{statistic}", getattr(clean.clean, statistic))
+                for kind in ("as_published", "corrected", "noise"):
+                    curve = getattr(result, kind)[space]
+                    if kind != "noise":
+                        at = np.interp(large, curve.x, getattr(curve, statistic))
+                        run.metric(f"{name}.{kind}.{statistic}", at)
+                    if kind != "as_published":
+                        aurocs, powers = (np.interp(small, curve.x, line) for line in curve.decisions(statistic))
+                        run.metric(f"{name}.{kind}.auroc.{statistic}", aurocs)
+                        run.metric(f"{name}.{kind}.power.{statistic}", powers)
 
 
 def comparison_frame(run: Any) -> pandas.DataFrame:

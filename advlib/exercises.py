@@ -13,21 +13,45 @@ _ANSWERS = {
     "02.3": "f58c0207897079b6",
     "02.4": "b1bc0e0e160aa9a3",
     "02.5": "31072ecf0ab51008",
+    # 03 · sample size
+    "03.1": "d35a8ec04b3cff61",
+    "03.2": "ac92febfe82fb317",
+    "03.3": "07c92eb8e9d0acea",
     # 04 · transferability
     "04.1": "791b1e664536cf3a",
     "04.2": "ed5d73f32977bfe4",
     "04.3": "c9d5c0292100de81",
+    # 05 · real life
+    "05.1": "91106c0d0c5cc62f",
+    "05.2": "c33d7156eca129c2",
+    "05.3": "f01f052262aaa7b1",
     # 06 · crafting
     "06.1": "94369e6fe425f7a9",
     "06.2": "4c639d0357fdecff",
     "06.3": "1f9eb1b703dbba24",
+    # 07 · boundary attack
+    "07.1": "2bcf1fc6c5df1c1c",
+    "07.2": "e37d87c6796f0034",
+    "07.3": "ea4b80c20b41b8c8",
     # 09 · embedding space
     "09.1": "cf77a7cd3c59d3af",
     "09.2": "29170c1076e00d9b",
     "09.3": "ad54c0f3e3343f6d",
+    # 10 · metric analysis
+    "10.1": "5e85ebc41da7a272",
+    "10.2": "037720dce14ca432",
+    "10.3": "5eeacb37e7db4def",
     # 11 · runtime
     "11.1": "739513021cde0175",
     "11.2": "92bfdcb9d3a6c191",
+    # 12 · forensics
+    "12.1": "2ed8c5b914faa370",
+    "12.2": "0cf8a2380c149120",
+    "12.3": "6aa7d9020c2cfd15",
+    # 13 · hypothesis tests
+    "13.1": "3ca80cc51a261f90",
+    "13.2": "cb6d6db30844ccf3",
+    "13.3": "c3a4523771c26023",
 }
 
 

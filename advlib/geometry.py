@@ -18,9 +18,9 @@ References
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.special import gammaln
-from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 from sklearn.manifold import MDS
 from sklearn.neighbors import NearestNeighbors
@@ -93,20 +93,36 @@ def dominant(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return counts.argmax(axis=1), counts.max(axis=1) / counts.sum(axis=1)
 
 
-def dominant_from(counts: np.ndarray, epsilons: np.ndarray) -> tuple[int, float]:
-    """Return the class that is most predicted at the largest ε, and the ε from which on it always was.
+def dominant_from(counts: np.ndarray, truth: np.ndarray, epsilons: np.ndarray) -> tuple[int, float | None]:
+    """Return the class most predicted at the largest ε, and the ε from which on it dominates.
+
+    It dominates where it is predicted most often and at least twice as often as it truly occurs: some class is always
+    the most frequent one.
 
     Parameters
     ----------
     counts : (e, classes) int array
         From `label_counts`, one row for each of the ascending `epsilons` (e,).
+    truth : (classes,) int array
+        How often each class truly occurs.
+
+    Returns
+    -------
+    label : int
+    epsilon : float or None
+        None if it does not even dominate at the largest ε.
     """
+    counts, truth, epsilons = np.asarray(counts), np.asarray(truth), np.asarray(epsilons)
     leaders, _ = dominant(counts)
-    epsilons = np.asarray(epsilons)
     if epsilons.shape != leaders.shape or (np.diff(epsilons) < 0).any():
         raise ValueError(f"epsilons must be {len(leaders)} ascending numbers, but is {epsilons.tolist()}")
-    others = np.flatnonzero(leaders != leaders[-1])
-    return int(leaders[-1]), float(epsilons[others[-1] + 1 if len(others) else 0])
+    if truth.shape != counts.shape[1:]:
+        raise ValueError(f"truth must be one count a class, {counts.shape[1]}, but has shape {truth.shape}")
+    label = leaders[-1]
+    reigns = (leaders == label) & (counts[:, label] >= 2 * truth[label])
+    others = np.flatnonzero(~reigns)
+    start = others[-1] + 1 if len(others) else 0
+    return int(label), float(epsilons[start]) if start < len(epsilons) else None
 
 
 # ---------------------------------------------------------------- maps (Fig. 9)
@@ -284,23 +300,32 @@ def log_volumes(
 
 
 def log_volume(points: np.ndarray) -> float:
-    """½ log det of the Ledoit–Wolf covariance over d, as in `log_volumes`, of one cluster (n, d), n ≥ 2.
+    r"""½ log det of the Ledoit–Wolf covariance over d, as in `log_volumes`, of one cluster (n, d), n ≥ 2.
 
+    With S the covariance, μ = tr S / d and G the Gram matrix of the centred points, shrinkage towards μI is by
+
+    .. math:: \frac{\min(β, δ)}{δ}, \quad δ = \lVert S - μI \rVert_F^2, \quad
+        β = \tfrac{1}{n} \left(\tfrac{1}{n} \sum_k G_{kk}^2 - \lVert S \rVert_F^2\right)
+
+    ([3]_, eq. 14), and all of it follows from G: no d × d matrix is made where n < d.
     NaN where all points are the same.
     """
     points = _points(points, least=2).astype(np.float64)
     n, d = points.shape
     centred = points - points.mean(axis=0)
-    if not centred.any():
+    squares = (centred**2).sum(axis=1)
+    if not squares.any():
         return float("nan")
-    shrinkage = ledoit_wolf(points)[1]
-    # Σ̂ = (1 − s)·S + s·(tr S / d)·I: its eigenvalues follow from the n × n Gram matrix, at a fraction of d³.
+    product = centred @ centred.T if n < d else centred.T @ centred
     spectrum = np.zeros(d)
-    values = np.linalg.eigvalsh(centred @ centred.T / n if n < d else centred.T @ centred / n)
-    spectrum[: min(n, d)] = np.clip(values, 0, None)
-    shrunk = (1 - shrinkage) * spectrum + shrinkage * spectrum.sum() / d
+    spectrum[: min(n, d)] = np.clip(np.linalg.eigvalsh(product / n), 0, None)
+    mean = spectrum.mean()
+    norm = (product**2).sum() / n**2
+    spread = norm - d * mean**2
+    error = min((squares**2).sum() / n**2 - norm / n, spread)
+    shrinkage = error / spread if error > 0 else 0.0
     with np.errstate(divide="ignore"):
-        return float(np.log(shrunk).mean() / 2)
+        return float(np.log((1 - shrinkage) * spectrum + shrinkage * mean).mean() / 2)
 
 
 def cluster_radii(points: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -460,7 +485,7 @@ def centre_shift(
 
 
 def through_the_balls(
-    manifold_radii: np.ndarray, hits: "np.ndarray", places: np.ndarray, middle: np.ndarray
+    manifold_radii: np.ndarray, hits: sparse.csr_array, places: np.ndarray, middle: np.ndarray
 ) -> dict[str, float]:
     """Say where a batch lies among reference balls, in numbers that explain density.
 

@@ -579,7 +579,7 @@ def pooled_intervals(table: Any) -> Figure:
         From `forensics.pooled_intervals`.
     """
     rows = table[table.index.get_level_values("column").str.startswith("R1")]
-    names = [f"{item}, {column.removeprefix('R1 ')}" for item, column in rows.index]
+    names = [f"{item}\n{column.removeprefix('R1 ').replace('eps=', 'ε = ')}" for item, column in rows.index]
     figure, axis = subplots(figsize=(9, 3.2))
     place = np.arange(len(rows))
     for column, colour, marker, words in (

@@ -6,8 +6,8 @@ test gains by being badly calibrated. Whether the permutation p-values of `advli
 own is another question, answered by `calibration`.
 
 **Peers.** The tests that the papers are to be measured against: maximum mean discrepancy with a Gaussian kernel [1]_,
-used for adversarial examples by [2]_; energy distance [3]_; a classifier two-sample test [4]_. The classifier is
-scikit-learn's. MMD and energy distance are a few lines here and checked against brute force and SciPy: `dcor` and
+used for adversarial examples by [2]_; energy distance [3]_; a classifier two-sample test [4]_. Each is a few lines
+here, checked against brute force, SciPy and scikit-learn: `dcor` and
 `hyppo` bring a compiler (Numba) along and have no state to keep, so that the reference's own N × N term would be
 computed for every batch anew; `alibi-detect`'s permutation test takes seconds a batch and can say p = 0.
 
@@ -20,6 +20,7 @@ References
 .. [4] D. Lopez-Paz and M. Oquab, "Revisiting classifier two-sample tests", ICLR 2017, arXiv:1610.06545.
 """
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +30,6 @@ from typing import Any
 import numpy as np
 import pandas
 from scipy import stats
-from sklearn.linear_model import RidgeClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from advlib import attacks, datasets, models
 from advlib import features as feature_maps
@@ -38,6 +37,7 @@ from advlib.crafted import crafted
 from advlib.detectors import CoverageTest, DensityRatioTest, DensityTest, NearestBallTest, Scores
 from advlib.progress import track
 from advlib.protocol import tpr_at_fpr
+from advlib.sequential import StreamTest
 
 NETWORKS = {
     "mnist": "mnist-vs22",
@@ -308,33 +308,35 @@ class EnergyTest(_Peer):
 
 
 class ClassifierTest(_Peer):
-    """Cross-validated accuracy of a linear classifier that tells the batch from as many reference images.
+    """Leave-one-out accuracy of a linear classifier that tells the batch from as many reference images.
 
-    Ridge regression on standardised features, scikit-learn's, five folds; a linear classifier is what a handful of
-    images can train. A batch meets another part of the reference each time. See `MMDTest`.
+    Ridge regression of ±1 on standardised features, penalty d: what a handful of images can train. Its n leave-one-out
+    predictions come from one inverse, y_i − [C⁻¹y]_i / [C⁻¹]_ii with C = XXᵀ + d·I, which is why scikit-learn's
+    RidgeClassifier, with the same answers, is the judge in the tests and not called here. Successive batches meet other
+    parts of the reference. See `MMDTest`.
     """
 
-    least = 5
-
     def _learn(self) -> None:
-        self.centre_ = self.reference_.mean(axis=0)
-        self.spread_ = self.reference_.std(axis=0) + 1e-3
+        centre, spread = self.reference_.mean(axis=0), self.reference_.std(axis=0) + 1e-3
+        self._standard = lambda matrix: np.column_stack([(matrix - centre) / spread, np.ones(len(matrix))])
 
     def _statistics(self, parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-        matrix, m, out = parts[0], rows.shape[1], []
-        target = np.repeat([0, 1], m)
-        folds = StratifiedKFold(5, shuffle=True, random_state=0)
+        m = rows.shape[1]
+        clean, changed = self._standard(self.reference_), self._standard(parts[0])
+        target = np.repeat([-1.0, 1.0], m)
+        out = []
         for number, batch in enumerate(rows):
-            start = number * m % max(1, len(self.reference_) - m)
-            clean = self.reference_[start : start + m]
-            both = (np.concatenate([clean, matrix[batch]]) - self.centre_) / self.spread_
-            margin = cross_val_predict(
-                RidgeClassifier(alpha=float(both.shape[1])), both, target, cv=folds, method="decision_function"
-            )
+            start = number * m % max(1, len(clean) - m)
+            right = target * leave_one_out(np.concatenate([clean[start : start + m], changed[batch]]), target)
             # Accuracy alone has few values; the mean margin breaks its ties.
-            right = np.where(target == 1, margin, -margin)
             out.append([(right > 0).mean() + 1e-6 * np.tanh(right.mean())])
         return np.array(out)
+
+
+def leave_one_out(features: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return ridge regression's prediction of each target (n,) from all other rows of features (n, d), penalty d."""
+    inverse = np.linalg.inv(features @ features.T + features.shape[1] * np.eye(len(features)))
+    return target - inverse @ target / np.diag(inverse)
 
 
 def _squared(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -451,8 +453,8 @@ def power_table(
         From `changes`.
     batch_sizes : sequence of int
     shares : sequence of float
-        Of a batch that was changed; the rest is clean. Below 1 for changes at the middle of their sizes and the largest
-        batches only.
+        Of a batch that was changed; the rest is clean. Below 1 for the middle (the lower of two) of the changes' sizes
+        and the largest batches only.
     batches : int
         Batches drawn for each, clean and changed, the same for every test.
     slow_batches : int, optional
@@ -467,7 +469,7 @@ def power_table(
     """
     n = len(subject.clean)
     sizes = sorted({change.size for change in made if change.size is not None})
-    middle = sizes[len(sizes) // 2]
+    middle = sizes[(len(sizes) - 1) // 2]
     plan = []
     for m in batch_sizes:
         null = {len(change.images): None for change in made}
@@ -494,6 +496,7 @@ def power_table(
         map_name = "images" if whole else test.features
         view = views[map_name] if map_name in views else views.setdefault(map_name, _View(map_name, subject))
         if not whole:
+            test = copy.copy(test)
             test.features = "pixels"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -501,7 +504,7 @@ def power_table(
         clean, spent = _timed(test.measure, view.clean)
         spent += view.seconds
         two_sided = getattr(test, "two_sided", True)
-        slow = isinstance(test, (ClassifierTest, DensityRatioTest))
+        slow = whole or isinstance(test, ClassifierTest)
         few = slice(0, slow_batches if slow else None)
         pools: dict[str, Scores] = {}
         nulls: dict[tuple[int, int], np.ndarray] = {}
@@ -532,6 +535,29 @@ def power_table(
                 }
             )  # fmt: skip
     return pandas.DataFrame(rows)
+
+
+def study(
+    benches: Mapping[str, Bench],
+    made: Mapping[str, Sequence[Change]],
+    *,
+    refitted_batches: int,
+    rng: np.random.Generator,
+    **options: Any,
+) -> pandas.DataFrame:
+    """Run `power_table` with the whole `suite` on several data sets; other arguments are passed on."""
+    frames = [
+        power_table(
+            subject,
+            suite(subject.network, len(subject.reference)),
+            made[name],
+            slow_batches=refitted_batches,
+            rng=rng,
+            **options,
+        )
+        for name, subject in benches.items()
+    ]
+    return pandas.concat(frames, ignore_index=True)
 
 
 class _View:
@@ -643,6 +669,28 @@ def calibration(
     return pandas.DataFrame(rows)
 
 
+def calibration_table(
+    benches: Mapping[str, Bench], names: Sequence[str], *, rng: np.random.Generator, **options: Any
+) -> pandas.DataFrame:
+    """Run `calibration` on several data sets, with tests of `suite` chosen by name; other arguments are passed on.
+
+    Raises
+    ------
+    ValueError
+        For a test that `suite` does not have, or a peer, which has no p-value here.
+    """
+    frames = []
+    for subject in benches.values():
+        tests = suite(subject.network, len(subject.reference))
+        for name in names:
+            if name not in tests or isinstance(tests[name], _Peer):
+                known = ", ".join(name for name, test in tests.items() if not isinstance(test, _Peer))
+                raise ValueError(f"calibrated_tests must be among {known}, but hold {name!r}")
+        chosen = {name: tests[name] for name in names}
+        frames.append(calibration(subject, chosen, rng=rng, **{"n_calibration": 500, **options}))
+    return pandas.concat(frames, ignore_index=True)
+
+
 def one_calibration_set(
     subject: Bench, test: Any, *, batch_size: int, batches: int, sets: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -667,40 +715,40 @@ def one_calibration_set(
     return np.array(rates)
 
 
-def not_exchangeable(
-    *, references: int, n_calibration: int, batch_sizes: Sequence[int], batches: int, rng: np.random.Generator
+def seen_by_the_network(
+    subject: Bench, *, batch_sizes: Sequence[int], batches: int, rng: np.random.Generator
 ) -> pandas.DataFrame:
-    """Rejection at 5 % of MNIST's official test images, calibrated on its training images: other writers.
+    """Rejection at 5 % of clean, unseen images when calibration images are some that the network was trained on.
 
-    Nobody tampered with anything; calibration and batches just do not come from the same place.
+    Nobody tampered with anything; a network just treats images that it has learned unlike others. Half of the bench's
+    reference is the reference, the other half the pool that calibration sets are drawn from anew.
 
     Returns
     -------
     DataFrame
-        m, rejected, low, high, and fit_p, the p-value of the check that `fit` makes when it is given the same images as
-        reference (training) and calibration (test).
+        features ("pixels", "hidden", "stability"), m, rejected, low, high (99 % band), and fit_p: what the check in
+        `fit` says of reference and calibration if that is the unseen images, as it should be.
     """
-    data = datasets.load("mnist")
-    order = rng.permutation(len(data.train_images))
-    reference, known = np.split(data.train_images[order[: references + n_calibration]], [references])
-    test = DensityTest(draws=99, check=False).fit(reference, known)
-    count = len(known)
-    scores = Scores.stack(
-        [test.calibration_, test.measure(data.test_images[rng.permutation(len(data.test_images))[:2000]])]
-    )
+    half = len(subject.reference) // 2
+    reference, learned = subject.reference[:half], subject.reference[half:]
+    unseen = np.concatenate([subject.clean, subject.calibration])
     rows = []
-    for m in batch_sizes:
-        drawn = count + index_sets(len(scores) - count, batches, m, rng)
-        own = index_sets(count, batches, max(50, count // 2), rng)
-        rejected = float(np.mean(test.p_values(scores, drawn, own) <= LEVEL))
-        low, high = binomial_band(batches, LEVEL)
-        rows.append({"m": m, "rejected": rejected, "low": low, "high": high})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        checked = DensityTest().fit(reference, data.test_images[:n_calibration])
-    frame = pandas.DataFrame(rows)
-    frame["fit_p"] = checked.exchangeability_p_
-    return frame
+    for name in ("pixels", f"hidden:{subject.network}", f"stability:{subject.network}"):
+        k = max(5, half // 8) if name.startswith("stability") else 5
+        test = DensityTest(k, features=name, draws=99, check=False).fit(reference, learned)
+        scores = Scores.stack([test.calibration_, test.measure(unseen)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            fit_p = DensityTest(k, features=name).fit(reference, unseen).exchangeability_p_
+        for m in batch_sizes:
+            drawn = len(learned) + index_sets(len(unseen), batches, m, rng)
+            known = index_sets(len(learned), batches, min(500, len(learned) // 2), rng)
+            low, high = binomial_band(batches, LEVEL)
+            rejected = float(np.mean(test.p_values(scores, drawn, known) <= LEVEL))
+            rows.append(
+                {"features": name.split(":")[0], "m": m, "rejected": rejected, "low": low, "high": high, "fit_p": fit_p}
+            )
+    return pandas.DataFrame(rows)
 
 
 # ---------------------------------------------------------------------------------------------- what a tail misses
@@ -739,15 +787,6 @@ def tails(
     }
 
 
-def best(table: pandas.DataFrame, change: str, size: float | None, m: int) -> dict[str, str]:
-    """Name, for each data set, the test with the highest power at share 1; the first of equals."""
-    chosen = table[(table.change == change) & (table.m == m) & (table.share == 1)]
-    chosen = chosen[chosen["size"].isna() if size is None else np.isclose(chosen["size"], size)]
-    return {
-        str(name): str(part.loc[part.power.idxmax(), "test"]) for name, part in chosen.groupby("dataset", sort=False)
-    }
-
-
 def at(
     table: pandas.DataFrame, test: str, change: str, size: float | None, m: int, share: float = 1.0
 ) -> dict[str, float]:
@@ -757,9 +796,200 @@ def at(
     return dict(zip(chosen.dataset, chosen.power, strict=True))
 
 
+def lowest(table: pandas.DataFrame, test: str, change: str, size: float | None, m: int) -> float:
+    """Return the lowest power over the data sets, whole batches changed."""
+    return min(at(table, test, change, size, m).values())
+
+
+def highest(table: pandas.DataFrame, test: str, change: str, size: float | None, m: int) -> float:
+    """Return the highest power over the data sets, whole batches changed."""
+    return max(at(table, test, change, size, m).values())
+
+
 def pivot(table: pandas.DataFrame, dataset: str, m: int, tests: Iterable[str]) -> pandas.DataFrame:
     """Return power, one change a row and one test a column, for one data set and batch size, whole batches changed."""
     chosen = table[(table.dataset == dataset) & (table.m == m) & (table.share == 1) & table.test.isin(list(tests))]
     label = [f"{row.change}, ε = {row.size:g}" if row.size == row.size else row.change for row in chosen.itertuples()]
     wide = chosen.assign(label=label).pivot(index="label", columns="test", values="power")
     return wide.loc[list(dict.fromkeys(label)), [test for test in tests if test in wide.columns]]
+
+
+def attack_or_noise(table: pandas.DataFrame, m: int) -> pandas.DataFrame:
+    """Set beside each other how often FGSM, PGD and random noise of the same size are flagged.
+
+    Returns
+    -------
+    DataFrame
+        dataset, test ("nearest ball · texture", "density · hidden", "density · stability"), size, FGSM, PGD, noise.
+    """
+    tests = ["nearest ball · texture", "density · hidden", "density · stability"]
+    names = {"FGSM": "FGSM", "PGD": "PGD", "random noise": "noise"}
+    chosen = table[(table.m == m) & (table.share == 1) & table.test.isin(tests) & table.change.isin(list(names))]
+    wide = chosen.pivot(index=["dataset", "test", "size"], columns="change", values="power").rename(columns=names)
+    return wide[list(names.values())].reset_index().rename_axis(columns=None)
+
+
+def winners(table: pandas.DataFrame, m: int) -> pandas.DataFrame:
+    """Name the best of our tests and of the peers on pixels and on any features, for each attack, with their powers.
+
+    Returns
+    -------
+    DataFrame
+        One row an attack and data set; columns "ours, pixels", "peers, pixels", "ours, any features", "peers, any
+        features".
+    """
+    chosen = table[(table.m == m) & (table.share == 1) & (table.kind == ATTACK)]
+    word = chosen.test.str.split(" · ")
+    peer, on_pixels = word.str[0].isin(["MMD", "energy", "classifier"]), word.str[1] == "pixels"
+    rows = []
+    for (dataset, change, size), part in chosen.groupby(["dataset", "change", "size"], sort=False, dropna=False):
+        row = {"dataset": TITLES[dataset], "attack": change if size != size else f"{change}, ε = {size:g}"}
+        for column, mask in (
+            ("ours, pixels", ~peer & on_pixels),
+            ("peers, pixels", peer & on_pixels),
+            ("ours, any features", ~peer),
+            ("peers, any features", peer),
+        ):
+            mine = part[mask[part.index]]
+            top = mine.loc[mine.power.idxmax()]
+            row[column] = f"{top.power:.2f} ({top.test})"
+        rows.append(row)
+    return pandas.DataFrame(rows)
+
+
+def streams(
+    test: Any,
+    subject: Bench,
+    changed: Mapping[str, np.ndarray],
+    *,
+    batch_size: int,
+    length: int,
+    change_at: int,
+    seed: int,
+) -> dict[str, list]:
+    """Run streams of batches that are clean up to batch `change_at` − 1 and then changed, or not.
+
+    Parameters
+    ----------
+    test : fitted test
+    subject : Bench
+    changed : dict
+        What the stream is → images that batches are drawn from once it has changed.
+    batch_size, length, change_at : int
+    seed : int
+
+    Returns
+    -------
+    dict
+        What the stream is → `advlib.sequential.Step`s.
+    """
+    clean = test.measure(subject.clean)
+    out = {}
+    for name, images in changed.items():
+        rng = np.random.default_rng(seed)
+        later = test.measure(images)
+        stream = StreamTest(test, draws=999, random_state=seed)
+        out[name] = [
+            stream.update((clean if number < change_at else later)[rng.choice(len(clean), batch_size, replace=False)])
+            for number in range(1, length + 1)
+        ]
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- record and claims
+
+
+def record_tables(run: Any, table: pandas.DataFrame, calibrated: pandas.DataFrame) -> None:
+    """Keep both tables in the run's record: power as dataset → test → change → m (or m and share) → share flagged."""
+    for (dataset, test), part in table.groupby(["dataset", "test"], sort=False):
+        content: dict[str, dict[str, float]] = {}
+        for row in part.itertuples():
+            label = row.change if row.size != row.size or row.size is None else f"{row.change} {row.size:g}"
+            key = f"{row.m}" if row.share == 1 else f"{row.m}, share {row.share:g}"
+            content.setdefault(label, {})[key] = round(row.power, 4)
+        run.metric(f"power.{dataset}.{test}", content)
+    attacked = table[table.kind == ATTACK].drop_duplicates(["dataset", "change", "size"])
+    run.metric(
+        "success",
+        {
+            f"{row.dataset}, {row.change}" + ("" if row.size != row.size else f" {row.size:g}"): row.success
+            for row in attacked.itertuples()
+        },
+    )
+    times = table[table.share == 1].groupby(["test", "m"])[["ms", "feature_ms"]].mean().reset_index()
+    for row in times.itertuples():
+        run.metric(f"time.{row.test}.{row.m}", {"statistic_ms": row.ms, "feature_ms_an_image": row.feature_ms})
+    for row in calibrated.itertuples():
+        run.metric(
+            f"calibration.{row.dataset}.{row.test}.{row.m}.{row.alpha:g}",
+            {"rejected": row.rejected, "low": row.low, "high": row.high, "n": row.n, "uniform_p": row.uniform_p},
+        )
+
+
+def summary_metrics(run: Any, table: pandas.DataFrame) -> None:
+    """Keep the numbers that a fresh run is held to: the goals of the texture map, and what pixels give instead."""
+    for test in ("nearest ball · texture", "density · pixels"):
+        for m, size in ((25, 0.05), (1, 0.1)):
+            for dataset, value in at(table, test, "FGSM", size, m).items():
+                run.metric(f"{dataset}.{test}.FGSM {size:g}.{m}", value)
+    for change in ("FGSM", "random noise"):
+        for dataset, value in at(table, "density · stability", change, 0.1, 25).items():
+            run.metric(f"{dataset}.density · stability.{change} 0.1.25", value)
+
+
+def outside_band(calibrated: pandas.DataFrame) -> tuple[int, int, int]:
+    """Return how many rejection rates lie outside their 99 % band, of how many, and how many chance allows (99.9 %)."""
+    cells = len(calibrated)
+    return int((~calibrated.inside).sum()), cells, int(stats.binom.ppf(0.999, cells, 0.01))
+
+
+def claims(run: Any, table: pandas.DataFrame, calibrated: pandas.DataFrame) -> None:
+    """Judge the sentences of VS22 that a test of one batch can answer."""
+    m = int(table.m.max())
+    whole = table[(table.share == 1) & (table.m == m)]
+    attacks_only = whole[whole.kind == ATTACK]
+    ours = attacks_only[attacks_only.test.isin(["density · pixels", "coverage · pixels"])]
+    either = ours.groupby(["dataset", "change", "size"], dropna=False).power.max()
+    texture = attacks_only[attacks_only.test == "nearest ball · texture"].power.min()
+    weakest = either.idxmin()
+
+    def add(row: str, corrected: str, verdict: str, cause: str) -> None:
+        run.compare(
+            {
+                "paper": "vs22", "item": "claim", "row": row, "column": "", "as_published": None,
+                "corrected": corrected, "verdict": verdict, "cause": cause,
+            }
+        )  # fmt: skip
+
+    spread = f"power of the better of density and coverage on pixels, m = {m}: {either.min():.2f} to {either.max():.2f}"
+    add(
+        "independent-of-attack",
+        f"{spread}; nearest ball on texture at least {texture:.2f}",
+        "reproduced" if either.min() >= 0.5 else "not reproduced",
+        "" if either.min() >= 0.5 else "how far and which way images move differs from attack to attack; least under "
+        f"{weakest[1]} on {TITLES[weakest[0]]}",
+    )  # fmt: skip
+    small = ours[(ours.change == "FGSM") & (ours["size"] <= 8 / 255 + 1e-9)]
+    seen = small.groupby("dataset", sort=False).power.max()
+    add(
+        "detects-imperceptible",
+        f"FGSM at eps = {small['size'].max():g}, m = {m}, flagged at 5 %: "
+        + ", ".join(f"{TITLES[name]} {value:.2f}" for name, value in seen.items()),
+        "reproduced" if seen.min() >= 0.5 else "not reproduced",
+        "" if seen.min() >= 0.5 else "on raw pixels a change that small hardly moves an image against its radius; the "
+        "same balls on texture see it",
+    )  # fmt: skip
+    add(
+        "model-agnostic",
+        "density and coverage on pixels, residual and texture ask no network; hidden layer and stability do",
+        "reproduced",
+        "",
+    )
+    outside, cells, allowed = outside_band(calibrated)
+    add(
+        "hypothesis-tests-would-help",
+        f"level kept: {outside} of {cells} rejection rates outside their 99 % band, chance allows {allowed}; a flag "
+        "says changed, not attacked, unless stability is looked at",
+        "reproduced" if outside <= allowed else "not reproduced",
+        "" if outside <= allowed else "some level is not kept",
+    )

@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Mapping
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,14 @@ def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+_IMAGE_SETS = {"mnist", "cifar10", "organamnist", "bloodmnist"}
 _COLOUR_NETWORKS = ("cifar10-cleverhans", "cifar10-resnet")
+
+
+def _increasing_from_zero(value: Any) -> bool:
+    whole = isinstance(value, list) and len(value) > 1 and all(_whole(n, 0) for n in value)
+    return whole and value[0] == 0 and all(a < b for a, b in pairwise(value))
+
 
 # One vocabulary of notebook parameters: the same name means the same thing everywhere.
 PARAMETERS = {
@@ -56,6 +64,15 @@ PARAMETERS = {
         "a list of whole numbers ≥ 10",
         lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 10) for n in v),
     ),
+    "suspect_sizes": (
+        "a list of whole numbers ≥ 1",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 1) for n in v),
+    ),
+    "cifar_sizes": (
+        "a list of whole numbers ≥ 1",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 1) for n in v),
+    ),
+    "cifar_draws": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
     "sizes": (
         "a list of whole numbers ≥ 100",
         lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 100) for n in v),
@@ -75,6 +92,39 @@ PARAMETERS = {
     "attack_steps": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
     "attacked_images": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
     "search_repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "reference_images": ("a whole number ≥ 100", lambda v: _whole(v, 100)),
+    "shift_references": ("a whole number ≥ 100", lambda v: _whole(v, 100)),
+    "image_sets": (
+        "a list of mnist, cifar10, organamnist, bloodmnist",
+        lambda v: isinstance(v, list) and len(v) > 0 and set(v) <= _IMAGE_SETS,
+    ),
+    "power_references": ("a whole number ≥ 500", lambda v: _whole(v, 500)),
+    "power_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
+    "power_epsilons": (
+        "a list of numbers in (0, 1], with 0.05 and 0.1",
+        lambda v: isinstance(v, list) and {0.05, 0.1} <= set(v) and all(_positive(e) and e <= 1 for e in v),
+    ),
+    "power_sizes": (
+        "a list of whole numbers ≥ 1, with 1 and 25",
+        lambda v: isinstance(v, list) and {1, 25} <= set(v) and all(_whole(n, 1) for n in v),
+    ),
+    "changed_shares": (
+        "a list of numbers in (0, 1], with 1",
+        lambda v: isinstance(v, list) and 1 in v and all(_positive(e) and e <= 1 for e in v),
+    ),
+    "power_batches": ("a whole number ≥ 40", lambda v: _whole(v, 40)),
+    "refitted_batches": ("a whole number ≥ 40", lambda v: _whole(v, 40)),
+    "slow_images": ("a whole number ≥ 0", lambda v: _whole(v, 0)),
+    "walk_steps": ("a whole number ≥ 0", lambda v: _whole(v, 0)),
+    "clean_batches": ("a whole number ≥ 1000", lambda v: _whole(v, 1000)),
+    "clean_sizes": (
+        "a list of whole numbers ≥ 1",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 1) for n in v),
+    ),
+    "calibrated_tests": (
+        "a list of names of tests, such as density · pixels",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(isinstance(name, str) and " · " in name for name in v),
+    ),
     "weights_tried": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
     "jsma_images": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
     "tgsm_steps": (
@@ -94,6 +144,16 @@ PARAMETERS = {
     ),
     "colour_network": ("one of cifar10-cleverhans, cifar10-resnet", lambda v: v in _COLOUR_NETWORKS),
     "repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "boundary_images": ("a whole number ≥ 10, or 0 for all", lambda v: v == 0 or _whole(v, 10)),
+    "medical_images": ("a whole number ≥ 10, or 0 for all", lambda v: v == 0 or _whole(v, 10)),
+    "boundary_references": ("a whole number ≥ 100, or 0 for all", lambda v: v == 0 or _whole(v, 100)),
+    "boundary_steps": ("an increasing list of whole numbers from 0", lambda v: _increasing_from_zero(v)),
+    "medical_steps": ("an increasing list of whole numbers from 0", lambda v: _increasing_from_zero(v)),
+    "boundary_batch_sizes": (
+        "a list of whole numbers ≥ 2",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 2) for n in v),
+    ),
+    "control_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
 }
 
 

@@ -704,7 +704,7 @@ def _table3_cause(
 
 
 def table3_frame(run: Any) -> pandas.DataFrame:
-    """Show a run's comparisons with Table 3: published, as published, corrected, band, verdict, cause."""
+    """Show a run's comparisons with Table 3: published, as published, corrected, band, verdict; see `table3_causes`."""
     lines = []
     for c in run.comparisons.values():
         if c["item"] == "Table 3":
@@ -716,9 +716,17 @@ def table3_frame(run: Any) -> pandas.DataFrame:
                 "corrected": c["corrected"],
                 "band": "{:.2f} to {:.2f}".format(*table3_band(printed)),
                 "verdict": c["verdict"],
-                "cause": c["cause"],
             })  # fmt: skip
     return pandas.DataFrame(lines).set_index("column")
+
+
+def table3_causes(run: Any) -> list[str]:
+    """List the causes in a run's comparisons with Table 3, each once, after the columns that it explains."""
+    columns: dict[str, list[str]] = {}
+    for c in run.comparisons.values():
+        if c["item"] == "Table 3" and c["cause"]:
+            columns.setdefault(c["cause"], []).append(c["column"])
+    return [f"{', '.join(names)}: {cause}" for cause, names in columns.items()]
 
 
 def judge_table3(mnist: Sequence[SizeResult], cifar: Sequence[SizeResult]) -> list[dict[str, Any]]:
@@ -737,7 +745,14 @@ def judge_table3(mnist: Sequence[SizeResult], cifar: Sequence[SizeResult]) -> li
     -------
     list of dict
         Rows for `Run.compare`.
+
+    Raises
+    ------
+    ValueError
+        When mnist has no size of 1.
     """
+    if not select(mnist, row="MNIST", size=1):
+        raise ValueError(f"mnist must hold a size of 1 for this sentence, but holds {sorted({r.size for r in mnist})}")
     words: dict[str, dict[str, str]] = {"single": {}, "same": {}}
     holds: dict[str, dict[str, bool]] = {name: {} for name in words}
     noise = []

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+from pandas.io.formats.style import Styler
 from torch import nn
 
 from advlib import attacks, crafting, models, published
@@ -528,6 +529,18 @@ def record_attackers(run: Any, compared: Mapping[str, Sequence[AttackerCompariso
                 run.metric(f"{prefix}.accuracy", result.adversarial_accuracy)
                 run.metric(f"{prefix}.auroc", defended.auroc)
                 run.metric(f"{prefix}.tpr_at_5_fpr", defended.tpr_at_5_fpr)
+
+
+def wrapped(frame: pandas.DataFrame, name: str) -> Styler:
+    """Show a table of sentences whole: a bare one is cut after 50 letters.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    name : str
+        Unique in the notebook; without it every run would write another page.
+    """
+    return frame.style.set_uuid(name).set_properties(**{"white-space": "normal", "text-align": "left"})
 
 
 def claims_frame(run: Any) -> pandas.DataFrame:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+from torch import nn
 
 from advlib import attacks, g17, models, published
 from advlib.attacks import AdversarialBatch
@@ -88,9 +89,8 @@ class Effect:
         return cls(fooled, batch.targeted_success, *norms)
 
     @classmethod
-    def of_change(cls, network: str, clean: np.ndarray, moved: np.ndarray, labels: np.ndarray) -> "Effect":
-        """Measure any change of images (n, c, h, w) with labels (n,)."""
-        model = models.load_trained(network)
+    def of_change(cls, model: nn.Module, clean: np.ndarray, moved: np.ndarray, labels: np.ndarray) -> "Effect":
+        """Measure any change of images (n, c, h, w) with labels (n,), read by `model`."""
         right = models.predict(model, clean) == labels
         still = models.predict(model, moved) == labels
         change = (moved - clean).reshape(len(clean), -1)
@@ -447,6 +447,7 @@ def controls(
     """
     found: dict[str, list[Measurement]] = {}
     for image_set, (free, few) in pools.items():
+        model = models.load_trained(mode.networks[image_set])
         epsilon = max(TGSM_EPSILONS[image_set])
         pgd = _in_ball(attacks.pgd, free, mode, epsilon)
         (jsma,) = _jsma(few, [gamma], CORRECTED_VARIANT, mode, seed)
@@ -460,7 +461,7 @@ def controls(
         for pool, group, l2, whose in ((free, 0, pgd.l2, "PGD"), (few, 1, jsma.l2, "JSMA")):
             harmless += [(pool, group, f"{name}, L2 of {whose}", moved) for name, moved in _as_far(pool, l2, rng)]
         for pool, group, name, moved in track(harmless, f"harmless changes of {image_set}", len(harmless)):
-            effect = Effect.of_change(mode.networks[image_set], pool.images, moved, pool.labels)
+            effect = Effect.of_change(model, pool.images, moved, pool.labels)
             mine += pool.measure(moved, mode, name, "harmless", group, effect)
         last = list(PARTS[image_set])[-1]
         found[last] = sorted((m for m in mine if m.row == last), key=lambda m: m.amount)
@@ -688,10 +689,10 @@ def record_claims(
     within = [m for line in control.values() for m in line if m.how == "attack"]
     harmless = [m for line in control.values() for m in line if m.how == "harmless"]
     weakest = {mode: min(table, key=_auroc) for mode, table in tables.items()}
-    least_power = {
-        "as published": min(tables["as published"], key=_power),
-        "corrected": min([*tables["corrected"], *within], key=_power),
-    }
+    # That an attack is missed which fools nobody would be no objection.
+    strong = {mode: [m for m in table if m.effect.fooled >= 0.5] or table for mode, table in tables.items()}
+    strong["corrected"] = strong["corrected"] + [m for m in within if m.effect.fooled >= 0.5]
+    least_power = {mode: min(table, key=_power) for mode, table in strong.items()}
     flagged = sum(_power(m) >= 0.5 for m in harmless)
     nothing_special = f"{flagged} of {len(harmless)} harmless changes of the same size are flagged in most batches too"
 

@@ -211,7 +211,7 @@ def outcome(
 
 def outcomes(
     image_sets: Sequence[vs22.ImageSet],
-    images: int,
+    images: Sequence[int],
     references: int,
     steps: Sequence[Sequence[int]],
     batch_sizes: Sequence[int],
@@ -224,7 +224,7 @@ def outcomes(
     Parameters
     ----------
     image_sets : sequence of vs22.ImageSet
-    images : int
+    images : sequence of int
         Attacked images of each hold-out, at even steps; 0 for all.
     references : int
         Reference images, 0 for the whole model set.
@@ -239,8 +239,8 @@ def outcomes(
         For each image set as published, then corrected.
     """
     found = []
-    for image_set, counts in zip(image_sets, steps, strict=True):
-        split = vs22.reference_and_holdout(image_set.name, references, images)
+    for image_set, count, counts in zip(image_sets, images, steps, strict=True):
+        split = vs22.reference_and_holdout(image_set.name, references, count)
         manifold = ReferenceManifold(k=vs22.K).fit(vs22.flat(split.reference))
         found += [outcome(mode, split, manifold, counts, batch_sizes, rng, seed=seed) for mode in vs22.MODES]
     return found

@@ -40,9 +40,12 @@ def test_every_image_is_counted_once(classes, e, n, seed):
 
 
 def test_dominant_from_is_the_start_of_the_last_unbroken_reign():
-    counts = np.array([[5, 1], [1, 5], [5, 1], [1, 5], [0, 6]])
-    assert geometry.dominant_from(counts, [0, 0.1, 0.2, 0.3, 0.4]) == (1, 0.3)
-    assert geometry.dominant_from(counts[[0, 2]], [0, 0.5]) == (0, 0.0)
+    counts = np.array([[9, 1], [5, 5], [2, 8], [5, 5], [1, 9], [0, 10]])
+    epsilons = [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert geometry.dominant_from(counts, np.array([6, 4]), epsilons) == (1, 0.4)
+    # Most frequent throughout, but never twice as often as in truth.
+    assert geometry.dominant_from(counts[[0, 0]], np.array([6, 4]), [0, 0.5]) == (0, None)
+    assert geometry.dominant_from(counts[[0, 0]], np.array([4, 6]), [0, 0.5]) == (0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,8 @@ def test_dominant_from_is_the_start_of_the_last_unbroken_reign():
         (lambda: geometry.label_counts(np.array([[0, 2]]), 2), "predictions must lie in 0 … 1"),
         (lambda: geometry.label_counts(np.array([[0.0, 1.0]]), 2), "class indices"),
         (lambda: geometry.dominant(np.zeros((2, 3), int)), "counts must be"),
-        (lambda: geometry.dominant_from(np.array([[1, 0], [0, 1]]), [1, 0]), "ascending"),
+        (lambda: geometry.dominant_from(np.array([[1, 0], [0, 1]]), np.ones(2), [1, 0]), "ascending"),
+        (lambda: geometry.dominant_from(np.array([[1, 0], [0, 1]]), np.ones(3), [0, 1]), "truth must be"),
         (lambda: geometry.neighbour_agreement(np.zeros((3, 2)), np.zeros(3), k=0), "k must be"),
         (lambda: geometry.neighbour_agreement(np.zeros((3, 2)), np.zeros(2), k=1), "labels must be"),
         (lambda: geometry.log_ball_volume(1.0, 0), "dimension must be"),

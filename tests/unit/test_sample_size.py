@@ -269,6 +269,8 @@ def test_every_number_of_table_3_gets_a_comparison_with_a_cause():
     assert all(c["cause"] for c in rows.values())
     assert rows["R2 m=2"]["cause"].count("33%") == 1
     assert rows["R1 m=1"]["cause"].endswith("come out of: twice") and "twice" not in rows["R1 m=2"]["cause"]
+    listed = ss.table3_causes(run)
+    assert sum(line.count("m=") for line in listed) == 18 and listed[0].startswith("R1 m=9, R1 m=8, ")
     assert list(ss.table3_frame(run).index) == [ss.table3_column(s, m) for m in range(9, 0, -1) for s in ("r1", "r2")]
 
 
@@ -320,6 +322,8 @@ def test_real_life_claims_by_their_definitions():
     assert verdicts(apart(), apart(), apart()) == ["reproduced", "reproduced"]
     assert verdicts(together(), apart(), apart()) == ["not reproduced", "reproduced"]
     assert verdicts(apart(), apart(), together()) == ["reproduced", "not reproduced"]
+    with pytest.raises(ValueError, match="mnist must hold a size of 1"):
+        ss.judge_table3([result(*apart(), size=2)], [])
 
 
 def test_claims_name_rows_of_the_published_file():

@@ -132,6 +132,8 @@ def test_record_holds_every_sentence_of_section_5():
     frame = tolerance.claims_frame(run)
     assert list(frame.index) == ["tolerance-lowers-eps", "accuracy-rises-little", "tolerance-0.05-fools-model"]
     assert set(frame["verdict"]) == {"reproduced"}
+    text = tolerance.wrapped(frame, "claims").to_html()
+    assert frame["cause"].iloc[2] in text and text == tolerance.wrapped(frame, "claims").to_html()
     assert "not so for MNIST, as published" in frame.loc["tolerance-0.05-fools-model", "cause"]
     assert run.metrics["MNIST, as published.tolerance=0.05.accuracy"] == 0.9
     row = SimpleNamespace(

@@ -122,7 +122,7 @@ def test_every_change_meets_the_same_draws(toy):
 def test_effect_of_an_attack_and_of_any_change_agree(toy_network, toy):
     mine = pool("cifar10")
     batch = attacks.fgsm(toy_network[3], mine.images, mine.labels, 0.2)
-    one, other = tr.Effect.of_attack(batch), tr.Effect.of_change("cifar", mine.images, batch.images, mine.labels)
+    one, other = tr.Effect.of_attack(batch), tr.Effect.of_change(toy_network[3], mine.images, batch.images, mine.labels)
     for key in ("fooled", "l0", "l2", "linf"):
         assert getattr(one, key) == pytest.approx(getattr(other, key), rel=1e-5), key
     assert 0 < one.fooled <= 1 and one.linf == pytest.approx(0.2, rel=1e-5)
@@ -333,6 +333,23 @@ def test_claims_are_judged_by_the_weakest_row():
     assert {c["verdict"] for row, c in claims.items() if row != "model-agnostic"} == {"not reproduced"}
     _, claims = judged(1.0, 1.0, steady)
     assert {c["verdict"] for c in claims.values()} == {"reproduced"}
+
+
+def test_power_is_judged_by_attacks_that_fool_someone():
+    weak, strong = tr.Effect(0.1, 0.0, 10, 1.0, 0.1), tr.Effect(0.9, 0.9, 10, 5.0, 0.1)
+    run = record.start("99_test", profile="quick", seed=0)
+    tables = [
+        [
+            detected(*((0.1,) if (row, attack) == ("MNIST", "JSMA") else (1.0,)), row=row, attack=attack, mode=mode,
+                     effect=weak if (row, attack) == ("MNIST", "JSMA") else strong)
+            for row, attack in tr.table2_rows()
+        ]
+        for mode in ("as published", "corrected")
+    ]  # fmt: skip
+    network = [detected(1.0, attack="TGSM eps=0.1", mode=mode) for mode in ("as published", "corrected")]
+    tr.record_claims(run, *tables, {}, {"one": network}, {"as published": {1: 1.0}, "corrected": {1: 1.0}})
+    verdicts = {c["row"]: c["verdict"] for c in run.comparisons.values()}
+    assert verdicts["irrespective-of-attack"] == "reproduced" and verdicts["transferable"] == "not reproduced"
 
 
 def test_frames_and_panels_show_each_thing_once():

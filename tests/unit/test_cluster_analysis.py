@@ -1,0 +1,139 @@
+"""The metric analysis on a small image set: its parts against the plain functions, its verdicts by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from advlib import cluster_analysis as analysis
+from advlib import geometry, models, published, vs22
+
+EPSILONS = np.linspace(0, 1, 5)
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.default_rng(0)
+    images = rng.random((320, 1, 28, 28), dtype=np.float32) ** 4
+    labels = np.tile(np.arange(10), 32)
+    return vs22.Split(
+        vs22.SETS["mnist"], images[:200], labels[:200], np.arange(200), images[200:], labels[200:], np.arange(200, 320)
+    )
+
+
+@pytest.fixture(scope="module")
+def result(split):
+    return analysis.analyse(split, EPSILONS, np.random.default_rng(1))
+
+
+def test_attacked_images_are_the_sweeps_and_the_network_is_asked_both_ways(split, result):
+    model = models.load_trained("mnist-vs22")
+    batches = list(vs22.fgsm_sweep(vs22.AS_PUBLISHED, split.image_set, model, split.images, split.labels, EPSILONS))
+    attacked = result.attacked
+    for place, batch in enumerate(batches):
+        images = np.asarray(batch.images)
+        np.testing.assert_array_equal(attacked.moved[analysis.OLD][place], images.reshape(120, 784))
+        np.testing.assert_array_equal(attacked.said_twice[place], batch.predictions)
+        np.testing.assert_array_equal(attacked.said[analysis.OLD][place], models.predict(model, images))
+    # In pixels, nothing is done at ε = 0.
+    np.testing.assert_array_equal(attacked.moved[analysis.NEW][0], attacked.clean)
+    assert attacked.classes == 10 and attacked.truth.tolist() == [12] * 10
+
+
+def test_at_takes_the_nearest_size(result):
+    assert [result.attacked.at(value) for value in (0, 0.3, 0.9, 1)] == [0, 1, 4, 4]
+
+
+def test_volumes_are_the_plain_functions(result):
+    attacked, volume = result.attacked, result.volumes[analysis.NEW]
+    said = attacked.said[analysis.NEW]
+    np.testing.assert_array_equal(volume.counts.sum(axis=1), 120)
+    expected = geometry.ball_sums(attacked.clean, attacked.moved[analysis.NEW][2], said[2], 10)
+    np.testing.assert_allclose(volume.sums[2], expected)
+    assert (volume.sums[volume.counts == 0] == 0).all()
+    assert volume.size == 10 and volume.mean_change[0] == 0
+    assert -1 <= volume.count_correlation <= 1
+
+
+def test_density_is_the_product_it_is_taken_apart_into(result):
+    for lines in result.balls.values():
+        np.testing.assert_allclose(lines["density"], lines["inside"] * lines["balls"] / vs22.K)
+    manifold, points = result.attacked.manifold, result.attacked.moved[analysis.NEW][1]
+    assert result.balls[analysis.NEW]["density"][1] == pytest.approx(manifold.density(points))
+
+
+def test_contrast_falls_as_published_and_coins_do_it_too(result):
+    start, fall = (result.balls[analysis.OLD]["contrast"][place] for place in (0, 1))
+    assert fall < start
+    assert result.balls[analysis.FLIPS]["contrast"][1] < start
+
+
+def test_centres_compare_clean_with_attacked(result):
+    first = result.centres.scaled[0]
+    assert first["distances"].shape == (10, 10)
+    assert result.centres.map_changes[0] == 0 < result.centres.start_difference
+    clean = geometry.centres(result.attacked.clean, result.attacked.labels, 10)
+    assert result.centres.spacing == pytest.approx(cdist(clean, clean)[np.triu_indices(10, 1)].mean())
+    assert result.centres.shifts[analysis.NEW][-1] > result.centres.threshold
+
+
+def test_onset_is_where_the_shift_stays_above(result):
+    moves = replace(result.centres, shifts={"x": np.array([0.0, 3, 1, 3, 3])}, threshold=2.0)
+    assert moves.onset("x", EPSILONS) == 0.75
+    assert replace(moves, threshold=5.0).onset("x", EPSILONS) is None
+    assert replace(moves, threshold=-1.0).onset("x", EPSILONS) == 0.0
+
+
+def test_maps_and_joint_map(result):
+    (panel,) = analysis.maps(result.attacked, np.random.default_rng(0), [0.5])
+    assert panel["places"].shape == (120, 2) and panel["epsilon"] == 0.5
+    assert panel["chance"] == pytest.approx(((np.bincount(panel["said"]) / 120) ** 2).sum())
+    joint = analysis.joint_map(result.attacked, 0.0, np.random.default_rng(0))
+    assert joint["real"].shape == joint["adversarial"].shape == (60, 2)
+    # At ε = 0 both halves are clean: the nearest neighbour is of either half, in three binomial standard deviations.
+    assert all(abs(share - 0.5) < 3 * np.sqrt(0.25 / 60) for share in joint["in_pixels"])
+    assert sorted(np.concatenate([joint["real_labels"], joint["adversarial_labels"]])) == sorted(result.attacked.labels)
+
+
+def stand_in(result, name, **said):
+    """The analysis of another image set with the same points, and given predictions."""
+    attacked = replace(result.attacked, image_set=vs22.SETS[name], said={**result.attacked.said, **said})
+    return replace(result, attacked=attacked)
+
+
+def words(label):
+    """Predictions that turn to one class after the third of five sizes."""
+    truth = np.tile(np.arange(10), 12)
+    return np.stack([truth, truth, np.full(120, label), np.full(120, label), np.full(120, label)])
+
+
+def test_judge_speaks_about_every_sentence_of_its_part(result):
+    eights = {"as published": words(8), "corrected": words(8)}
+    results = [stand_in(result, "mnist", **eights), stand_in(result, "organamnist", **eights)]
+    rows = {(row["item"], row["row"], row["column"]): row for row in analysis.judge(results)}
+    assert rows["Appendix C", "MNIST", "dominant class"]["verdict"] == "reproduced"
+    assert rows["Appendix C", "MNIST", "dominant class from eps"]["verdict"] == "reproduced"
+    assert rows["claim", "class-8-dominates", ""]["verdict"] == "reproduced"
+    assert rows["claim", "organ-labels-like-mnist", ""]["verdict"] == "reproduced"
+    for claim in ("class-2-dominates-path", "path-cluster-volumes-shrink", "path-classes-confined"):
+        assert rows["claim", claim, ""]["verdict"] == "not run here"
+    mine = {entry.key[1:] for entry in published.load("vs22", "Appendix C")}
+    assert mine <= set(rows)
+    published.claims_table([{"notebook": "x", "profile": "quick", "comparisons": list(rows.values())}])
+
+
+def test_judge_with_pathmnist_leaves_nothing_out(result):
+    threes, twos = ({mode: words(label) for mode in ("as published", "corrected")} for label in (3, 2))
+    results = [
+        stand_in(result, "mnist", **threes),
+        stand_in(result, "organamnist"),
+        stand_in(result, "pathmnist", **twos),
+    ]
+    rows = {(row["item"], row["row"]): row for row in analysis.judge(results)}
+    assert rows["claim", "class-8-dominates"]["verdict"] == "not reproduced"
+    assert rows["claim", "class-8-dominates"]["cause"]
+    assert rows["claim", "class-2-dominates-path"]["verdict"] == "reproduced"
+    assert all(row["verdict"] != "not run here" for row in rows.values())
+    assert len(rows) == len(analysis.judge(results[:2])) - 2  # two items of one row share a key here
+    published.claims_table([{"notebook": "x", "profile": "quick", "comparisons": analysis.judge(results)}])

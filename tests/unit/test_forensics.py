@@ -1,0 +1,247 @@
+"""Forensics: the peer's own choice, closed forms, brute force, and the printed numbers as they stand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from advlib import forensics, models, published, record, vs22
+from advlib.forensics import BASE, DEFECT, VARIANTS
+from advlib.ulsif import DEFAULT_GRID, ULSIF
+
+SIZES = (0.1, 0.3)
+
+
+def two_samples(seed: int, n: int = 30, m: int = 30, d: int = 4, shift: float = 0.3):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)), rng.normal(shift, 1.2, (m, d))
+
+
+# ---------------------------------------------------------------------------------------------- densratio's score
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 30), (20, 35), (35, 20)])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_defective_score_makes_densratios_own_choice(seed, n, m):
+    densratio = pytest.importorskip("densratio").densratio
+    numerator, denominator = two_samples(seed, n, m)
+    peer = densratio(numerator, denominator, alpha=0, kernel_num=n, verbose=False)
+    scores = forensics.densratio_scores(numerator, denominator)
+    i, j = np.unravel_index(scores.argmin(), scores.shape)
+    assert (DEFAULT_GRID[i], DEFAULT_GRID[j]) == pytest.approx((peer.kernel_info.sigma, peer.lambda_))
+
+
+@pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
+@pytest.mark.parametrize("kernel", ["gaussian", "unsquared"])
+def test_without_the_defect_it_is_the_exact_leave_one_out(kernel):
+    numerator, denominator = two_samples(3, 25, 30)
+    exact = ULSIF(kernel=kernel).fit(numerator, denominator).loocv_scores_
+    whole = forensics.densratio_scores(numerator, denominator, kernel=kernel, defect=False)
+    np.testing.assert_allclose(whole, exact, rtol=1e-6, atol=1e-9)
+    assert not np.allclose(forensics.densratio_scores(numerator, denominator, kernel=kernel), exact, rtol=1e-3)
+
+
+def test_the_defect_can_change_the_choice():
+    """Or the test above could not tell one score from the other."""
+    differs = 0
+    for seed in range(40):
+        numerator, denominator = two_samples(seed, 15, 15, 2)
+        one, other = (forensics.densratio_scores(numerator, denominator, defect=defect) for defect in (True, False))
+        differs += one.argmin() != other.argmin()
+    assert differs > 0
+
+
+# ---------------------------------------------------------------------------------------------- one at a time
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Replace MNIST by stripes and its networks by a linear one."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    images = (0.2 + 0.1 * rng.random((60, 1, 5, 5))).astype(np.float32)
+    images[labels == 1, :, :2] += 0.4
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(25, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.from_numpy(rng.normal(size=(2, 25)).astype(np.float32)))
+    monkeypatch.setattr(
+        forensics, "test_images", lambda name, count: (images[: count or None], labels[: count or None])
+    )
+    monkeypatch.setattr(forensics.models, "load_trained", lambda name: model)
+    return model, images, labels
+
+
+def rerun(variants):
+    options = {"images": 40, "draws": 3, "batch_size": 12, "rng": np.random.default_rng(1)}
+    return forensics.one_at_a_time(SIZES, variants=variants, **options)
+
+
+@pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
+def test_means_over_both_samples_are_those_of_single_fits(small):
+    _, images, labels = small
+    base, over = rerun([VARIANTS[0], VARIANTS[3]])
+    assert over.variant.over == "denominator"
+    rng = np.random.default_rng(1)
+    a = np.stack([rng.choice(60, 12, replace=False) for _ in range(3)])
+    b = np.stack([rng.choice(40, 12, replace=False) for _ in range(3)])
+    signs = forensics.attacks.gradient_signs(small[0], images[:40], labels[:40])
+    moved = (images[:40] + np.float32(0.3) * signs).reshape(40, -1)
+    for t in range(3):
+        fit = ULSIF(kernel="unsquared").fit(images.reshape(60, -1)[a[t]], moved[b[t]])
+        assert base.r1[1, t] == pytest.approx(fit.mean_ratio_, rel=1e-6)
+        assert over.r1[1, t] == pytest.approx(fit.predict(moved[b[t]]).mean(), rel=1e-6)
+        assert (base.sigmas[1, t], base.lambdas[1, t]) == pytest.approx((fit.sigma_, fit.lambda_))
+
+
+def test_each_variant_changes_one_thing_and_all_see_the_same_draws(small):
+    for variant in VARIANTS[1:-2]:
+        changed = [name for name in vars(BASE) if name != "name" and getattr(variant, name) != getattr(BASE, name)]
+        assert len(changed) == 1, variant.name
+    found = rerun(VARIANTS)
+    by = {result.variant.name: result for result in found}
+    # R2 knows no attack, so what changes the attack alone leaves it alone.
+    np.testing.assert_array_equal(by["clipped to [0, 1]"].r2, by["as published"].r2)
+    np.testing.assert_array_equal(by["VS22's network"].r2, by["as published"].r2)
+    assert not np.array_equal(by["squared distance in the kernel"].r2, by["as published"].r2)
+    assert forensics.same_choice(by["as published"], by["as published"]) == 1
+    assert 0 <= forensics.same_choice(by["as published"], by[DEFECT]) <= 1
+    frame = forensics.variants_frame(found)
+    assert list(frame.index) == ["printed", *by] and frame.iloc[0]["R1, ε = 0.3"] == "20.70"
+
+
+def test_lambda_grids_keep_two_values_a_decade():
+    assert forensics.lambda_grid(1e-3) == pytest.approx(DEFAULT_GRID)
+    for smallest in (1e-4, 1e-2, 1.0):
+        grid = forensics.lambda_grid(smallest)
+        assert grid[0] == pytest.approx(smallest) and grid[-1] == pytest.approx(10)
+        assert np.diff(np.log10(grid)) == pytest.approx(0.5)
+
+
+# ---------------------------------------------------------------------------------------------- plateau, direction
+
+
+def test_plateau_goes_with_one_over_the_smallest_lambda():
+    plateaus = forensics.plateau_by_lambda(
+        [1e-4, 1e-3], images=150, draws=2, batch_size=60, rng=np.random.default_rng(0)
+    )
+    assert [plateau.row for plateau in plateaus] == list(forensics.PLATEAU_ROWS)
+    for plateau in plateaus:
+        np.testing.assert_allclose(plateau.measured, plateau.predicted, rtol=1e-3)
+        assert plateau.predicted[0] == pytest.approx(10 * plateau.predicted[1])
+    with pytest.raises(ValueError, match=r"smallest must hold the default grid's 0\.001"):
+        forensics.plateau_by_lambda([1e-2], images=50, draws=2, batch_size=10, rng=np.random.default_rng(0))
+
+
+def test_saturated_share_counts_softmaxes_of_one():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0], [0.0]]))
+    lead = np.array([5, 15, 18, 200, -200], np.float32)  # float32's softmax rounds to 1 from about 17 on
+    share = forensics.saturated_share(model, lead.reshape(5, 1, 1, 1), np.zeros(5, int))
+    rounded = softmax(np.stack([lead, 0 * lead], 1).astype(np.float64), axis=1)[:, 0].astype(np.float32) == 1
+    assert share == rounded.mean() == 0.4
+
+
+# ---------------------------------------------------------------------------------------------- printed numbers
+
+
+def test_pooled_half_width_is_that_of_pooled_samples():
+    rng = np.random.default_rng(0)
+    samples = rng.normal([[1.0], [4.0], [6.0]], [[0.5], [1.0], [2.0]], (3, 100))
+    # What the function computes from rounded summaries, here from the samples themselves.
+    halves = forensics.stats.t.ppf(0.975, 99) * samples.std(1, ddof=1) / 10
+    deviations = halves * 10 / forensics.stats.t.ppf(0.975, 99)
+    spread = np.sqrt((deviations**2).mean() + np.var(samples.mean(1)))
+    assert spread == pytest.approx(samples.std(), rel=0.01)
+
+
+def test_printed_intervals_are_pooled_ones():
+    table = forensics.pooled_intervals()
+    assert len(table) == 12
+    r1 = table[table.index.get_level_values("column").str.startswith("R1")]
+    # Printed intervals are rounded to 0.01, and so is each of the three they are computed from.
+    assert ((r1["printed"] - r1["pooled"]).abs() <= 0.02).all()
+    assert ((r1["printed"] - r1["independent"]).abs() > 0.02).any()
+    assert (table["independent"] <= table["together"] + 1e-12).all()
+
+
+def test_real_real_ratios_of_two_tables_do_not_go_together():
+    table = forensics.real_real_across_tables()
+    assert len(table) == 3 and (table["p"] < 0.001).all()
+    np.testing.assert_allclose(table["Table 1"], 1.31)
+
+
+def test_coverage_of_the_stored_sizes():
+    table = forensics.coverage_by_size()
+    exchangeable = table.drop("PathMNIST", level="image set")
+    assert (exchangeable["expected"] - exchangeable["printed"]).abs().max() < 0.005
+    path = table.xs("PathMNIST", level="image set")
+    assert (path["expected"] - path["printed"]).min() > 0.05
+    density, coverage = forensics.printed_path_point()
+    assert density == 0.83 and coverage == pytest.approx(0.49 / 0.5544, rel=1e-3)
+
+
+def test_counts_that_do_not_add_up():
+    facts = {fact.statement: fact for fact in forensics.printed_facts()}
+    assert [fact.exact for fact in facts.values()] == [False, False, True, False, False]
+    frame = forensics.facts_frame(list(facts.values()))
+    assert (frame["one"].iloc[0], frame["other"].iloc[0]) == ("70000", "69100")
+
+
+def test_admixture_follows_the_line_but_for_path():
+    ratio = forensics.admixture_lines()["ratio"]
+    assert (ratio.loc[["MNIST", "OrganMNIST"]] - 1).abs().max() < 0.02
+    assert (ratio.loc["PathMNIST"] - 1).abs().max() > 0.05
+
+
+# ---------------------------------------------------------------------------------------------- VS22
+
+
+def test_bounds_alone_are_the_published_attack_up_to_the_kink():
+    epsilons = [0.0, 0.2, 0.4, 0.8]
+    curve = forensics.bounds_alone("mnist", epsilons, references=300, queries=40, rng=np.random.default_rng(0))
+    published_density, alone = (curve.density[name] for name in ("as published", "its bounds alone, no gradient"))
+    assert curve.kink == pytest.approx(0.1307 / 0.3081)
+    assert published_density[0] == alone[0] == curve.density["corrected"][0]  # ε = 0 changes nothing
+    np.testing.assert_allclose(published_density[:3], alone[:3], rtol=0.15)
+    assert abs(published_density[3] - alone[3]) > 0.3
+
+
+def test_accuracy_of_twice_normalised_images():
+    table = forensics.normalised_twice(["mnist"], images=60)
+    row = table.loc["MNIST"]
+    chosen = vs22.image_set("mnist")
+    held = models.partition(chosen.network)
+    part = np.arange(60) * len(held.holdout_images) // 60
+    again = (held.holdout_images[part] - np.float32(0.1307)) / np.float32(0.3081)
+    expected = models.accuracy(models.load_trained(chosen.network), again, held.holdout_labels[part])
+    assert row["twice"] == expected and row["printed"] == pytest.approx(0.992)
+    assert row["stored by the authors"] == pytest.approx(0.9895)
+
+
+def test_shifts_start_at_the_untouched_holdout():
+    found = forensics.shifts("mnist", references=150, queries=40, rng=np.random.default_rng(0))
+    untouched, *others = found
+    assert len(found) == 2 + len(forensics.CHANGES)
+    for shift in others:
+        assert shift.density[0] == untouched.density[0] and shift.strengths[0] == 0
+        assert len(shift.density) == len(shift.strengths) == len(shift.embedded_coverage)
+    sharper = next(shift for shift in found if shift.title.startswith("more contrast"))
+    flatter = next(shift for shift in found if shift.title.startswith("less contrast"))
+    assert sharper.density[-1] < untouched.density[0] < flatter.density[-1]
+    (source,) = forensics.other_sources(["mnist"], references=150, queries=40, rng=np.random.default_rng(0))
+    assert source.density.shape == (1,) and 0 < source.coverage[0] < 2
+
+
+def test_record_judges_the_stored_accuracies():
+    columns = ["once", "twice", "twice, cut to (0, 1)", "stored by the authors", "printed"]
+    rows = {"MNIST": [0.99, 0.98, 0.98, 0.9895, 0.992], "OrganMNIST": [0.99, 0.41, 0.5, 0.405, 0.991]}
+    rows["BloodMNIST"] = [0.95, 0.1, 0.1, None, None]
+    twice = forensics.pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
+    run = record.Run("12_forensics", {"profile": "quick", "seed": 0})
+    bounds = forensics.BoundsCurve(np.zeros(1), {"x": np.zeros(1)}, {"x": np.zeros(1)}, 0.4, 0.4)
+    directed = forensics.pandas.DataFrame()
+    forensics.record_results(run, [], [], directed, twice, bounds, [], [])
+    words = {row["row"]: row["verdict"] for row in run.comparisons.values()}
+    assert words == {"MNIST": "reproduced", "OrganMNIST": "reproduced as published only"}
+    assert published.value("vs22", "stored results", "OrganMNIST", "robust accuracy (%) eps=0") == 40.5
