@@ -135,5 +135,5 @@ def test_judge_with_pathmnist_leaves_nothing_out(result):
     assert rows["claim", "class-8-dominates"]["cause"]
     assert rows["claim", "class-2-dominates-path"]["verdict"] == "reproduced"
     assert all(row["verdict"] != "not run here" for row in rows.values())
-    assert len(rows) == len(analysis.judge(results[:2])) - 2  # two items of one row share a key here
+    assert len(analysis.judge(results)) == len(analysis.judge(results[:2]))
     published.claims_table([{"notebook": "x", "profile": "quick", "comparisons": analysis.judge(results)}])
