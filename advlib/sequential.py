@@ -4,7 +4,7 @@ At 5 % a batch, a clean stream of 1,000 batches is flagged fifty times. What is 
 at after every batch and that exceeds 1/α, at any time, with probability at most α.
 
 **Independent p-values.** p-values of many batches against *one* calibration set depend on each other: if that set
-happens to lie low, every batch looks high, and the evidence of a product grows without bound. So each batch is compared
+happens to lie low, every batch looks high, and no bound holds for a product. So each batch is compared
 with the calibration samples *and all earlier batches*, and joins them afterwards. If everything is exchangeable, a
 batch is a random subset of all that was seen until then, whatever happened before: the p-values are independent and
 uniform, exactly, for any size of the calibration set [1]_. (Where the pool outgrows `max_samples` it is thinned at

@@ -214,10 +214,10 @@ def test_other_tests_are_calibrated(kind, m):
     assert_calibrated(p, 101 if m == 1 else 100)
 
 
-@pytest.mark.parametrize("m", [1, 10])
-def test_density_ratio_is_calibrated(m):
+@pytest.mark.parametrize(("m", "trials"), [(1, 400), (10, 1000)])
+def test_density_ratio_is_calibrated(m, trials):
     single = {**RATIO, "draws": 99, "n_numerator": 8, "sigmas": [1.0], "lambdas": [0.1]}
-    p = clean_p_values(DensityRatioTest(**single), m, 1000, n_calibration=120)
+    p = clean_p_values(DensityRatioTest(**single), m, trials, n_calibration=120)
     assert_calibrated(p, 100)
 
 
