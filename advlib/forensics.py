@@ -996,8 +996,8 @@ def g17_causes(
             "unknown network",
             "VS22's network instead of CleverHans' tutorial's",
             at("VS22's network", 1),
-            f"printed {published.value('g17', 'Table 1', 'MNIST', 'R1 eps=0.3'):.2f}; pixels without gradient do not move, "
-            "which notebook 02 turns round into a share of such pixels",
+            f"printed {published.value('g17', 'Table 1', 'MNIST', 'R1 eps=0.3'):.2f}; "
+            "pixels without gradient do not move, and notebook 02 reads the paper's share of them off R1",
             OPEN,
         ),
         Cause(
