@@ -33,6 +33,10 @@ _ANSWERS = {
     "07.1": "2bcf1fc6c5df1c1c",
     "07.2": "e37d87c6796f0034",
     "07.3": "ea4b80c20b41b8c8",
+    # 08 · admixture
+    "08.1": "b62b99c5a47c730c",
+    "08.2": "3efdd3e44ecdf533",
+    "08.3": "c8850aed878f8c71",
     # 09 · embedding space
     "09.1": "cf77a7cd3c59d3af",
     "09.2": "29170c1076e00d9b",

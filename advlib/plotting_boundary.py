@@ -5,12 +5,21 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from advlib import published
 from advlib.plotting import AS_PUBLISHED, CORRECTED, LIMIT, NOISE, PUBLISHED, REAL, show_image, subplots
 
 _SET_COLOURS = {"MNIST": "#0072B2", "OrganMNIST": "#E69F00", "PathMNIST": "#882255", "BloodMNIST": "#117733"}
 _SET_MARKERS = {"MNIST": "o", "OrganMNIST": "s", "PathMNIST": "D", "BloodMNIST": "^"}
+
+
+def _log(axis: Any) -> None:
+    """Make the axis logarithmic with plain numbers at 1, 2 and 5."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _columns(found: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -49,7 +58,8 @@ def batch_size_curves(found: Sequence[Any]) -> Figure:
                     getattr(pair[1].noise, statistic), color=NOISE, ls="-.", lw=1.2, label="Gaussian noise as far (L2)"
                 )
             _printed(axis, first.title, statistic)
-            axis.set(yscale="log", ylabel=statistic)
+            axis.set_ylabel(statistic)
+            _log(axis)
         axes[0, column].set_title(f"{first.title}: {first.counts['attacked']} images, {first.steps[-1]:,} steps")
         axes[1, column].set_xlabel("images in a batch")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -96,8 +106,12 @@ def convergence(found: Sequence[Any]) -> Figure:
         density.axhline(pair[0].by_steps.clean.density, color=REAL, lw=1.2, label="clean, the same images")
         _printed(density, pair[0].title, "density")
         distance.set(title=pair[0].title, ylabel="median L2 distance\n(pixels of [0, 1])", ylim=(0, None))
-        density.set(xscale="symlog", xlabel="steps of the attack (0: its start)", ylabel="density", yscale="log")
+        density.set(xlabel="steps of the attack (0: its start)", ylabel="density")
         density.set_xscale("symlog", linthresh=100)
+        density.set_xlim(-8, pair[0].steps[-1] * 1.25)
+        density.set_xticks(pair[0].steps, [f"{steps:,}" for steps in pair[0].steps], rotation=45)
+        density.xaxis.set_minor_locator(NullLocator())
+        _log(density)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     more = axes[1, 0].get_legend_handles_labels()
     figure.legend(handles + more[0], labels + more[1], loc="outside lower center", ncols=4, fontsize=8.5)
@@ -142,11 +156,12 @@ def movements(controls: Sequence[Any]) -> Figure:
                     ms=4,
                     label=f"{control.title}, {control.n_reference:,} references",
                 )
-            axis.set(ylabel=statistic, yscale="log")
+            axis.set_ylabel(statistic)
             if statistic == "density":
+                _log(axis)
                 axis.axhline(1, color=LIMIT, lw=0.9, ls="--")
     axes[0, 0].set_title("shrunk toward the mean: no network, no attack")
-    axes[0, 1].set_title("clipped to [μ, μ + σ], by at most εσ: FGSM's program without its step")
+    axes[0, 1].set_title("clipped to [μ, μ + σ]: FGSM's program without its step")
     axes[0, 1].title.set_fontsize(9.5)
     axes[1, 0].set_xlabel("share of the way to the mean")
     axes[1, 1].set_xlabel("ε (in units of σ)")

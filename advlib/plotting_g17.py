@@ -476,6 +476,7 @@ def attacks_and_controls(groups: Mapping[str, Sequence[Any]]) -> Figure:
         for axis in line:
             axis.axhline(edge, color=LIMIT, lw=0.6)
             axis.set_yticks(place, [m.attack for m in measurements] if axis is line[0] else [])
+            axis.set_ylim(place[-1] - 0.6, 0.6)
         for group in dict.fromkeys(m.amount for m in measurements):
             ys = [y for y, m in zip(place, measurements, strict=True) if m.amount == group]
             r2 = next(m.r2 for m in measurements if m.amount == group)

@@ -143,6 +143,25 @@ PARAMETERS = {
         lambda v: isinstance(v, list) and len(v) > 0 and all(isinstance(name, str) for name in v),
     ),
     "colour_network": ("one of cifar10-cleverhans, cifar10-resnet", lambda v: v in _COLOUR_NETWORKS),
+    "map_epsilons": (
+        "a list of numbers in (0, 1]",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_positive(e) and e <= 1 for e in v),
+    ),
+    "mixed_shares": (
+        "a rising list of shares in [0, 1] that begins with 0",
+        lambda v: (
+            isinstance(v, list)
+            and len(v) > 1
+            and v[0] == 0
+            and all(_positive(s) and s <= 1 for s in v[1:])
+            and v == sorted(set(v))
+        ),
+    ),
+    "mixed_sizes": (
+        "a rising list of whole numbers ≥ 2",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 2) for n in v) and v == sorted(set(v)),
+    ),
+    "mixed_draws": ("a whole number ≥ 20", lambda v: _whole(v, 20)),
     "repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
     "boundary_images": ("a whole number ≥ 10, or 0 for all", lambda v: v == 0 or _whole(v, 10)),
     "medical_images": ("a whole number ≥ 10, or 0 for all", lambda v: v == 0 or _whole(v, 10)),

@@ -18,6 +18,9 @@ PAPER_STEPS = 25_000
 PAPER_BATCH_SIZES = {"mnist": (21, 42, 60, 84, 100, 120, 140), "organamnist": (49, 100, 150, 200, 250, 300)}
 """Images a batch behind the bands of Fig. 3b, as the file names of the authors' stored results say."""
 
+CLEAN = 800
+"""Untouched images of the hold-out behind the clean curves over batch sizes."""
+
 CHUNK = 50
 """Images that are attacked together, with the same random directions, and kept on disk together."""
 
@@ -94,7 +97,8 @@ class Outcome:
         Density and coverage over the steps; `clean` are the scored images before the attack.
     batch_sizes : tuple of int
     clean, attacked : tuple of vs22.Score
-        After the last step, in sub-batches of each size.
+        In sub-batches of each size: untouched images of the hold-out, `CLEAN` of them; attacked ones after the last
+        step.
     noise : vs22.Score or None
         Of Gaussian noise as far from each image, in L2, as the attack went, in the largest sub-batches.
     examples : (3, c, h, w) float32
@@ -136,6 +140,7 @@ def outcome(
     mode: vs22.Mode,
     split: vs22.Split,
     manifold: ReferenceManifold,
+    clean_scores: Mapping[int, vs22.Score],
     steps: Sequence[int],
     batch_sizes: Sequence[int],
     rng: np.random.Generator,
@@ -153,6 +158,8 @@ def outcome(
     split : vs22.Split
     manifold : ReferenceManifold
         Fitted to `vs22.flat(split.reference)`.
+    clean_scores : mapping
+        Batch size → score of untouched images.
     steps : increasing sequence of int
     batch_sizes : sequence of int
         Images a sub-batch; those above the number of scored images are left out.
@@ -202,7 +209,7 @@ def outcome(
         float(np.median(last.linf[moved])) if moved.any() else 0.0,
         by_steps,
         sizes,
-        tuple(vs22.score(manifold, clean, rows_of) for rows_of in batches),
+        tuple(clean_scores[size] for size in sizes),
         tuple(vs22.score(manifold, last.images[rows], rows_of) for rows_of in batches),
         noise,
         np.stack([split.images[shown], states[0].images[shown], last.images[shown]]),
@@ -242,7 +249,10 @@ def outcomes(
     for image_set, count, counts in zip(image_sets, images, steps, strict=True):
         split = vs22.reference_and_holdout(image_set.name, references, count)
         manifold = ReferenceManifold(k=vs22.K).fit(vs22.flat(split.reference))
-        found += [outcome(mode, split, manifold, counts, batch_sizes, rng, seed=seed) for mode in vs22.MODES]
+        holdout = vs22.reference_and_holdout(image_set.name, references).images
+        holdout = holdout[np.linspace(0, len(holdout) - 1, min(CLEAN, len(holdout))).astype(int)]
+        clean = {size: vs22.score(manifold, holdout, vs22.sub_batches(len(holdout), size, rng)) for size in batch_sizes}
+        found += [outcome(mode, split, manifold, clean, counts, batch_sizes, rng, seed=seed) for mode in vs22.MODES]
     return found
 
 
@@ -347,14 +357,19 @@ def record(run: Any, found: Sequence[Outcome], fgsm: Sequence[WorthOfFgsm], own:
 def _compare_numbers(run: Any, title: str, as_published: Outcome, corrected: Outcome) -> None:
     both = (as_published, corrected)
     steps, images = as_published.steps[-1], as_published.counts["attacked"]
-    where = f"{images} images, {as_published.by_steps.n_reference} references"
+    references = f"{as_published.by_steps.n_reference} references"
+    where = f"{images} images, {references}"
     wanted = {entry.column for entry in published.load("vs22", "§5.2") if entry.row == title}
 
     def compare(column: str, values: Sequence[float], errors: Sequence[float], cause: str) -> None:
         if column not in wanted:
             return
         printed = published.value("vs22", "§5.2", title, column)
-        near = [abs(value - printed) <= 3 * error + 0.1 * printed for value, error in zip(values, errors, strict=True)]
+        # Few images give wide intervals, in which everything would lie: at most half of the printed value is allowed.
+        near = [
+            abs(value - printed) <= min(3 * error + 0.1 * printed, 0.5 * printed)
+            for value, error in zip(values, errors, strict=True)
+        ]
         verdict = "reproduced" if all(near) else "reproduced as published only" if near[0] else "not reproduced"
         run.compare(
             {
@@ -365,8 +380,13 @@ def _compare_numbers(run: Any, title: str, as_published: Outcome, corrected: Out
 
     for edge, pick in (("smallest", np.min), ("largest", np.max)):
         cleans = [pick(result.medians("density", "clean")) for result in both]
-        errors = [result.by_steps.clean.density_error for result in both]
-        compare(f"reference density {edge}", cleans, errors, f"{where}; within 3 standard errors")
+        errors = [result.clean[-1].density_error for result in both]
+        compare(
+            f"reference density {edge}",
+            cleans,
+            errors,
+            f"medians over batches of {CLEAN} untouched images; {references}",
+        )
         hits = [pick(result.medians("density")) for result in both]
         errors = [result.attacked[-1].density_error for result in both]
         start = as_published.by_steps.density[0]
@@ -374,7 +394,7 @@ def _compare_numbers(run: Any, title: str, as_published: Outcome, corrected: Out
             f"adversarial density {edge}",
             hits,
             errors,
-            f"after {steps} steps; the starts alone have {start:.2f} as published: density follows the steps",
+            f"{where}, after {steps} steps; the starts alone have {start:.2f} as published: density follows the steps",
         )
     clean = [scaled_coverage(result, result.by_steps.clean) for result in both]
     hit = [scaled_coverage(result, result.by_steps.scores[-1]) for result in both]
@@ -425,6 +445,7 @@ def _compare_claims(
     as_published, corrected = pairs["MNIST"]
     aurocs = [result.by_steps.decisions("density")[0][-1] for result in (as_published, corrected)]
     stored = own["boundary"]["own statistics"]
+    falls = max(own["movements"]["corrected"][0]["density"][1:])
     claim(
         "boundary-mnist-path-discernible",
         f"MNIST AUROC {aurocs[0]:.2f}",
@@ -436,7 +457,7 @@ def _compare_claims(
     claim(
         "path-boundary-density-opposite",
         f"tiles clipped alone: density {stored['clipped_density']:.1f} instead of {stored['clean_density']:.1f}",
-        "colour and CT sets fall or stay as MNIST does",
+        f"tiles, FGSM in pixels: density at most {falls:.2f}",
         "reproduced as published only",
         "PathMNIST, 4,495 train tiles: clipping normalised images to (0, 1) moves them toward the mean, attack or not",
     )

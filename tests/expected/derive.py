@@ -59,7 +59,7 @@ def derive(path, console):
                 "metric": name,
                 "value": float(f"{values.mean():.6g}"),
                 "atol": float(f"{atol:.3g}") or 1e-9,
-                "rtol": 1e-6,
+                "rtol": 1e-5,
                 "why": why,
             }
         )
