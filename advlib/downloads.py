@@ -167,7 +167,7 @@ class FileSet:
         names = [file.name for file in self.files]
         whole = [a.name for a in self.official + self.registry if set(self.files) <= set(a.members.values())]
         archives = " or ".join(name for name in whole if name not in names)
-        return f"put {', '.join(names)}{f' (or {archives})' if archives else ''} into {self.folder}"
+        return f"put {', '.join(names)}{f' (or {archives})' if archives else ''} into {paths.shown(self.folder)}"
 
     def read(self) -> list[bytes]:
         """Return the content of each file; the bytes that are checked are the bytes that are returned.

@@ -31,6 +31,11 @@ RUNS = Path(os.environ.get("ADVLIB_RUNS", RESULTS / "runs")).expanduser().resolv
 CACHE = RESULTS / "cache"
 
 
+def shown(path: Path) -> str:
+    """Return `path` as messages and stored outputs show it: from the project's folder on where it lies inside."""
+    return path.relative_to(HOME).as_posix() if path.is_relative_to(HOME) else str(path)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; it takes the final name only when the block ends well.
