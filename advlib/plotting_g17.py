@@ -69,9 +69,7 @@ def gap_and_distance(curves: Sequence[Any], tolerance: float) -> Figure:
     gaps.set(title="R1 − R2", ylabel="mean R1 − mean R2", ylim=(-0.25, 0.6))
     gaps.legend()
     distances.axhline(1, color=LIMIT, lw=0.8)
-    distances.set(
-        title="how near attacked images lie to clean ones", ylabel="mean squared distance (clean to clean: 1)"
-    )
+    distances.set(title="how near attacked images lie to clean ones", ylabel="squared distance (clean to clean: 1)")
     accuracies.set(title="accuracy", ylabel="share of images read rightly", ylim=(0, 1))
     for axis in (gaps, distances, accuracies):
         axis.set_xlabel("FGSM size ε (L∞)")
@@ -157,6 +155,8 @@ def figure3(results: Sequence[Any]) -> Figure:
             axis.set(title=f"{name}\n{mode}", yscale="log")
             axis.set_yticks([1, 2, 5, 10], ["1", "2", "5", "10"])
             axis.minorticks_off()
+    # Intervals of a few huge draws reach below 0: there is no such place on a logarithmic axis.
+    axes[0, 0].set_ylim(0.5, None)
     for axis in axes[-1]:
         axis.set_xlabel("images in numerator and denominator")
     for axis in axes[:, 0]:
@@ -650,6 +650,6 @@ def shifts(moved: Sequence[Any], sources: Sequence[Any], printed: Mapping[str, t
         axis.axhline(1, color=LIMIT, lw=0.8)
         axis.axvline(1, color=LIMIT, lw=0.8)
         axis.set(title=title, xlabel="density (exchangeable: 1)")
-    axes[0].set_ylabel("coverage over its closed form (exchangeable: 1)")
+    axes[0].set_ylabel("coverage / closed form (exchangeable: 1)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
