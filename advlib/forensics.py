@@ -32,7 +32,7 @@ from advlib.progress import track
 from advlib.protocol import disjoint_mean_ratio, draw_indices, mean_ratios
 from advlib.ulsif import DEFAULT_GRID, BatchFit, GridEdgeWarning, fit_batch_indices
 
-CERTAIN, LIKELY, OPEN = "certain: derived", "likely", "open"
+CERTAIN, LIKELY, OPEN = "certain", "likely", "open"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,6 +95,25 @@ def settings(images: int, titles: Sequence[str] = tuple(IMAGE_SETS), modes: Sequ
     return loaded
 
 
+def _of_each(
+    loaded: Sequence[Setting],
+    function: Callable[..., list[Any]],
+    *,
+    draws: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    **arguments: Any,
+) -> dict[str, list[Any]]:
+    """Call a function of `advlib.crafting` for each setting in turn; `Setting.name` → its results."""
+    with _quiet():
+        return {
+            setting.name: function(
+                setting.model, setting.images, setting.labels, **arguments, **setting.options(draws, batch_size, rng)
+            )
+            for setting in loaded
+        }
+
+
 def curves(
     loaded: Sequence[Setting],
     tolerances: Sequence[float],
@@ -123,20 +142,17 @@ def curves(
     dict
         `Setting.name` → results in the order of `tolerances`.
     """
-    with _quiet():
-        return {
-            setting.name: crafting.tolerance_curve(
-                setting.model,
-                setting.images,
-                setting.labels,
-                tolerances=tolerances,
-                initial_epsilon=epsilon,
-                step=step,
-                resolution=step / 5,
-                **setting.options(draws, batch_size, rng),
-            )
-            for setting in loaded
-        }
+    return _of_each(
+        loaded,
+        crafting.tolerance_curve,
+        tolerances=tolerances,
+        initial_epsilon=epsilon,
+        step=step,
+        resolution=step / 5,
+        draws=draws,
+        batch_size=batch_size,
+        rng=rng,
+    )
 
 
 @dataclass(frozen=True)
@@ -340,20 +356,17 @@ def attackers(
     dict
         `Setting.name` → comparisons in the order of `tolerances`.
     """
-    with _quiet():
-        return {
-            setting.name: crafting.compare_attackers(
-                setting.model,
-                setting.images,
-                setting.labels,
-                tolerances=tolerances,
-                epsilon=epsilon,
-                fgsm_options={"step": step, "resolution": step / 5},
-                pgd_options={"steps": steps, "searches": searches},
-                **setting.options(draws, batch_size, rng),
-            )
-            for setting in loaded
-        }
+    return _of_each(
+        loaded,
+        crafting.compare_attackers,
+        tolerances=tolerances,
+        epsilon=epsilon,
+        fgsm_options={"step": step, "resolution": step / 5},
+        pgd_options={"steps": steps, "searches": searches},
+        draws=draws,
+        batch_size=batch_size,
+        rng=rng,
+    )
 
 
 def attackers_frame(
@@ -531,7 +544,7 @@ def record_attackers(run: Any, compared: Mapping[str, Sequence[AttackerCompariso
                 run.metric(f"{prefix}.tpr_at_5_fpr", defended.tpr_at_5_fpr)
 
 
-def wrapped(frame: pandas.DataFrame, name: str) -> Styler:
+def wrapped(frame: pandas.DataFrame, name: str, digits: int = 3) -> Styler:
     """Show a table of sentences whole: a bare one is cut after 50 letters.
 
     Parameters
@@ -539,8 +552,11 @@ def wrapped(frame: pandas.DataFrame, name: str) -> Styler:
     frame : pandas.DataFrame
     name : str
         Unique in the notebook; without it every run would write another page.
+    digits : int
+        After the point, of numbers; a missing one is left blank.
     """
-    return frame.style.set_uuid(name).set_properties(**{"white-space": "normal", "text-align": "left"})
+    style = frame.style.set_uuid(name).format(precision=digits, na_rep="")
+    return style.set_properties(**{"white-space": "normal", "text-align": "left"})
 
 
 def claims_frame(run: Any) -> pandas.DataFrame:

@@ -19,10 +19,11 @@ def bands(path):
 
 
 def at(metrics, name):
-    """Find "a.b[2]": metric "a.b", element 2."""
-    key, _, index = name.partition("[")
-    value = metrics[key]
-    return value[int(index.rstrip("]"))] if index else value
+    """Find "a.b[2]": metric "a.b", element 2. A metric's own name may hold brackets as well."""
+    if name in metrics:
+        return metrics[name]
+    key, _, index = name.rpartition("[")
+    return metrics[key][int(index.rstrip("]"))]
 
 
 def failures(metrics, wanted):
