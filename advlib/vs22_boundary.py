@@ -102,7 +102,7 @@ class Outcome:
     noise : vs22.Score or None
         Of Gaussian noise as far from each image, in L2, as the attack went, in the largest sub-batches.
     examples : (3, c, h, w) float32
-        A scored image: before, at the start and after the last step.
+        The scored image of median distance: before, at the start and after the last step.
     """
 
     image_set: vs22.ImageSet
@@ -193,7 +193,10 @@ def outcome(
     noise = None
     if not mode.normalised_twice:
         noise = vs22.score(manifold, attacks.gaussian_noise(clean, rng, l2=last.l2[rows]), batches[-1])
-    shown = int(rows[np.flatnonzero(moved[rows])[0]]) if moved[rows].any() else int(rows[0])
+    shown = int(rows[0])
+    if moved[rows].any():  # the scored image whose distance is the median one
+        nearest_first = rows[moved[rows]][np.argsort(last.l2[rows[moved[rows]]], kind="stable")]
+        shown = int(nearest_first[len(nearest_first) // 2])
     return Outcome(
         split.image_set,
         mode,

@@ -40,6 +40,9 @@ def derive(path, console):
             console.print(f"{path.stem}, seed {seed}: {outcome.seconds:.0f} s")
             found = json.loads((Path(folder) / "quick" / path.stem / "metrics.json").read_text(encoding="utf-8"))
             runs.append(dict(scalars(found["metrics"])))
+            for words, holds in found["verdicts"].items():
+                if not holds:
+                    console.print(f"  False under seed {seed}: {words}")
     bands = []
     for name in runs[0]:
         # Seconds and ratios of seconds belong to the machine, not to the method.
