@@ -89,6 +89,8 @@ def read(
         return Samples(values, None, names, f"{len(values)} pictures in {path}")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} must be a file or a folder, but is a device or a pipe")
     if path.suffix == ".npy":
         values, labels, source = _npy(path), None, str(path)
     elif path.suffix == ".npz":
@@ -265,6 +267,8 @@ def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
 
 def _picture(path: Path) -> np.ndarray:
     """Return (h, w) or (h, w, 3) bytes."""
+    if not path.is_file():
+        raise ValueError(f"{path} must be a picture, but is a folder, a pipe or a link to nothing")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -276,7 +280,7 @@ def _picture(path: Path) -> np.ndarray:
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path} is no picture that can be read: {_words(error)}") from None
     except (OSError, SyntaxError, EOFError, MemoryError, zlib.error) as error:
-        raise ValueError(f"{path} is a damaged picture: {_words(error)}") from None
+        raise ValueError(f"{path} is a damaged picture: {getattr(error, 'strerror', None) or _words(error)}") from None
 
 
 def _words(error: BaseException) -> str:

@@ -212,6 +212,8 @@ def detect(
     with _one_sentence():
         if (watch is None) == (not batches):
             raise ValueError("give batches, or a folder to --watch, one of the two")
+        if show < 0:
+            raise ValueError(f"show must be a whole number of at least 0, but is {show}")
         if watch is None and len(batches) == 1:
             if figure is None and not no_figure and not as_json:
                 figure = Path(f"{batches[0].absolute().stem}-verdict.png")

@@ -44,6 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
     writers choose their format by it.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # else a device would become a file
+        raise ValueError(f"{path} must be a file, but is a folder or a device")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from pandas import DataFrame
+from pandas import DataFrame, concat
 
 from advlib.plotting import ADVERSARIAL, CORRECTED, LIMIT, NOISE, REAL, show_image, subplots
-from advlib.power import pivot
+from advlib.power_tables import details, pivot
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7F7F7F")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -141,7 +141,7 @@ def calibration(table: DataFrame, titles: Mapping[str, str]) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        From `power.calibration`.
+        From `levels.calibration`.
     titles : dict
         Name of a data set → name to print.
     """
@@ -168,8 +168,13 @@ def calibration(table: DataFrame, titles: Mapping[str, str]) -> Figure:
     return figure
 
 
-def power_map(table: DataFrame, m: int, tests: Sequence[str], titles: Mapping[str, str]) -> Figure:
-    """Draw the share of batches that each test flags, attacks above and harmless changes below, a panel a data set.
+def power_map(
+    table: DataFrame, m: int, tests: Sequence[str], titles: Mapping[str, str], detail: str | None = None
+) -> Figure:
+    """Draw the share of batches that each test flags, a panel a data set.
+
+    Attacks above; below them, if asked for, one attack in batches of other sizes and changed in part; then changes that
+    harm nobody. Full power carries no number.
 
     Parameters
     ----------
@@ -181,30 +186,42 @@ def power_map(table: DataFrame, m: int, tests: Sequence[str], titles: Mapping[st
         Columns, in this order.
     titles : dict
         Name of a data set → name to print.
+    detail : str, optional
+        Name of an attack.
     """
     names = [name for name in titles if name in set(table.dataset)]
-    wide = [pivot(table, name, m, tests) for name in names]
     controls = set(table.loc[table.kind == "control", "change"])
-    height = max(map(len, wide))
-    figure, axes = subplots(1, len(names), figsize=(2.6 + 3.2 * len(names), 1.9 + 0.27 * height), squeeze=False)
-    labels = list(dict.fromkeys(label for frame in wide for label in frame.index))
-    attacks = sum(label.split(", ε")[0] not in controls for label in labels)
-    for axis, name, frame in zip(axes[0], names, wide, strict=True):
-        frame = frame.reindex(labels)
+    frames = []
+    for name in names:
+        wide = pivot(table, name, m, tests)
+        harmless = [label.split(", ε")[0] in controls for label in wide.index]
+        more = [details(table, name, m, tests, detail)] if detail else []
+        frames.append([wide[~np.array(harmless)], *more, wide[harmless]])
+    blocks = [
+        list(dict.fromkeys(label for part in block for label in part.index)) for block in zip(*frames, strict=True)
+    ]
+    labels = [label for block in blocks for label in block]
+    columns = 2 if len(names) > 2 else len(names)
+    rows = -(-len(names) // columns)
+    size = (3.0 + 3.2 * columns, rows * (0.6 + 0.24 * len(labels)) + 1.6)
+    figure, axes = subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for axis, name, parts in zip(axes.flat, names, frames, strict=False):
+        frame = concat(parts).reindex(index=labels, columns=list(tests))
         image = axis.imshow(frame.to_numpy(dtype=float), cmap="cividis", vmin=0, vmax=1, aspect="auto")
         for row, column in np.ndindex(frame.shape):
             value = frame.iat[row, column]
-            if value == value:
+            if value < 0.995:
                 axis.text(
                     column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7,
                     color="black" if value > 0.6 else "white",
                 )  # fmt: skip
-        axis.axhline(attacks - 0.5, color="white", lw=3)
-        axis.set_xticks(range(len(frame.columns)), frame.columns, rotation=60, ha="right", fontsize=8)
-        axis.set_yticks(range(len(labels)), labels if axis is axes[0, 0] else [""] * len(labels), fontsize=8)
+        for end in np.cumsum([len(block) for block in blocks])[:-1]:
+            axis.axhline(end - 0.5, color="white", lw=3)
+        axis.set_xticks(range(len(tests)), list(tests), rotation=60, ha="right", fontsize=8)
+        axis.set_yticks(range(len(labels)), labels, fontsize=8)
         axis.grid(False)
         axis.set_title(titles[name])
-    figure.colorbar(image, ax=axes[0].tolist(), label="share of batches flagged", shrink=0.8)
+    figure.colorbar(image, ax=axes.ravel().tolist(), label="share of batches flagged", shrink=0.6)
     return figure
 
 

@@ -39,8 +39,10 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from advlib.batch_test import BatchTest, Scores
 from advlib.checks import ArrayLike
-from advlib.detectors import Scores, _BatchTest, _level, _p_values, _whole
+from advlib.permutations import p_values
+from advlib.samples import level, whole
 
 _CHEAP_DRAWS = 9_999
 
@@ -115,7 +117,7 @@ class StreamTest:
 
     def __init__(
         self,
-        test: _BatchTest,
+        test: BatchTest,
         *,
         alpha: float = 0.05,
         draws: int | None = None,
@@ -124,9 +126,9 @@ class StreamTest:
     ):
         check_is_fitted(test)
         self.test = test
-        self.alpha = _level("alpha", alpha)
-        self.draws = _whole("draws", draws, 1) if draws is not None else _CHEAP_DRAWS if test._cheap else test.draws
-        self.max_samples = _whole("max_samples", max_samples, 2)
+        self.alpha = level("alpha", alpha)
+        self.draws = whole("draws", draws, 1) if draws is not None else _CHEAP_DRAWS if test._cheap else test.draws
+        self.max_samples = whole("max_samples", max_samples, 2)
         self.number = 0
         self.first_alarm: int | None = None
         self._running, self._waiting = 0.0, 1.0
@@ -165,7 +167,7 @@ class StreamTest:
         joined = Scores.stack([scores, self._pool])
         sets = self.test._sets(joined.labels, np.arange(m), np.arange(m, m + n), self._rng, draws=self.draws)
         values = self.test._statistics(joined.parts, sets)
-        p, _ = _p_values(values, self.test.alternative, self.test.ties, self._rng)
+        p, _ = p_values(values, self.test.alternative, self.test.ties, self._rng)
         if m + n > self.max_samples:
             joined = joined[np.sort(self._rng.permutation(m + n)[: self.max_samples])]
         self._pool = joined

@@ -2,13 +2,15 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from advlib import batch_files, detectors, plotting_tests, record
+from advlib.batch_test import BatchTest, feature_word
 from advlib.detectors import (
     CombinedTest,
     CoverageTest,
@@ -16,9 +18,8 @@ from advlib.detectors import (
     DensityTest,
     NearestBallTest,
     Verdict,
-    _BatchTest,
-    _level,
 )
+from advlib.samples import extremes, level, whole
 from advlib.sequential import Step, StreamTest
 
 KINDS = ("combined", "density", "coverage", "nearest", "ratio")
@@ -38,7 +39,7 @@ def build(
     per_channel: bool = False,
     draws: int | None = None,
     seed: int = 0,
-) -> _BatchTest:
+) -> BatchTest:
     """Return an unfitted test.
 
     Parameters
@@ -63,6 +64,8 @@ def build(
     ValueError
         For an unknown kind, or parameters that do not go together.
     """
+    draws = None if draws is None else whole("draws", draws, 1)
+    seed = whole("seed", seed, 0)
     if kind not in KINDS:
         raise ValueError(f"test must be one of {', '.join(KINDS)}, but is {kind!r}")
     if not features:
@@ -256,14 +259,21 @@ def fit(
     for samples in filter(None, (clean, other)):
         if by_class and samples.labels is None:
             raise ValueError(f"--by-class needs labels, but {samples.source} has none")
+        low, high = extremes(samples.values)
+        if samples.values.ndim == 4 and low >= 0 and 2 < high <= 255:
+            raise ValueError(
+                f"{samples.source} must hold images in [0, 1] or bytes (uint8), but its values run to {high:g}: divide "
+                "by 255"
+            )
     labels = {"reference_labels": clean.labels} if by_class else {}
     if by_class and other is not None:
         labels["calibration_labels"] = other.labels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said in `assumed_`
         test.fit(clean.values, None if other is None else other.values, **labels)
-    test.save(output)
-    kinds = [*dict.fromkeys(detectors._feature_word(part) for part in getattr(test, "tests_", [test]))]
+    with _writing(output):
+        test.save(output)
+    kinds = [*dict.fromkeys(feature_word(part) for part in getattr(test, "tests_", [test]))]
     n_calibration = len(test.calibration_)
     size = " × ".join(map(str, shape))
     return {
@@ -316,7 +326,7 @@ def detect(
     ValueError, OSError
         In one sentence.
     """
-    _level("alpha", alpha)
+    level("alpha", alpha)
     test = detectors.load(detector)
     samples, labels = _batch(test, batch, split, key)
     result = test.test(samples.values, labels)
@@ -331,7 +341,8 @@ def detect(
     if figure is not None:
         figure = Path(figure)
         images = samples.values if samples.values.ndim == 4 else None
-        record.save_figure(plotting_tests.verdict(result, images, samples.names, alpha), figure)
+        with _writing(figure):
+            record.save_figure(plotting_tests.verdict(result, images, samples.names, alpha), figure)
         told["figure"] = str(figure)
     return told
 
@@ -413,12 +424,22 @@ def detect_stream(
         if folder is None:
             raise
     if figure is not None and course:
-        record.save_figure(plotting_tests.stream(course, alpha, stream.first_alarm), Path(figure))
+        with _writing(figure):
+            record.save_figure(plotting_tests.stream(course, alpha, stream.first_alarm), Path(figure))
     return stream.first_alarm is not None, skipped
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written, not the temporary one beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
 def _batch(
-    test: _BatchTest, path: Path, split: str | None, key: str | None
+    test: BatchTest, path: Path, split: str | None, key: str | None
 ) -> tuple[batch_files.Samples, np.ndarray | None]:
     """Read a batch; its labels only if the test is class-conditional."""
     samples = batch_files.read(path, split=split, key=key, shape=test.sample_shape_)

@@ -17,10 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOW = [
     "paths", "checks", "progress", "published", "exercises", "downloads", "datasets", "batch_files", "models",
     "features", "training", "boundary", "attacks", "crafted", "ulsif", "prdc", "runtime", "protocol", "crafting",
-    "detectors", "sequential", "g17", "sample_size", "transferability", "tolerance", "vs22", "vs22_boundary",
-    "rising_density", "admixture", "embedding", "geometry", "cluster_analysis", "forensics", "power", "record",
-    "runner", "plotting", "plotting_g17", "plotting_vs22", "plotting_boundary", "plotting_tests", "own_file",
-    "report", "verdicts", "cli",
+    "samples", "permutations", "contamination", "sealed_file", "balls", "exchangeability", "batch_test", "ball_tests",
+    "ratio_test", "combined_test", "detectors", "sequential", "g17", "sample_size", "transferability", "tolerance",
+    "vs22", "vs22_boundary", "rising_density", "admixture", "embedding", "geometry", "cluster_analysis", "forensics",
+    "changes", "peers", "power", "levels", "power_tables", "record", "runner", "plotting", "plotting_g17",
+    "plotting_vs22", "plotting_boundary", "plotting_tests", "own_file", "report", "verdicts", "cli",
 ]  # fmt: skip
 
 

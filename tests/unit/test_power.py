@@ -1,0 +1,283 @@
+"""The peers against brute force, SciPy and scikit-learn; levels and powers where the truth is known."""
+
+import numpy as np
+import pandas
+import pytest
+from scipy import stats
+from scipy.spatial.distance import cdist
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
+from advlib import changes, levels, peers, power, power_tables
+from advlib.detectors import DensityTest, NearestBallTest, Scores
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def a_bench(rng, n=400, channels=1):
+    """Images of noise, and a bench of them that asks no data set."""
+    images = rng.random((3 * n, channels, 6, 6), dtype=np.float32)
+    labels = rng.integers(0, 3, 3 * n)
+    return changes.Bench("mnist", "mnist-vs22", *np.split(images, 3), labels[2 * n :], labels[n : 2 * n])
+
+
+def statistic(test, reference, batch):
+    fitted = test.fit(reference)
+    return fitted._statistics(fitted.measure(batch).parts, np.arange(len(batch))[None])[0, 0]
+
+
+@pytest.mark.parametrize("d", [1, 20])
+def test_mmd_is_the_biased_estimate(rng, d):
+    reference, batch = rng.normal(size=(60, d)), rng.normal(0.5, 1, size=(9, d))
+    squared = cdist(reference, reference, "sqeuclidean")
+    width = np.median(squared[np.triu_indices(60, 1)])
+    kernel = [np.exp(-cdist(a, b, "sqeuclidean") / width).mean()
+              for a, b in ((reference, reference), (batch, batch), (reference, batch))]  # fmt: skip
+    assert statistic(peers.MMDTest(), reference, batch) == pytest.approx(
+        kernel[0] + kernel[1] - 2 * kernel[2], abs=1e-10
+    )
+
+
+def test_energy_distance_is_scipys_in_one_dimension_and_brute_force_in_more(rng):
+    reference, batch = rng.normal(size=(60, 1)), rng.normal(0.5, 1, size=(9, 1))
+    scipys = stats.energy_distance(reference[:, 0], batch[:, 0]) ** 2
+    assert statistic(peers.EnergyTest(), reference, batch) == pytest.approx(scipys, abs=1e-6)
+    reference, batch = rng.normal(size=(60, 7)), rng.normal(0.5, 1, size=(9, 7))
+    brute = 2 * cdist(reference, batch).mean() - cdist(reference, reference).mean() - cdist(batch, batch).mean()
+    assert statistic(peers.EnergyTest(), reference, batch) == pytest.approx(brute, abs=1e-6)
+
+
+def test_many_sets_at_once_equal_each_alone(rng):
+    reference, pool = rng.normal(size=(60, 5)), rng.normal(size=(30, 5))
+    few, many = np.array([[3, 1, 4], [1, 5, 9]]), np.stack([rng.permutation(30)[:8] for _ in range(200)])
+    for test in (peers.MMDTest(), peers.EnergyTest()):
+        fitted = test.fit(reference)
+        parts = fitted.measure(pool).parts
+        for rows in (few, many):
+            alone = [statistic(test, reference, pool[batch]) for batch in rows]
+            np.testing.assert_allclose(fitted._statistics(parts, rows)[:, 0], alone, atol=1e-9)
+
+
+def test_classifier_predicts_as_scikit_learns_ridge_leaving_one_out(rng):
+    features, target = rng.normal(size=(14, 30)), np.repeat([-1.0, 1.0], 7)
+    ridge = Ridge(alpha=30, fit_intercept=False)
+    theirs = cross_val_predict(ridge, features, target, cv=LeaveOneOut())
+    np.testing.assert_allclose(peers.leave_one_out(features, target), theirs, atol=1e-9)
+
+
+def test_classifier_tells_far_samples_and_not_equal_ones(rng):
+    reference = rng.normal(size=(200, 4))
+    assert statistic(peers.ClassifierTest(), reference, 5 + rng.normal(size=(20, 4))) > 0.95
+    assert 0.2 < statistic(peers.ClassifierTest(), reference, rng.normal(size=(20, 4))) < 0.8
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_flagged_is_the_level_under_the_null_and_one_far_off(rng, two_sided):
+    null = rng.normal(size=2000)
+    assert power.flagged(null, rng.normal(size=20_000), two_sided, rng) == pytest.approx(0.05, abs=0.012)
+    assert power.flagged(null, null, two_sided, rng) <= 0.051
+    assert power.flagged(null, 9 + rng.normal(size=99), two_sided, rng) == 1
+    assert power.flagged(null, rng.normal(size=99) - 9, two_sided, rng) == (1 if two_sided else 0)
+
+
+def test_flagged_breaks_ties_so_that_counts_keep_the_level(rng):
+    null, other = rng.integers(0, 3, 3000).astype(float), rng.integers(0, 3, 30_000).astype(float)
+    assert power.flagged(null, other, True, rng) == pytest.approx(0.05, abs=0.02)
+    assert power.flagged(np.zeros(3000), np.zeros(30_000), True, rng) == pytest.approx(0.05, abs=0.02)
+
+
+def test_power_table_gives_the_level_for_nothing_and_one_for_everything(rng):
+    bench = a_bench(rng)
+    nothing = changes.Change("nothing", "control", None, bench.clean)
+    dark = changes.Change("darkened", "attack", 0.1, bench.clean * 0.3, success=0.5)
+    table = power.power_table(
+        bench,
+        {"density": DensityTest(features="pixels", check=False), "nearest": NearestBallTest(check=False),
+         "MMD": peers.MMDTest(), "classifier": peers.ClassifierTest()},
+        [dark, nothing],
+        batch_sizes=[1, 30],
+        shares=[0.1, 1.0],
+        batches=200,
+        slow_batches=40,
+        rng=rng,
+    )  # fmt: skip
+    full = table[(table.m == 30) & (table.share == 1)].set_index(["test", "change"]).power
+    for test in ("density", "nearest", "MMD", "classifier"):
+        assert full[test, "darkened"] == 1, test
+        assert full[test, "nothing"] <= 0.2, test
+    partial = table[table.share < 1]
+    assert set(partial.m) == {30} and set(partial.test) == {"density", "nearest", "MMD", "classifier"}
+    assert set(table[table.m == 1].test) == {"density", "nearest"}
+    assert (table.ms >= 0).all() and (table.feature_ms >= 0).all()
+
+
+def test_partial_batches_hold_the_share_asked_for(rng):
+    """The mean of a score that is 0 on clean and 1 on changed images is the share itself."""
+    bench = a_bench(rng)
+
+    seen = []
+
+    class Marked(peers.Peer):
+        def measure(self, vectors):
+            return Scores((vectors[:, 0].astype(float),))
+
+        def _statistics(self, parts, rows):
+            values = parts[0][rows].mean(axis=1, keepdims=True)
+            seen.append(float((values > 1).mean()) if rows.shape[1] == 1 else float(values.mean()))
+            return values
+
+    clean = changes.Bench(bench.name, bench.network, bench.reference, bench.calibration, bench.clean * 0, bench.labels,
+                        bench.calibration_labels)  # fmt: skip
+    changed = changes.Change("FGSM", "attack", 0.1, clean.clean + 1)
+    power.power_table(
+        clean, {"marked": Marked()}, [changed], batch_sizes=[20], shares=[0.25, 0.5, 1], batches=9, rng=rng
+    )
+    assert seen == [0, 0.25, 0.5, 1]
+
+
+def test_weighted_batches_hold_more_of_what_weighs(rng):
+    weights = np.r_[np.full(10, 0.05), np.full(90, 0.5 / 90)]
+    rows = power.index_sets(100, 4000, 6, rng, weights)
+    assert rows.shape == (4000, 6) and all(len(set(row)) == 6 for row in rows[:50])
+    assert 0.35 < np.mean(rows < 10) < 0.5
+    with pytest.raises(ValueError, match="between 1 and the 5"):
+        power.index_sets(5, 2, 6, rng)
+
+
+def test_exact_tests_keep_their_level_and_a_wrong_one_is_found(rng):
+    bench = a_bench(rng)
+    table = levels.calibration(
+        bench,
+        {"density": DensityTest(draws=99, check=False)},
+        batch_sizes=[1, 40],
+        batches=1000,
+        n_calibration=200,
+        rng=rng,
+    )
+    assert len(table) == 4 and set(table.n) == {200}
+    outside, cells, allowed = levels.outside_band(table)
+    assert cells == 4 and outside <= allowed < cells
+    assert table.uniform_p.min() > 1e-4
+    low, high = levels.binomial_band(1000, 0.05)
+    assert 0.03 < low < 0.036 and 0.065 < high < 0.071 and not low <= 0.1 <= high
+    steps = rng.integers(1, 101, 2000) / 100
+    assert levels.uniformity(steps, 99, rng) > 1e-3
+    assert levels.uniformity(steps**1.3, 99, rng) < 1e-3
+
+
+def test_batches_and_calibration_leave_room_for_each_other(rng):
+    bench = a_bench(rng, n=60)
+    table = levels.calibration(
+        bench,
+        {"density": DensityTest(draws=19, check=False)},
+        batch_sizes=[50, 100],
+        batches=50,
+        n_calibration=500,
+        rng=rng,
+    )
+    assert set(table.m) == {50} and set(table.n) == {70}
+
+
+def test_one_calibration_set_has_luck_and_the_mean_is_the_level(rng):
+    rates = levels.one_calibration_set(
+        a_bench(rng), DensityTest(draws=99, check=False), batch_size=80, batches=60, sets=30, rng=rng
+    )
+    assert rates.mean() == pytest.approx(0.05, abs=0.04) and rates.max() > 0.07
+
+
+def test_changes_round_to_grey_levels_and_another_data_set_fits(rng):
+    images = rng.random((4, 1, 30, 26), dtype=np.float32)
+    stored = changes.stored(images)
+    assert np.abs(stored - images).max() <= 0.5 / 255 + 1e-6
+    np.testing.assert_allclose(stored * 255, np.round(stored * 255), atol=1e-4)
+    cast = changes._cast(images, (3, 28, 28))
+    assert cast.shape == (4, 3, 28, 28) and np.array_equal(cast[:, 0], cast[:, 2])
+    assert np.array_equal(cast[:, 0, :, 1:27], images[:, 0, 1:29]) and np.array_equal(cast[..., 0], cast[..., 1])
+
+
+@pytest.mark.data
+def test_bench_is_disjoint_and_changes_are_what_they_say():
+    bench = changes.bench("mnist", references=300, images=60, calibration=100, rng=np.random.default_rng(0))
+    assert len(bench.reference) == 300 and len(bench.calibration) == 100 and len(bench.clean) == 60
+    rows = {image.tobytes() for image in bench.clean}
+    assert not rows & {image.tobytes() for image in bench.calibration}
+    made = changes.changes(bench, epsilons=[0.05, 0.1], rng=np.random.default_rng(0))
+    by_label = {change.label: change for change in made}
+    assert set(by_label) == {"FGSM, ε = 0.05", "FGSM, ε = 0.1", "PGD, ε = 0.05", "PGD, ε = 0.1", "TGSM, ε = 0.1",
+                             "random noise, ε = 0.05", "random noise, ε = 0.1", "shift by 1.5 pixels",
+                             "rotation by 10°", "another data set", "half of one class", "nothing"}  # fmt: skip
+    for label in ("FGSM, ε = 0.05", "PGD, ε = 0.05", "random noise, ε = 0.05"):
+        change = np.abs(by_label[label].images - bench.clean).max()
+        assert 0.04 < change <= 0.05 + 0.5 / 255 + 1e-6, label
+    weights, frequent = by_label["half of one class"].weights, np.bincount(bench.labels).argmax()
+    assert weights.sum() == pytest.approx(1) and weights[bench.labels == frequent].sum() == pytest.approx(0.5)
+
+
+def test_details_are_other_sizes_and_shares_of_one_attack():
+    cells = [(1, 1.0, 0.1), (5, 1.0, 0.2), (25, 0.25, 0.3), (25, 1.0, 0.4)]
+    rows = [
+        {"dataset": "mnist", "test": "t", "change": "FGSM", "size": size, "m": m, "share": share, "power": power}
+        for size in (0.03, 0.05)
+        for m, share, power in cells
+        if size == 0.05 or share == 1
+    ]
+    found = power_tables.details(pandas.DataFrame(rows), "mnist", 25, ["t"], "FGSM")
+    assert found.index.tolist() == [
+        "FGSM, ε = 0.05: of 1 image", "FGSM, ε = 0.05: of 5 images", "FGSM, ε = 0.05: 25% of 25"
+    ]  # fmt: skip
+    assert found["t"].tolist() == [0.1, 0.2, 0.3]
+
+
+def test_mismatches_are_found_and_class_imbalance_is_harmless_by_class(rng):
+    n = 600
+    labels = rng.integers(0, 2, n)
+    images = rng.random((n, 1, 9, 9), dtype=np.float32)
+    images[labels == 0, :, :4] = 1  # a class whose images are alike: more of it, more density
+    bench = changes.Bench("mnist", "mnist-vs22", images[:9], images, images[:9], labels[:9], labels)
+    found = levels.mismatches(bench, rng=rng).set_index("calibration")
+    assert found.p["drawn alike"] > 0.01 and found.p_by_class["drawn alike"] > 0.01
+    assert found.loc["shifted by 1.5 pixels"].max() <= 0.01
+
+
+def test_unknown_names_are_refused(rng):
+    with pytest.raises(ValueError, match="one of mnist"):
+        changes.bench("fashion", references=1, images=1, calibration=1, rng=rng)
+    with pytest.raises(ValueError, match="density · pixels"):
+        levels.calibration_table({"mnist": a_bench(rng, 60)}, ["MMD · pixels"], batch_sizes=[1], batches=9, rng=rng)
+
+
+def test_tables_are_read_by_name():
+    table = pandas.DataFrame(
+        [
+            {"dataset": d, "test": t, "change": c, "kind": k, "size": s, "success": 1.0, "m": 25, "share": 1.0,
+             "power": p, "ms": 1.0, "feature_ms": 1.0}
+            for d, t, c, k, s, p in (
+                ("mnist", "density · pixels", "FGSM", "attack", 0.05, 0.1),
+                ("mnist", "MMD · pixels", "FGSM", "attack", 0.05, 0.3),
+                ("mnist", "MMD · pixels", "JSMA", "attack", np.nan, 0.4),
+                ("mnist", "density · pixels", "JSMA", "attack", np.nan, 0.2),
+                ("cifar10", "density · pixels", "FGSM", "attack", 0.05, 0.6),
+                ("cifar10", "MMD · pixels", "FGSM", "attack", 0.05, 0.5),
+            )
+        ]
+    )  # fmt: skip
+    assert power_tables.at(table, "density · pixels", "FGSM", 0.05, 25) == {"mnist": 0.1, "cifar10": 0.6}
+    assert power_tables.lowest(table, "density · pixels", "FGSM", 0.05, 25) == 0.1
+    assert power_tables.highest(table, "MMD · pixels", "JSMA", None, 25) == 0.4
+    wide = power_tables.pivot(table, "mnist", 25, ["MMD · pixels", "density · pixels"])
+    assert wide.index.tolist() == ["FGSM, ε = 0.05", "JSMA"] and wide.loc["JSMA"].tolist() == [0.4, 0.2]
+    whole = power_tables.whole(table.assign(ms=2.0), ["MMD · pixels", "density · pixels"], 25)
+    assert whole.loc[("all", "CPU time, ms", 25, 1.0)].tolist() == [27.0, 27.0]
+    assert whole.loc[("CIFAR-10", "FGSM, ε = 0.05", 25, 1.0)].tolist() == [0.5, 0.6] and len(whole) == 4
+    won = power_tables.winners(table, 25)
+    assert np.allclose(won["lead, pixels"], [-0.2, -0.2, 0.1])
+    tally = power_tables.tally(won).set_index(["dataset", "on"])
+    assert tally.loc[("MNIST", "pixels")].tolist() == [0, 0, 2] and tally.loc[("CIFAR-10", "pixels")].tolist() == [
+        1,
+        0,
+        0,
+    ]
+    assert won["ours, pixels"].tolist()[0].startswith("0.10") and won["peers, pixels"].tolist()[0].startswith("0.30")
