@@ -1115,6 +1115,20 @@ def _compare_sentences(run: Any, results: Mapping[str, FgsmResult]) -> None:
         dict.fromkeys(by_mode, ", ".join(f"{t} {w:.3f} whole, {p:.3f} sub-batch" for t, (w, p) in measured.items())),
         "closed form: " + ", ".join(f"{t} {w:.3f} and {p:.3f}" for t, (w, p) in formula.items()),
     )
+    batches = of_modes(lambda c: [score for curve in c.values() for score in (curve.clean, *curve.scores)])
+    highest = {name: max(float(s.batch_density.max()) for s in scores) for name, scores in batches.items()}
+    covered = {name: np.concatenate([s.batch_coverage for s in scores]) for name, scores in batches.items()}
+    most = by_mode[CORRECTED.name]["MNIST"].n_reference / K
+    judge(
+        "density-unbounded-coverage-bounded",
+        {name: bool(highest[name] > 1 and values.min() >= 0 and values.max() <= 1) for name, values in covered.items()},
+        {
+            name: f"sub-batches: density up to {highest[name]:.2f}, coverage {values.min():.3f} to {values.max():.3f}"
+            for name, values in covered.items()
+        },
+        "true by definition, and clean sub-batches exceed 1 already; given a reference of N images density is bounded "
+        f"too, by N/k (here {most:,.0f} on MNIST), where every ball holds every query",
+    )
     lost = {}
     for name, curves in by_mode.items():
         below = {t: int(np.flatnonzero(c.coverage < c.clean.coverage / 2)[0]) for t, c in curves.items()}

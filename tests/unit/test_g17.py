@@ -121,3 +121,44 @@ def test_twins_are_misread(monkeypatch):
     (twin,) = g17.example_twins({"mnist": 0.2}, np.random.default_rng(0))
     assert twin["said"] != twin["said_of_twin"]
     assert np.abs(twin["twin"] - twin["image"]).max() <= 0.2 + 1e-6
+
+
+def table(changes=()):
+    """Both modes of a table in which every sentence holds, but for what `changes` says of single rows."""
+    rows = []
+    for mode in ("as published", "corrected"):
+        for name in g17.TABLE1:
+            for r1, epsilon in zip((2.0, 20.0, 40.0, 39.0), (0.1, 0.3, 0.5, 1.0), strict=True):
+                new = {"r1": Summary(r1, r1, r1), "r2": Summary(1.1, 1.1, 1.1), "p_value": 1e-9}
+                new |= {"auroc": 1.0, "tpr_at_5_fpr": 1.0}
+                new |= dict(changes).get((mode, name, epsilon), {})
+                rows.append(g17.RatioRow(name, epsilon, mode, **new))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("claim", "name", "epsilon", "change"),
+    [
+        ("real-real-near-one", "MNIST", 0.1, {"r2": Summary(0.4, 0.4, 0.4)}),
+        ("ratio-deteriorates-with-eps", "MNIST", 0.1, {"r1": Summary(5, 5, 5)}),
+        ("ratio-deteriorates-with-eps", "MNIST", 0.5, {"r1": Summary(10, 10, 10)}),
+        ("all-comparisons-significant", "CIFAR-10 (red)", 1.0, {"p_value": 0.06}),
+        ("combined-single-statistic", "CIFAR-10 (combined)", 0.3, {"tpr_at_5_fpr": 0.9}),
+        ("combined-single-statistic", "CIFAR-10 (combined)", 0.3, {"auroc": 0.94}),
+    ],
+)
+def test_a_sentence_falls_with_the_row_that_breaks_it(claim, name, epsilon, change):
+    def verdicts(changes=()):
+        return {c["row"]: c["verdict"] for c in g17.judge_table1(table(changes))}
+
+    assert set(verdicts().values()) == {"reproduced"} and len(verdicts()) == 4
+    one = verdicts({("corrected", name, epsilon): change})
+    assert one.pop(claim) == "reproduced as published only" and set(one.values()) == {"reproduced"}
+    both = {(mode, name, epsilon): change for mode in ("as published", "corrected")}
+    assert verdicts(both)[claim] == "not reproduced"
+
+
+def test_sentences_stand_among_the_papers_own():
+    for comparison in g17.judge_table1(table()):
+        assert published.lookup("g17", "claim", comparison["row"], comparison["column"]).source
+        assert comparison["cause"] and comparison["as_published"] and comparison["corrected"]
