@@ -281,6 +281,9 @@ _SPECS: dict[str, _Spec] = {
 
 NAMES = tuple(_SPECS)
 
+OWN: dict[str, Dataset] = {}
+"""A reader's own data sets, from `load_npz`, that `load` gives under these names while this process runs."""
+
 
 # --- Loading ----------------------------------------------------------------------------------------------------
 
@@ -309,6 +312,8 @@ def load(name: str, *, download: bool = True, progress: bool = True) -> Dataset:
     DataUnavailable
         If a file is missing or corrupt and cannot be fetched; the message says which file to put where.
     """
+    if name in OWN:
+        return OWN[name]
     spec = _spec(name)
     try:
         return _decode(name, spec.read())

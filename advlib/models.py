@@ -183,6 +183,8 @@ class Spec:
         training and test partitions (G17).
     grey : bool
         Whether colour images are turned grey first.
+    folder : Path or None
+        Where weights and card lie; None: with the package's own.
     """
 
     network: Callable[..., tuple[nn.Module, nn.Linear]]
@@ -194,6 +196,7 @@ class Spec:
     std: tuple[float, ...] = (0.5,)
     holdout_fraction: float | None = None
     grey: bool = False
+    folder: Path | None = None
 
 
 _MNIST = {"dataset": "mnist", "channels": 1, "size": 28, "classes": 10}
@@ -294,8 +297,7 @@ def partition(name: str) -> Partition:
 
 def files(name: str, folder: Path | None = None) -> tuple[Path, Path]:
     """Where the weights (safetensors) and the card (JSON) of a named network lie."""
-    spec(name)
-    folder = paths.WEIGHTS if folder is None else Path(folder)
+    folder = Path(folder or spec(name).folder or paths.WEIGHTS)
     return folder / f"{name}.safetensors", folder / f"{name}.json"
 
 

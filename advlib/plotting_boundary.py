@@ -151,8 +151,8 @@ def movements(controls: Sequence[Any]) -> Figure:
                 axis.plot(
                     x,
                     getattr(move, statistic),
-                    f"{_SET_MARKERS[control.title]}-",
-                    color=_SET_COLOURS[control.title],
+                    f"{_SET_MARKERS.get(control.title, 'v')}-",
+                    color=_SET_COLOURS.get(control.title, "#56B4E9"),
                     ms=4,
                     label=f"{control.title}, {control.n_reference:,} references",
                 )

@@ -55,7 +55,7 @@ def space_curves(results: Sequence[Any], statistic: str, stored: Mapping[str, Ma
     figure, axes = subplots(
         len(names),
         len(results),
-        figsize=(3.6 * len(results), 2.5 * len(names)),
+        figsize=(3.3 * len(results), 2.2 * len(names)),
         sharex=True,
         sharey="row",
         squeeze=False,
@@ -96,7 +96,7 @@ def space_curves(results: Sequence[Any], statistic: str, stored: Mapping[str, Ma
 
 
 def space_decisions(results: Sequence[Any], largest: float = 0.35) -> Figure:
-    """Draw what a decision about one batch gets in each space, for FGSM and for harmless noise of the same size.
+    """Draw what a decision about one batch gets in each space, for FGSM and for aimless noise of the same size.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def space_decisions(results: Sequence[Any], largest: float = 0.35) -> Figure:
                 near = curve.x <= largest
                 style = {"color": SPACE_COLOURS[space], "marker": SPACE_MARKERS[space], "ms": 4}
                 # Curves that lie on top of each other at 1 are drawn a hair apart.
-                shift = 0.012 * (offset - 1)
+                shift = 0.01 * (offset - 1)
                 axis.plot(curve.x[near], curve.decisions(statistic)[1][near] + shift, label=f"FGSM, {space}", **style)
                 axis.plot(
                     curve.x[near], result.noise[space].decisions(statistic)[1][near] + shift, ls=":", mfc="white",
@@ -122,8 +122,9 @@ def space_decisions(results: Sequence[Any], largest: float = 0.35) -> Figure:
             axis.axvspan(0, IMPERCEPTIBLE, color=LIMIT, alpha=0.25, lw=0)
             if column == 0:
                 axis.set_ylabel(f"power by {statistic}\nat 5 % false alarms")
+            axis.set_ylim(-0.03, 1.03)
         axes[0, column].set_title(result.image_set.title)
-        axes[-1, column].set_xlabel("size ε (L∞, pixels from 0 to 1)")
+        axes[-1, column].set_xlabel("size ε (L∞, pixels from 0 to 1)\n(lines shifted by 0.01 to keep them apart)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -370,7 +371,7 @@ def cluster_volumes(results: Sequence[Any]) -> Figure:
     results : sequence of cluster_analysis.Analysis
         A column each.
     """
-    figure, axes = subplots(2, len(results), figsize=(3.8 * len(results), 6.4), sharey="row", squeeze=False)
+    figure, axes = subplots(2, len(results), figsize=(3.4 * len(results), 5.8), sharey="row", squeeze=False)
     for column, result in enumerate(results):
         attacked = result.attacked
         above, below = axes[:, column]
@@ -561,11 +562,11 @@ def admixture_tables(results: Sequence[Any]) -> Figure:
                     at, [e.value for e in printed], MARKERS["published"], color=PUBLISHED, mfc="none", label="published"
                 )
             axis.set_title(f"{result.image_set.title}: {statistic} ({item})", fontsize=9.5)
-            axis.set_ylim(bottom=0)
-            axis.legend(fontsize=7.5)
+            axis.set_ylim(0, 1.4 * axis.dataLim.y1)  # room for the legend
+            axis.legend(fontsize=7.5, loc="upper center")
         line[0].set_ylabel(statistic)
-    for axis in axes[-1]:
-        axis.set_xlabel(f"adversarial share (boundary attack, {results[0].boundary_steps} steps)", fontsize=9)
+    for axis, result in zip(axes[-1], results, strict=True):
+        axis.set_xlabel(f"adversarial share (boundary attack, {result.boundary_steps:,} steps)", fontsize=9)
     return figure
 
 
@@ -581,7 +582,7 @@ def power_maps(results: Sequence[Any], mode: Any, statistic: str) -> Figure:
     """
     columns = max(len(result.maps[mode.name]) for result in results)
     figure, axes = subplots(
-        len(results), columns, figsize=(2.9 * columns, 2.7 * len(results)), sharex=True, sharey=True, squeeze=False
+        len(results), columns, figsize=(2.5 * columns, 2.3 * len(results)), sharex=True, sharey=True, squeeze=False
     )
     for line, result in zip(axes, results, strict=True):
         for axis in line[len(result.maps[mode.name]) :]:
@@ -593,7 +594,7 @@ def power_maps(results: Sequence[Any], mode: Any, statistic: str) -> Figure:
                 if np.isnan(value):
                     axis.text(b, s, "–", ha="center", va="center")
                 else:
-                    axis.text(b, s, f"{value:.2f}", ha="center", va="center", fontsize=7.5,
+                    axis.text(b, s, f"{value:.2f}", ha="center", va="center", fontsize=7,
                               color="black" if value > 0.55 else "white")  # fmt: skip
             axis.set_xticks(range(len(found.sizes)), [str(size) for size in found.sizes])
             axis.set_yticks(range(len(found.shares)), [f"{share:.0%}" for share in found.shares])

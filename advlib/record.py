@@ -19,9 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from advlib import __version__, paths
 from advlib.published import VERDICTS
+
+_LARGE_FIGURE = 250_000  # bytes
 
 PROFILE_NAMES = ("quick", "paper")
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "cleverhans", "foolbox", "faiss-cpu")
@@ -113,7 +116,7 @@ PARAMETERS = {
         lambda v: isinstance(v, list) and 1 in v and all(_positive(e) and e <= 1 for e in v),
     ),
     "power_batches": ("a whole number ≥ 40", lambda v: _whole(v, 40)),
-    "refitted_batches": ("a whole number ≥ 40", lambda v: _whole(v, 40)),
+    "refitted_batches": ("a whole number ≥ 39", lambda v: _whole(v, 39)),
     "slow_images": ("a whole number ≥ 0", lambda v: _whole(v, 0)),
     "walk_steps": ("a whole number ≥ 0", lambda v: _whole(v, 0)),
     "clean_batches": ("a whole number ≥ 1000", lambda v: _whole(v, 1000)),
@@ -172,6 +175,7 @@ PARAMETERS = {
         "a list of whole numbers ≥ 2",
         lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 2) for n in v),
     ),
+    "image_file": ("a path, or empty", lambda v: isinstance(v, str)),
     "control_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
 }
 
@@ -335,7 +339,11 @@ def references(profile: str | None = None) -> list[dict[str, Any]]:
 
 
 def save_figure(figure: Any, path: Path) -> Path:
-    """Write a matplotlib figure to `path` (format by its ending), whole or not at all."""
+    """Write a matplotlib figure to `path` (format by its ending), whole or not at all; a large PNG in 256 colours."""
     with paths.replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight")
+        if temporary.suffix == ".png" and temporary.stat().st_size > _LARGE_FIGURE:
+            with Image.open(temporary) as picture:
+                reduced = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            reduced.save(temporary, optimize=True)
     return path

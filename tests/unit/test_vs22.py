@@ -314,6 +314,39 @@ def test_noise_is_one_toss_for_all_sizes():
     assert two.min() >= 0 and two.max() <= 1
 
 
+def test_a_file_of_the_readers_own_takes_the_third_place(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    file = tmp_path / "spots.npz"
+    labels = np.arange(80) % 2
+    images = (rng.integers(0, 90, (80, 28, 28, 3)) + 120 * labels[:, None, None, None]).astype(np.uint8)
+    np.savez(file, images=images, labels=labels)
+    monkeypatch.setattr(vs22.paths, "CACHE", tmp_path)
+    monkeypatch.setitem(vs22.training.RECIPES, "bloodmnist-vs22", vs22.training.Recipe(epochs=1, max_lr=1e-3))
+    registries = (vs22.datasets.OWN, vs22.models.SPECS, vs22.training.RECIPES, vs22.SETS)
+    before = [dict(registry) for registry in registries]
+    try:
+        sets, sentence = vs22.image_sets(file)
+        own = sets[2]
+        assert own.title == "spots" and not own.in_paper and sentence.startswith("spots is used in place of PathMNIST")
+        split = vs22.reference_and_holdout(own.name, 0)
+        assert (len(split.reference), len(split.images)) == (56, 24)  # 30 % held out, as 400 images are not there
+        assert models.card(own.network)["split"]["holdout_size"] == 24
+        (batch,) = vs22.fgsm_sweep(vs22.CORRECTED, own, vs22.network(own), split.images, split.labels, [0.1])
+        assert batch.linf.max() <= 0.1 + 1e-6
+        monkeypatch.setattr(vs22.training, "train", lambda name: pytest.fail("trained twice on the same file"))
+        assert vs22.image_sets(file)[0][2] == own
+    finally:
+        for registry, content in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(content)
+
+
+def test_a_file_with_images_of_another_size_is_refused(tmp_path):
+    np.savez(tmp_path / "large.npz", images=np.zeros((9, 32, 32), np.uint8), labels=np.arange(9) % 2)
+    with pytest.raises(ValueError, match="28 × 28 pixels, as the paper's network reads, but has 32 × 32"):
+        vs22.image_sets(tmp_path / "large.npz")
+
+
 def test_the_colour_set_goes_by_its_own_name(monkeypatch):
     class Found:
         name = "bloodmnist"
