@@ -464,6 +464,29 @@ def _compare_claims(
         "reproduced as published only",
         "PathMNIST, 4,495 train tiles: clipping normalised images to (0, 1) moves them toward the mean, attack or not",
     )
+    movements = own["movements"]
+    old, alone = movements["own statistics"][:2]
+    halves, new = movements["one half"][0], movements["corrected"][0]
+    rises = [max(m["density"]) > 2 * m["density"][0] for m in (old, new)]
+    tiles = f"{own['title']}, FGSM"
+    claim(
+        "path-density-not-like-mnist",
+        f"tiles: density from {old['density'][0]:.1f} to {old['density'][-1]:.1f}",
+        f"tiles: density from {new['density'][0]:.1f} to {new['density'][-1]:.2f}",
+        "reproduced" if rises[1] else "reproduced as published only" if rises[0] else "not reproduced",
+        f"{tiles}: clipping images that were normalised by the data's own mean and deviation moves them toward "
+        "the mean; in pixels density falls as on MNIST",
+    )
+    confined = max(m["density"][-1] for m in (halves, new)) > 1 and max(alone["density"]) < 2 * alone["density"][0]
+    claim(
+        "path-density-rise-is-confinement",
+        f"tiles: largest class {old['largest_class'][-1]:.0%} and density {old['density'][-1]:.1f}; normalised by 0.5 "
+        f"and 0.5, {halves['largest_class'][-1]:.0%} and {halves['density'][-1]:.1f}",
+        f"tiles: largest class {new['largest_class'][-1]:.0%} and density {new['density'][-1]:.1f}",
+        "reproduced" if confined else "not reproduced",
+        f"{tiles} at eps = 1: density does not follow the largest class's share; clipped alone, without a network, "
+        f"it reaches {max(alone['density']):.1f}",
+    )
     away = [abs(np.log(max(r.by_steps.density[-1], 1e-3) / r.by_steps.clean.density)) for r in pairs["MNIST"]]
     fgsm_away = [abs(np.log(max(f.density, 1e-3) / f.clean_density)) for f in fgsm]
     worse = [a > b for a, b in zip(away, fgsm_away, strict=True)]
