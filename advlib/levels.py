@@ -149,7 +149,7 @@ def mismatches(subject: Bench, *, rng: np.random.Generator) -> pandas.DataFrame:
     Returns
     -------
     DataFrame
-        calibration ("drawn alike", "half of one class", "shifted by 1.5 pixels"), p (of the check), p_by_class (of the
+        calibration ("drawn alike", "half of one class", "rotated by 10°"), p (of the check), p_by_class (of the
         class-conditional test, which is given the labels).
     """
     half = len(subject.calibration) // 2
@@ -159,11 +159,11 @@ def mismatches(subject: Bench, *, rng: np.random.Generator) -> pandas.DataFrame:
     mine = other == np.bincount(other).argmax()
     tilted = np.flatnonzero(mine)
     tilted = np.concatenate([tilted, rng.choice(np.flatnonzero(~mine), min(len(tilted), (~mine).sum()), replace=False)])
-    moved = attacks.shifted(rest, pixels=1.5, direction=rng.uniform(0, 360, len(rest)))
+    moved = attacks.rotated(rest, degrees=10.0 * rng.choice([-1, 1], len(rest)))
     cases = {
         "drawn alike": (rest, other),
         "half of one class": (rest[tilted], other[tilted]),
-        "shifted by 1.5 pixels": (np.asarray(moved, dtype=np.float32), other),
+        "rotated by 10°": (np.asarray(moved, dtype=np.float32), other),
     }
     rows = []
     with warnings.catch_warnings():
@@ -187,21 +187,20 @@ def seen_by_the_network(
     Returns
     -------
     DataFrame
-        features ("pixels", "hidden", "stability"), m, rejected, low, high (99 % band), and fit_p: what the check in
+        features ("pixels", "hidden"), m, rejected, low, high (99 % band), and fit_p: what the check in
         `fit` says of reference and calibration if that is the unseen images, as it should be.
     """
     half = len(subject.reference) // 2
     rows = []
-    for name in ("pixels", f"hidden:{subject.network}", f"stability:{subject.network}"):
-        k = max(5, half // 8) if name.startswith("stability") else 5
+    for name in ("pixels", f"hidden:{subject.network}"):
         view = view_of(subject, name)
         reference, learned = view.reference[:half], view.reference[half:]
         unseen = np.concatenate([view.clean, view.calibration])
-        test = DensityTest(k, draws=99, check=False).fit(reference, learned)
+        test = DensityTest(draws=99, check=False).fit(reference, learned)
         scores = Scores.stack([test.calibration_, test.measure(unseen)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            fit_p = DensityTest(k).fit(reference, unseen).exchangeability_p_
+            fit_p = DensityTest().fit(reference, unseen).exchangeability_p_
         for m in batch_sizes:
             drawn = len(learned) + index_sets(len(unseen), batches, m, rng)
             known = index_sets(len(learned), batches, min(500, len(learned) // 2), rng)

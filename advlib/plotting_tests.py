@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from pandas import DataFrame, concat
@@ -203,11 +204,12 @@ def power_map(
     labels = [label for block in blocks for label in block]
     columns = 2 if len(names) > 2 else len(names)
     rows = -(-len(names) // columns)
+    colours = colormaps["cividis"].resampled(20)
     size = (3.0 + 3.2 * columns, rows * (0.6 + 0.24 * len(labels)) + 1.6)
     figure, axes = subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for axis, name, parts in zip(axes.flat, names, frames, strict=False):
         frame = concat(parts).reindex(index=labels, columns=list(tests))
-        image = axis.imshow(frame.to_numpy(dtype=float), cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        image = axis.imshow(frame.to_numpy(dtype=float), cmap=colours, vmin=0, vmax=1, aspect="auto")
         for row, column in np.ndindex(frame.shape):
             value = frame.iat[row, column]
             if value < 0.995:
@@ -270,7 +272,7 @@ def shares(table: DataFrame, changes: Sequence[str], tests: Sequence[str], title
         Name of a data set → name to print.
     """
     names = [name for name in titles if name in set(table.dataset)]
-    partial = table[table.share < 1]
+    partial = table[(table.share < 1) & table.change.isin(list(changes))]
     m, size = int(partial.m.max()), float(partial["size"].max())
     mine = table[(table.m == m) & np.isclose(table["size"].astype(float), size)]
     shape = (len(changes), len(names))

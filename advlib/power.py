@@ -1,7 +1,8 @@
 """How often a test flags what was changed: power, at one measured false-alarm rate for all tests.
 
-Every test looks at the same batches. Its threshold is set where 5 % of *these* clean batches lie beyond it (both tails
-where both count), and power is the share of changed batches beyond it. So no test gains by being badly calibrated.
+Every test looks at the same batches. Its threshold is set by the same clean batches, so that 5 % of further clean ones
+would lie beyond it (both tails together where both count), and power is the share of changed batches beyond it. So no
+test gains by being badly calibrated.
 Whether the permutation p-values of `advlib.detectors` keep their level on their own is another question, answered by
 `advlib.levels`.
 """
@@ -10,7 +11,7 @@ import copy
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from advlib.changes import TITLES, Bench, Change, stored
 from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest, Scores
 from advlib.peers import ClassifierTest, EnergyTest, MMDTest
 from advlib.progress import track
-from advlib.protocol import tpr_at_fpr
 from advlib.sequential import StreamTest
 
 LEVEL = 0.05
@@ -70,30 +70,29 @@ def index_sets(
 
 
 def flagged(null: np.ndarray, changed: np.ndarray, two_sided: bool, rng: np.random.Generator) -> float:
-    """Share of changed batches beyond the threshold that 5 % of the clean ones exceed.
+    """Share of changed batches that rank, among the clean ones, where at most 5 % of further clean ones would.
+
+    The rank of a clean batch among n others and itself is uniform, so that the level is kept at any n, and is 5 % where
+    (n + 1) / 40 is whole.
 
     Parameters
     ----------
     null, changed : (t,), (s,) float arrays
         A statistic of clean and of changed batches.
     two_sided : bool
-        Whether low values are evidence as well: then the distance of a value's rank from the middle counts.
+        Whether low values are evidence as well: then half of the level is spent on each side.
     rng : numpy.random.Generator
         Breaks ties, of which counts have many.
     """
     both = np.concatenate([null, changed])
     scale = np.ptp(both) or 1.0
     both = both + 1e-9 * scale * rng.random(len(both))
-    null, changed = both[: len(null)], both[len(null) :]
+    null, changed = np.sort(both[: len(null)]), both[len(null) :]
+    most = LEVEL / (2 if two_sided else 1) * (len(null) + 1) + 1e-9
+    beyond = 1 + len(null) - np.searchsorted(null, changed) <= most
     if two_sided:
-        order = np.sort(null)
-
-        def off_centre(values: np.ndarray) -> np.ndarray:
-            rank = (np.searchsorted(order, values, "left") + np.searchsorted(order, values, "right")) / 2
-            return np.abs(rank / len(order) - 0.5)
-
-        null, changed = off_centre(null) + 1e-9 * rng.random(len(null)), off_centre(changed)
-    return tpr_at_fpr(null, changed, LEVEL)
+        beyond |= 1 + np.searchsorted(null, changed) <= most
+    return float(beyond.mean())
 
 
 def power_table(
@@ -123,7 +122,7 @@ def power_table(
     batches : int
         Batches drawn for each, clean and changed, the same for every test.
     slow_batches : int, optional
-        Fewer, for the classifier and the density ratio, which are fitted anew for each batch.
+        Fewer changed batches, for the classifier and the density ratio, which are fitted anew for each.
     rng : numpy.random.Generator
 
     Returns
@@ -160,7 +159,8 @@ def power_table(
         view = view_of(subject, seen)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            test = test.fit(view.reference, view.calibration)
+            # Thresholds come from clean batches; the ratio alone learns something from a calibration set.
+            test = test.fit(view.reference, view.calibration if seen == "images" else view.clean)
         clean, spent = _timed(test.measure, view.clean)
         spent += view.seconds
         two_sided = getattr(test, "two_sided", True)
@@ -177,14 +177,14 @@ def power_table(
             key = (m, len(change.images))
             seconds = 0.0
             if key not in nulls:
-                nulls[key], seconds = _timed(test._statistics, clean.parts, null[few])
+                nulls[key], seconds = _timed(test._statistics, clean.parts, null)
             changed = other[few] + n
             changed[:, round(share * m) :] -= n
             found, more = _timed(test._statistics, pool.parts, changed)
             power = flagged(nulls[key][:, 0] if nulls[key].shape[1] == 1 else _joint(nulls[key], nulls[key]),
                             found[:, 0] if found.shape[1] == 1 else _joint(found, nulls[key]),
                             two_sided and found.shape[1] == 1, np.random.default_rng(ties))  # fmt: skip
-            count = len(null[few]) * (2 if seconds else 1)
+            count = len(changed) + (len(null) if seconds else 0)
             rows.append(
                 {
                     "dataset": subject.name, "test": name, "change": change.name, "kind": change.kind,
@@ -222,16 +222,23 @@ class View:
     """The images of a bench as one feature map sees them; "images" leaves them as they are."""
 
     def __init__(self, subject: Bench, name: str):
-        self.name = name
-        self.reference, self.calibration = self._seen(subject.reference), self._seen(subject.calibration)
+        self.name, self._subject = name, subject
+        self.reference = self._seen(subject.reference)
         self.clean, self.seconds = _timed(self._seen, subject.clean)
         self._changed: dict[str, np.ndarray] = {}
 
     def _seen(self, images: np.ndarray) -> np.ndarray:
         return images if self.name == "images" else feature_maps.apply(self.name, images)
 
+    @cached_property
+    def calibration(self) -> np.ndarray:
+        """The calibration images, looked at when first asked for."""
+        return self._seen(self._subject.calibration)
+
     def of(self, change: Change) -> np.ndarray:
         """Return what became of the clean images."""
+        if change.images is self._subject.clean:
+            return self.clean
         if change.label not in self._changed:
             self._changed[change.label] = self._seen(change.images)
         return self._changed[change.label]

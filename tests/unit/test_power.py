@@ -83,6 +83,12 @@ def test_flagged_is_the_level_under_the_null_and_one_far_off(rng, two_sided):
     assert power.flagged(null, rng.normal(size=99) - 9, two_sided, rng) == (1 if two_sided else 0)
 
 
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_few_clean_batches_keep_the_level_too(rng, two_sided):
+    rates = [power.flagged(rng.normal(size=39), rng.normal(size=39), two_sided, rng) for _ in range(2000)]
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.005)
+
+
 def test_flagged_breaks_ties_so_that_counts_keep_the_level(rng):
     null, other = rng.integers(0, 3, 3000).astype(float), rng.integers(0, 3, 30_000).astype(float)
     assert power.flagged(null, other, True, rng) == pytest.approx(0.05, abs=0.02)
@@ -232,14 +238,15 @@ def test_details_are_other_sizes_and_shares_of_one_attack():
 
 
 def test_mismatches_are_found_and_class_imbalance_is_harmless_by_class(rng):
-    n = 600
-    labels = rng.integers(0, 2, n)
+    n = 1200
+    labels = rng.permutation(np.repeat([0, 0, 1, 2, 3, 4], n // 6))  # a third, and half in the tilted set
     images = rng.random((n, 1, 9, 9), dtype=np.float32)
-    images[labels == 0, :, :4] = 1  # a class whose images are alike: more of it, more density
+    images[labels == 0] = 0.5 + (images[labels == 0] - 0.5) / 10  # amid the others: in many balls
     bench = changes.Bench("mnist", "mnist-vs22", images[:9], images, images[:9], labels[:9], labels)
     found = levels.mismatches(bench, rng=rng).set_index("calibration")
     assert found.p["drawn alike"] > 0.01 and found.p_by_class["drawn alike"] > 0.01
-    assert found.loc["shifted by 1.5 pixels"].max() <= 0.01
+    assert found.p["half of one class"] <= 0.01 < found.p_by_class["half of one class"]
+    assert found.loc["rotated by 10°"].max() <= 0.01
 
 
 def test_unknown_names_are_refused(rng):
