@@ -152,6 +152,38 @@ def test_comparison_frame_shows_the_printed_number():
     assert frame.loc[("Figure 12", "MNIST", "reference density"), "published"] == 0.981
 
 
+def test_values_of_a_set_that_was_not_run_share_one_line():
+    blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
+    rows = embedding.judge([embedding.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])
+    frame = embedding.comparison_frame(SimpleNamespace(comparisons=dict(enumerate(rows))))
+    rows = list(frame.index)
+    assert [row for row in rows if row[1] == "PathMNIST"] == [("Figure 12", "PathMNIST", "all values")]
+    assert sum(row[1] == "MNIST" for row in rows) == 6
+
+
+def test_a_claim_that_only_the_corrected_attack_can_test_says_so():
+    weak, strong = (fig12(1.3, 0.3, 0.8, 0.1, success=[0, share, share]) for share in (0.1, 0.9))
+    row = embedding.judge([embedding.SpaceCurves(vs22.SETS["mnist"], weak, strong, strong)])[-1]
+    assert row["verdict"] == "reproduced" and row["as_published"].startswith("not testable on MNIST")
+    assert row["cause"].startswith("corrected only") and row["cause"].endswith("PathMNIST, OrganMNIST not run")
+
+
+def test_accuracy_is_the_networks_under_every_change(split, result):
+    kept = {}
+    frame = embedding.accuracy_frame(SimpleNamespace(metric=kept.__setitem__), [result])
+    predicted = models.predict(models.load_trained("mnist-vs22"), split.images)
+    clean = float(np.mean(predicted == split.labels))
+    assert kept["mnist.corrected.accuracy"][0] == kept["mnist.noise.accuracy"][0] == pytest.approx(clean)
+    assert len(kept) == 3 and frame.shape == (3, 7) and list(frame.index.get_level_values(0)) == ["MNIST"] * 3
+
+
+def test_hubs_are_the_most_balls_that_hold_one_query(split, result):
+    pixels = vs22.flat(split.images)
+    manifold = ReferenceManifold(5).fit(vs22.flat(split.reference))
+    distances = np.linalg.norm(pixels[:, None] - vs22.flat(split.reference)[None], axis=2)
+    assert result.hubs["pixels"] == (distances < np.asarray(manifold.radii_)).sum(axis=1).max()
+
+
 # ---------------------------------------------------------------- the ImageNet network
 
 
@@ -183,3 +215,19 @@ def test_weights_on_disk_give_pooled_features(tmp_path, monkeypatch):
     np.testing.assert_allclose(features(np.repeat(images, 3, axis=1)), found, rtol=1e-3, atol=1e-4)
     points = embedding.embeddings(models.load_trained("mnist-vs22"), images, features)
     assert points["ImageNet ResNet-18"].shape == (3, 512)
+
+
+def test_the_networks_have_the_layers_of_the_papers_tables():
+    rows = embedding.judge_networks()
+    tables = [row for row in rows if row["item"].startswith("Table")]
+    assert len(tables) == 15 and {row["verdict"] for row in tables} == {"reproduced"}
+    for row in rows:
+        published.lookup("vs22", row["item"], row["row"], row["column"])
+    assert rows[-1]["verdict"] == "not run here" and "%" in rows[-1]["cause"]
+
+
+def test_a_layer_of_another_width_is_noticed(monkeypatch):
+    build = models.build
+    monkeypatch.setattr(models, "build", lambda name: build("bloodmnist-vs22" if name == "pathmnist-vs22" else name))
+    wrong = [row for row in embedding.judge_networks() if row["verdict"] == "not reproduced"]
+    assert [(row["row"], row["column"]) for row in wrong] == [("7 Dense", "size PathMNIST")]
