@@ -45,8 +45,8 @@ def derive(path, console):
                     console.print(f"  False under seed {seed}: {words}")
     bands = []
     for name in runs[0]:
-        # Seconds and ratios of seconds belong to the machine, not to the method.
-        if name.startswith("time."):
+        # Seconds and ratios of seconds belong to the machine, not to the method; what a seed leaves empty has no band.
+        if name.startswith("time.") or not all(name in run for run in runs):
             continue
         values = np.array([run[name] for run in runs], dtype=float)
         spread = float(values.std(ddof=1))
