@@ -234,9 +234,9 @@ def test_controls_are_as_large_as_the_attacks(toy, toy_network):
         assert by_name[f"coin flips of ±{epsilon:g} 0"].linf == pytest.approx(epsilon, rel=1e-4)
         pgd, jsma = by_name[f"PGD within {epsilon:g} 0"], by_name["JSMA 1"]
         assert pgd.linf == pytest.approx(epsilon, rel=1e-4)
-        for harmless in ("Gaussian noise", "shift", "rotation"):
-            assert by_name[f"{harmless} 0"].l2 == pytest.approx(pgd.l2, rel=1e-2), harmless
-            assert by_name[f"{harmless} 1"].l2 == pytest.approx(jsma.l2, rel=0.05), harmless
+        for aimless in ("Gaussian noise", "shift", "rotation"):
+            assert by_name[f"{aimless} 0"].l2 == pytest.approx(pgd.l2, rel=1e-2), aimless
+            assert by_name[f"{aimless} 1"].l2 == pytest.approx(jsma.l2, rel=0.05), aimless
 
 
 def test_shared_images_pull_real_real_down():
@@ -310,7 +310,7 @@ def judged(power_as_published, power_corrected, real_real):
         [detected(power, row=row, attack=attack, mode=mode, effect=effect) for row, attack in tr.table2_rows()]
         for mode, power in (("as published", power_as_published), ("corrected", power_corrected))
     ]
-    control = {"MNIST": [detected(1.0, how="attack"), detected(1.0, how="harmless"), detected(0.1, how="harmless")]}
+    control = {"MNIST": [detected(1.0, how="attack"), detected(1.0, how="aimless"), detected(0.1, how="aimless")]}
     network = [detected(1.0, attack="TGSM eps=0.1", mode=mode) for mode in ("as published", "corrected")]
     tr.record_claims(run, *tables, control, {"one": network, "other": network}, real_real)
     return run, {c["row"]: c for c in run.comparisons.values()}
@@ -326,9 +326,12 @@ def test_claims_are_judged_by_the_weakest_row():
         "single-and-multi-channel": "reproduced as published only",
         "model-agnostic": "reproduced",
     }
-    assert "1 of 2 harmless changes" in claims["transferable"]["cause"]
+    assert "1 of 2 aimless changes" in claims["transferable"]["cause"]
     assert "0.20" in claims["irrespective-of-attack"]["corrected"]
     assert len(tr.claims_frame(run)) == 5
+    # Only the corrected run bears this sentence out, and the cause must say so.
+    assert claims["real-real-stationary"]["cause"].startswith("corrected only, as published it fails")
+    assert not claims["model-agnostic"]["cause"].startswith("corrected only")
     _, claims = judged(0.2, 0.2, {"as published": {1: 1.0, 2: 1.3}, "corrected": {1: 1.0, 2: 1.3}})
     assert {c["verdict"] for row, c in claims.items() if row != "model-agnostic"} == {"not reproduced"}
     _, claims = judged(1.0, 1.0, steady)
