@@ -450,7 +450,7 @@ def attack_scan(
 
 
 def attacks_and_controls(groups: Mapping[str, Sequence[Any]]) -> Figure:
-    """Draw attacks beside harmless changes of the same size: mean R1, AUROC and power, a line of panels a data set.
+    """Draw attacks beside aimless changes of the same size: mean R1, AUROC and power, a line of panels a data set.
 
     Parameters
     ----------
@@ -462,7 +462,7 @@ def attacks_and_controls(groups: Mapping[str, Sequence[Any]]) -> Figure:
         place = -np.arange(len(measurements))
         for how, colour, marker, words in (
             ("attack", ADVERSARIAL, "o", "attack"),
-            ("harmless", NOISE, "D", "harmless change of the same size"),
+            ("aimless", NOISE, "D", "aimless change of the same size"),
         ):
             mine = [(y, m) for y, m in zip(place, measurements, strict=True) if m.how == how]
             for axis, value in zip(
@@ -482,7 +482,8 @@ def attacks_and_controls(groups: Mapping[str, Sequence[Any]]) -> Figure:
             r2 = next(m.r2 for m in measurements if m.amount == group)
             line[0].plot([r2, r2], [min(ys) - 0.4, max(ys) + 0.4], color=REAL, ls="--", label="R2, real-real")
         line[0].set(xscale="log", title=f"{title}: mean R1")
-        line[0].set_xticks([0.8, 1, 1.5, 2, 3, 5], ["0.8", "1", "1.5", "2", "3", "5"])
+        ticks = [1, 2, 5, 10, 20] if max(m.r1 for line in groups.values() for m in line) > 6 else [0.8, 1, 1.5, 2, 3, 5]
+        line[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         line[0].minorticks_off()
         line[1].set(xlim=(0.2, 1.04), title="AUROC of one batch")
         line[1].axvline(0.5, color=LIMIT, lw=0.8)
