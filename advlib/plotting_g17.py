@@ -45,6 +45,8 @@ def tolerance_tradeoff(curves: Mapping[str, Sequence[Any]]) -> Figure:
     accuracies.set(title="accuracy that it leaves", ylabel="share of images read rightly", ylim=(-0.03, 1))
     for axis in (sizes, accuracies):
         axis.set_xlabel("tolerance τ on |mean R1 − mean R2|")
+        axis.set_xticks(tolerances, [f"{value:g}" for value in tolerances])
+        axis.minorticks_off()
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -66,7 +68,7 @@ def gap_and_distance(curves: Sequence[Any], tolerance: float) -> Figure:
         distances.plot(curve.epsilons, curve.distances, **style)
         accuracies.plot(curve.epsilons, curve.accuracies, **style)
     gaps.axhspan(-tolerance, tolerance, color=LIMIT, alpha=0.2, lw=0, label=f"within τ = {tolerance:g}")
-    gaps.set(title="R1 − R2", ylabel="mean R1 − mean R2", ylim=(-0.25, 0.6))
+    gaps.set(title="R1 − R2 (cut at 0.6)", ylabel="mean R1 − mean R2", ylim=(-0.25, 0.6))
     gaps.legend()
     distances.axhline(1, color=LIMIT, lw=0.8)
     distances.set(title="how near attacked images lie to clean ones", ylabel="squared distance (clean to clean: 1)")
@@ -93,7 +95,7 @@ def two_attackers(compared: Mapping[str, Sequence[Any]]) -> Figure:
     for axis, (title, value, label) in zip(axes, panels, strict=True):
         for (name, rows), (line, filled) in zip(compared.items(), (("-", True), ("--", False)), strict=False):
             for attacker, colour in (("fgsm", PUBLISHED), ("pgd", ADVERSARIAL)):
-                words = "Algorithm 2" if attacker == "fgsm" else "knows the detector"
+                words = "Algorithm 2" if attacker == "fgsm" else "gradient steps (weight searched)"
                 axis.plot(
                     [row.tolerance for row in rows],
                     [value(getattr(row, attacker), getattr(row, f"{attacker}_defended")) for row in rows],
@@ -101,6 +103,9 @@ def two_attackers(compared: Mapping[str, Sequence[Any]]) -> Figure:
                 )  # fmt: skip
         axis.set(title=title, xlabel="tolerance τ", ylabel=label, xscale="log", ylim=(-0.03, 1.03))
         axis.tick_params(labelleft=True)
+        tolerances = [row.tolerance for row in next(iter(compared.values()))]
+        axis.set_xticks(tolerances, [f"{value:g}" for value in tolerances])
+        axis.minorticks_off()
     axes[1].axhline(0.5, color=LIMIT, lw=0.8)
     axes[2].axhline(0.05, color=LIMIT, lw=0.8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -166,7 +171,7 @@ def figure3(results: Sequence[Any]) -> Figure:
 
 
 def size_decisions(results: Sequence[Any], label: str) -> Figure:
-    """Draw AUROC and power at 5 % false alarms over the sample size, attack and harmless noise, a column a data set.
+    """Draw AUROC and power at 5 % false alarms over the sample size, attack and untargeted noise, a column a data set.
 
     Parameters
     ----------
@@ -322,9 +327,10 @@ def r2_by_lambda(table: Any) -> Figure:
         From `sample_size.clean_r2_by_lambda`.
     """
     groups = (
-        ("λ = 0.001 or 0.0032: as if out of reach", table["lambda"] < 0.005, ADVERSARIAL),
-        ("λ = 0.01", (table["lambda"] > 0.005) & (table["lambda"] < 0.02), NOISE),
-        ("λ above 0.01", table["lambda"] > 0.02, REAL),
+        # Three shades of one colour: all of it is R2.
+        ("λ = 0.001 or 0.0032: as if out of reach", table["lambda"] < 0.005, "#08306B"),
+        ("λ = 0.01", (table["lambda"] > 0.005) & (table["lambda"] < 0.02), "#4292C6"),
+        ("λ above 0.01", table["lambda"] > 0.02, "#C6DBEF"),
     )
     sizes = sorted(table["size"].unique(), reverse=True)
     places = np.arange(len(sizes))
@@ -539,11 +545,12 @@ def one_at_a_time(found: Sequence[Any], printed: Sequence[float]) -> Figure:
     figure, axis = subplots(figsize=(9.5, 0.42 * len(names) + 1.4))
     place = -np.arange(len(names))
     for column, (epsilon, colour, marker) in enumerate(zip(epsilons, shades, "os^D", strict=False)):
-        axis.axvline(printed[column], color=colour, lw=1, ls=":")
+        # Dots of two lines that nearly coincide alternate.
+        axis.axvline(printed[column], color=colour, lw=1.2, ls=(2 * column, (1.5, 6.5)))
         means = np.array([row[column] for row in values])
-        shown = np.maximum(means, 0.1)
-        axis.plot(shown, place, marker, color=colour, ms=7, mfc=colour, label=f"ε = {epsilon:g}")
-        for x, y in zip(shown[means < 0.1], place[means < 0.1], strict=True):
+        shown, level = np.maximum(means, 0.1), place + 0.27 - 0.18 * column
+        axis.plot(shown, level, marker, color=colour, ms=6, mfc="none", mew=1.5, label=f"ε = {epsilon:g}")
+        for x, y in zip(shown[means < 0.1], level[means < 0.1], strict=True):
             axis.annotate("below 0.1", (x, y), xytext=(7, -3), textcoords="offset points", fontsize=8)
     axis.set_yticks(place, names)
     axis.axhline(-0.5, color=PUBLISHED, lw=0.8)
@@ -632,21 +639,23 @@ def shifts(moved: Sequence[Any], sources: Sequence[Any], printed: Mapping[str, t
     printed : dict
         "pixels" and "inside" → (density, coverage over its closed form) of PathMNIST as the authors have them.
     """
-    figure, axes = subplots(1, 2, figsize=(11, 4.4), sharex=True, sharey=True)
+    figure, axes = subplots(1, 2, figsize=(11, 4.6))
     colours = (PUBLISHED, ADVERSARIAL, REAL, NOISE, CORRECTED)
     for shift, colour in zip(moved, colours, strict=True):
+        sizes = ", ".join(f"{strength:g}" for strength in shift.strengths[1:])
         for axis, x, y in (
             (axes[0], shift.density, shift.coverage),
             (axes[1], shift.embedded_density, shift.embedded_coverage),
         ):
             if len(x) > 1:
                 axis.plot(x, y, "-", color=colour, lw=1)
-                axis.scatter(x[1:], y[1:], s=18 * np.arange(1, len(x)), color=colour, label=shift.title)
+                axis.scatter(x[1:], y[1:], s=18 * np.arange(1, len(x)), color=colour, label=f"{shift.title}: {sizes}")
             else:
                 axis.plot(x, y, "+", color=colour, ms=12, label="untouched hold-out")
     for shift, marker in zip(sources, "<>", strict=False):
         axes[0].plot(shift.density, shift.coverage, marker, color=AS_PUBLISHED, ms=8, label=shift.title)
-    for axis, key, title in zip(axes, ("pixels", "inside"), ("pixels", "last hidden layer"), strict=True):
+    titles = ("pixels", "last hidden layer (other axes)")
+    for axis, key, title in zip(axes, ("pixels", "inside"), titles, strict=True):
         axis.plot(*printed[key], "s", color=PUBLISHED, mfc="none", ms=11, label="PathMNIST, the authors")
         axis.axhline(1, color=LIMIT, lw=0.8)
         axis.axvline(1, color=LIMIT, lw=0.8)

@@ -10,6 +10,7 @@ L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ from torch import nn
 from advlib import attacks, crafting, models, published
 from advlib.crafting import AttackerComparison, CraftingResult, Trial
 from advlib.g17 import AS_PUBLISHED, CORRECTED, MODES, Mode, test_images
-from advlib.ulsif import GridEdgeWarning
+from advlib.protocol import draw_indices
+from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 
 IMAGE_SETS = {"MNIST": "mnist", "CIFAR-10 (grey)": "cifar10-grey"}
 
@@ -233,6 +235,33 @@ def clipped_and_unclipped(
     return found
 
 
+def usual_pairs(
+    setting: Setting, epsilons: Sequence[float], *, draws: int, batch_size: int, rng: np.random.Generator
+) -> list[str]:
+    """Say which pair (σ, λ) leave-one-out picks most often against images attacked by FGSM, for each ε.
+
+    Parameters
+    ----------
+    setting : Setting
+    epsilons : sequence of float
+        0 for clean against clean.
+    draws, batch_size, rng
+        As for `curves`; every ε sees the same draws.
+    """
+    clean = setting.numerators.reshape(len(setting.numerators), -1)
+    a, b = (draw_indices(len(pool), draws, batch_size, rng) for pool in (clean, setting.images))
+    lines = []
+    sweep = attacks.fgsm_sweep(setting.model, setting.images, setting.labels, epsilons, setting.mode.clip)
+    for epsilon, batch in zip(epsilons, sweep, strict=True):
+        moved = batch.images.reshape(len(batch.images), -1)
+        with _quiet():
+            fit = fit_batch_indices(clean, moved, a, b, kernel=setting.mode.kernel)
+        pairs = Counter(zip(fit.sigma_.tolist(), fit.lambda_.tolist(), strict=True))
+        (sigma, lambda_), count = min(pairs.items(), key=lambda item: (-item[1], item[0]))
+        lines.append(f"ε = {epsilon:g}: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of {draws} draws")
+    return lines
+
+
 @dataclass(frozen=True)
 class SearchOutcome:
     """What one way of searching found for one τ.
@@ -379,7 +408,7 @@ def attackers_frame(
             fgsm = attacks.fgsm(setting.model, setting.images, setting.labels, row.fgsm.epsilon, setting.mode.clip)
             for attacker, result, defended, images in (
                 ("Algorithm 2", row.fgsm, row.fgsm_defended, fgsm.images),
-                ("knows the detector", row.pgd, row.pgd_defended, row.pgd.images),
+                ("gradient steps", row.pgd, row.pgd_defended, row.pgd.images),
             ):
                 change = np.asarray(images) - setting.images
                 lines.append({
@@ -391,10 +420,16 @@ def attackers_frame(
                     "|R1 − R2|": round(result.gap, 3),
                     "accuracy": round(result.adversarial_accuracy, 3),
                     "AUROC": round(defended.auroc, 2),
-                    "TPR at 5 % FPR": round(defended.tpr_at_5_fpr, 2),
-                    "weight of the detector": result.penalty,
+                    "power at 5 % false alarms": round(defended.tpr_at_5_fpr, 2),
+                    "weight w it ended with": "–" if attacker == "Algorithm 2" else f"{result.penalty:.3g}",
                 })  # fmt: skip
     return pandas.DataFrame(lines).set_index(["setting", "τ", "attacker"])
+
+
+def without_detector(compared: Mapping[str, Sequence[AttackerComparison]]) -> str:
+    """Say in how many comparisons the gradient steps ended with weight 0, that is, without the detector."""
+    weights = [row.pgd.penalty for rows in compared.values() for row in rows]
+    return f"the search ended with w = 0 (detector not used) in {sum(w == 0 for w in weights)} of {len(weights)} rows"
 
 
 def example_rows(
@@ -423,7 +458,7 @@ def example_rows(
     rows = [
         ("clean", setting.images[chosen]),
         (f"Algorithm 2,\nε = {comparison.fgsm.epsilon:.3f}", fgsm.images),
-        ("knows the\ndetector", np.asarray(comparison.pgd.images)[chosen]),
+        ("gradient steps,\nw searched", np.asarray(comparison.pgd.images)[chosen]),
     ]
     return setting.labels[chosen], [(title, images, models.predict(setting.model, images)) for title, images in rows]
 
@@ -502,7 +537,7 @@ def record_curves(run: Any, found: Mapping[str, Sequence[CraftingResult]]) -> No
             "as_published": _phrase(words, AS_PUBLISHED),
             "corrected": _phrase(words, CORRECTED),
             "verdict": judge(holds),
-            "cause": cause + _exceptions(holds),
+            "cause": f"{_where(holds)}; {cause}{_exceptions(holds)}",
         })  # fmt: skip
 
 
@@ -525,6 +560,11 @@ def _phrase(words: Mapping[str, str], mode: Mode) -> str:
     return "; ".join(f"{title}: {words[f'{title}, {mode.name}']}" for title in IMAGE_SETS)
 
 
+def _where(holds: Mapping[str, bool]) -> str:
+    titles = [title for title in IMAGE_SETS if all(holds[f"{title}, {mode.name}"] for mode in MODES)]
+    return f"in both modes on {' and '.join(titles) or 'neither'}{'' if len(titles) == len(IMAGE_SETS) else ' only'}"
+
+
 def _exceptions(holds: Mapping[str, bool]) -> str:
     broken = [name for name, true in holds.items() if not true]
     return f"; not so for {' and '.join(broken)}" if broken else ""
@@ -544,6 +584,13 @@ def record_attackers(run: Any, compared: Mapping[str, Sequence[AttackerCompariso
                 run.metric(f"{prefix}.tpr_at_5_fpr", defended.tpr_at_5_fpr)
 
 
+class _WholeTable(Styler):
+    """A styled table whose plain text is the table, and not an address that every run changes."""
+
+    def __repr__(self) -> str:
+        return self.to_string(delimiter=" | ")
+
+
 def wrapped(frame: pandas.DataFrame, name: str, digits: int = 3) -> Styler:
     """Show a table of sentences whole: a bare one is cut after 50 letters.
 
@@ -555,7 +602,7 @@ def wrapped(frame: pandas.DataFrame, name: str, digits: int = 3) -> Styler:
     digits : int
         After the point, of numbers; a missing one is left blank.
     """
-    style = frame.style.set_uuid(name).format(precision=digits, na_rep="")
+    style = _WholeTable(frame, uuid=name).format(precision=digits, na_rep="")
     return style.set_properties(**{"white-space": "normal", "text-align": "left"})
 
 

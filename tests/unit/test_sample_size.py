@@ -50,7 +50,7 @@ def result(r1, r2, mode="as published", size=10, row="MNIST", noise=None, lambda
     setting = np.stack([np.ones(len(r2)), lambda_], axis=1)
     return ss.SizeResult(
         row, mode, size, r1, r2, noise, dict.fromkeys(ss.SIDES, np.zeros(len(r1))),
-        dict.fromkeys(ss.SIDES, setting), 0.99, 0.1, outside,
+        dict.fromkeys(ss.SIDES, setting), 0.99, 0.1, 0.6, outside,
     )  # fmt: skip
 
 
@@ -173,6 +173,15 @@ def test_a_sweep_is_recorded_from_the_largest_size_down():
     ss.record_sweep(run, [result([3, 3], [1, 1], size=5), result([2, 2], [1, 1], size=50)], "sweep")
     assert run.metrics["sweep.as published.MNIST.r1"] == [2, 3]
     assert run.metrics["sweep.as published.MNIST.attack.auroc"] == [1, 1]
+    assert run.metrics["sweep.as published.MNIST.accuracy"] == [0.99, 0.1, 0.6]
+
+
+def test_accuracies_and_usual_settings_are_said_once_each():
+    rows = [result([2, 2], [1, 1], row=row, size=n) for row in ss.FIGURE3 for n in (9, 5)]
+    assert ss.accuracy_lines(rows) == [
+        f"{name}, as published: accuracy 0.99, under FGSM 0.10, under noise 0.60" for name in ("MNIST", "CIFAR-10")
+    ]
+    assert ss.usual_lines(rows[:1]) == ["MNIST, as published, 9 images: R1 σ 1, λ 0.01; R2 σ 1, λ 0.01"]
 
 
 # ---------------------------------------------------------------------------------------------- one image
@@ -286,6 +295,23 @@ def test_a_mean_that_few_draws_carry_is_named_and_a_miss_counted():
     assert rows["R1 m=9"]["verdict"] == "not reproduced" and "+100%" in rows["R1 m=9"]["cause"]
 
 
+def test_a_number_that_agrees_without_a_difference_says_so_and_medians_are_joined():
+    run = record.start("99_test", profile="quick", seed=0)
+    results = []
+    for k, (m, r1, r2) in enumerate(ss.published_table3()[:2]):
+        few = [1.0, 1.0 + k / 10, 3 * r2.value - 2 - k / 10]
+        results.append(result([r1.value * 2] * 3, [r2.value * 3] * 3, size=m))
+        results.append(result([r1.value] * 3, few if k else [r1.value * 2] * 3, "corrected", m))
+    ss.record_table3(run, results, ss.SingleImage({}, {}, ()))
+    rows = {c["column"]: c for c in run.comparisons.values()}
+    assert rows["R1 m=9"]["verdict"] == "reproduced" and "corrected R2 is no smaller" in rows["R1 m=9"]["cause"]
+    assert rows["R1 m=8"]["cause"] == "as published it does not agree"
+    assert rows["R2 m=8"]["cause"].endswith("its median is 1.10; as published it does not agree")
+    run.compare(rows["R2 m=8"] | {"column": "R2 m=7", "cause": "a few: its median is 2.00"})
+    run.compare(rows["R2 m=8"] | {"column": "R2 m=6", "cause": "a few: its median is 1.50"})
+    assert ss.table3_causes(run)[-1] == "R2 m=7, R2 m=6: a few: its median is 1.50 to 2.00"
+
+
 def test_figure_3_claims_by_their_definitions():
     def table(at_10, at_80, modes=("as published", "corrected")):
         return [
@@ -308,6 +334,9 @@ def test_figure_3_claims_by_their_definitions():
     assert verdicts(table((r2, r1), (r2, r1)))["difference-persists"] == "not reproduced"
     both = table((r1, r2), (r1 / 5, r2), ["as published"]) + table(together(), together(), ["corrected"])
     assert set(verdicts(both).values()) == {"reproduced as published only"}
+    other = table(together(), together(), ["as published"]) + table((r1, r2), (r1 / 5, r2), ["corrected"])
+    for claim in ss.judge_figure3(other):
+        assert claim["verdict"] == "reproduced" and claim["cause"].startswith("as published it does not hold; ")
 
 
 def test_real_life_claims_by_their_definitions():

@@ -1,5 +1,6 @@
 """G17 §5: what the sentences are judged by, distances against brute force, and the searches on a small stand-in."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 from advlib import crafting, g17, record, tolerance
 from advlib.crafting import CraftingResult
+from advlib.ulsif import ULSIF
 
 
 def result(tau: float, epsilon: float, accuracy: float) -> CraftingResult:
@@ -93,9 +95,24 @@ def test_attackers_meet_at_the_same_tolerance(setting):
     assert row.fgsm.gap <= 1e6 and row.pgd.gap <= 1e6 and row.fgsm.epsilon == 0.3
     frame = tolerance.attackers_frame([setting], compared)
     assert len(frame) == 2 and (frame["largest change"] <= 0.3 + 1e-6).all()
+    assert list(frame["weight w it ended with"]) == ["–", f"{row.pgd.penalty:.3g}"]
+    assert tolerance.without_detector(compared).endswith(f"in {int(row.pgd.penalty == 0)} of 1 rows")
     labels, rows = tolerance.example_rows(setting, row, 4)
     assert len(rows) == 3 and all(images.shape == (4, 1, 6, 6) for _, images, _ in rows)
     assert np.array_equal(rows[0][2], labels)  # those that are read rightly
+
+
+@pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
+def test_usual_pairs_are_those_of_single_fits(setting):
+    lines = tolerance.usual_pairs(setting, [0.0, 0.3], draws=4, batch_size=20, rng=np.random.default_rng(6))
+    again = np.random.default_rng(6)
+    a, b = ([again.choice(n, 20, replace=False) for _ in range(4)] for n in (120, 60))
+    clean, attacked = setting.numerators.reshape(120, -1), setting.images.reshape(60, -1)
+    fits = [ULSIF(kernel="gaussian").fit(clean[i], attacked[j]) for i, j in zip(a, b, strict=True)]
+    pairs = Counter((fit.sigma_, fit.lambda_) for fit in fits)
+    (sigma, lambda_), count = min(pairs.items(), key=lambda item: (-item[1], item[0]))
+    assert lines[0] == f"ε = 0: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of 4 draws"
+    assert len(lines) == 2 and lines[1].startswith("ε = 0.3: ")
 
 
 @pytest.mark.parametrize(
@@ -135,6 +152,11 @@ def test_record_holds_every_sentence_of_section_5():
     text = tolerance.wrapped(frame, "claims").to_html()
     assert frame["cause"].iloc[2] in text and text == tolerance.wrapped(frame, "claims").to_html()
     assert "not so for MNIST, as published" in frame.loc["tolerance-0.05-fools-model", "cause"]
+    assert frame.loc["tolerance-0.05-fools-model", "cause"].startswith("in both modes on CIFAR-10 (grey) only; ")
+    assert frame.loc["tolerance-lowers-eps", "cause"].startswith("in both modes on MNIST and CIFAR-10 (grey); ")
+    # The plain text is the whole table, and no address.
+    assert frame["cause"].iloc[2] in repr(tolerance.wrapped(frame, "claims"))
+    assert " at 0x" not in repr(tolerance.wrapped(frame, "claims"))
     assert run.metrics["MNIST, as published.tolerance=0.05.accuracy"] == 0.9
     row = SimpleNamespace(
         tolerance=0.05, fgsm=found[names()[0]][0], pgd=found[names()[0]][1],
