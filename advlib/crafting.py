@@ -121,7 +121,7 @@ class CraftingResult:
 
     @property
     def comparison(self) -> RatioComparison:
-        """R1 and R2 with their summaries, AUROC and TPR at 5 % FPR: what a decision about one batch gets."""
+        """R1 and R2 with their summaries, AUROC and power at 5 % false alarms: what a decision about one batch gets."""
         return RatioComparison(self.r1, self.r2)
 
 
@@ -780,8 +780,8 @@ class AttackerComparison:
     fgsm, pgd : CraftingResult
         As each attacker sees it, on the draws on which it chose ε or the penalty.
     fgsm_defended, pgd_defended : RatioComparison
-        As the defender sees it, on draws that neither attacker had: R1, R2, AUROC, TPR at 5 % FPR. |mean R1 − mean R2|
-        can exceed τ here by what the draws scatter.
+        As the defender sees it, on draws that neither attacker had: R1, R2, AUROC, power at 5 % false alarms.
+        |mean R1 − mean R2| can exceed τ here by what the draws scatter.
     """
 
     tolerance: float
