@@ -27,7 +27,6 @@ from advlib import models, published, vs22, vs22_boundary
 from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold, expected_coverage
 from advlib.progress import track
-from advlib.protocol import tpr_at_fpr
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Adversarial shares of Fig. 4 and Tables 4 and 5, with the untouched and the attacked batch."""
@@ -36,6 +35,16 @@ FLAGGED = 0.8
 """Power from which on a batch counts as detected; the usual choice of study designs (Cohen 1988)."""
 
 TABLES = {"density": "Table 4", "coverage": "Table 5"}
+
+CLEAN_BATCHES = 2_000
+"""Clean batches of each size that set the threshold. 5 % of a few dozen would be a handful of batches: the rate of
+false alarms that such a threshold has is anywhere between 2 and 20 %."""
+
+FALSE_ALARMS = 0.05
+"""Rate of false alarms, half of it on either side."""
+
+CLAIMED = 0.25
+"""Share from which on VS22's §6 calls batches flagged."""
 
 
 def mixed_rows(n: int, share: float, rng: np.random.Generator, *, twins: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -196,15 +205,56 @@ class PowerMap:
     sizes: np.ndarray
     power: dict[str, np.ndarray] = field(repr=False)
 
+    def column(self, statistic: str, size: int) -> np.ndarray:
+        """Return the power at one batch size, (s,)."""
+        return self.power[statistic][:, list(self.sizes).index(size)]
+
     def smallest_share(self, statistic: str, size: int, level: float = FLAGGED) -> float | None:
         """Return the smallest share from which on power stays at `level` or above, None if there is none."""
-        column = self.power[statistic][:, list(self.sizes).index(size)]
+        column = self.column(statistic, size)
         good = np.where(np.isnan(column), True, column >= level)
         known = ~np.isnan(column) & (self.shares > 0)
         for i in np.flatnonzero(known):
             if good[i:].all():
                 return float(self.shares[i])
         return None
+
+
+def outside(null: np.ndarray, suspect: np.ndarray, rate: float = FALSE_ALARMS) -> float:
+    """Share of `suspect` (n,) below or above all but the rate's half of `null` (m,) on either side.
+
+    Tails of equal *rate*, not of equal distance from the median: density of clean batches has a long tail upwards,
+    behind which a batch of density 0 would be within the distance that 5 % of the clean ones have.
+    """
+    ordered = np.sort(null)
+    allowed = int(np.floor(rate / 2 * len(ordered)))
+    return float(np.mean((suspect < ordered[allowed]) | (suspect > ordered[len(ordered) - 1 - allowed])))
+
+
+def clean_batches(
+    manifold: ReferenceManifold,
+    clean_hits: sparse.csr_array,
+    sizes: Sequence[int],
+    rng: np.random.Generator,
+    draws: int = CLEAN_BATCHES,
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Draw clean batches of each size: density and coverage, (draws,) each; sizes above the images there are left out.
+
+    Parameters
+    ----------
+    manifold : ReferenceManifold
+    clean_hits : (M, N) sparse array
+        `manifold.hits` of the clean images.
+    sizes : sequence of int
+    rng : numpy.random.Generator
+    draws : int
+    """
+    m = clean_hits.shape[0]
+    return {
+        size: manifold.subset_density_coverage(clean_hits, [rng.permutation(m)[:size] for _ in range(draws)])
+        for size in sizes
+        if size <= m
+    }
 
 
 def power_map(
@@ -217,12 +267,12 @@ def power_map(
     draws: int,
     rng: np.random.Generator,
     *,
+    null: Mapping[int, tuple[np.ndarray, np.ndarray]] | None = None,
     title: str = "",
 ) -> PowerMap:
     """Draw batches of each size and share, and count how many lie beyond what 95 % of the clean ones keep to.
 
-    The test is two-sided: a batch is the more suspect the further its statistic lies from the median of the clean
-    batches of its size, above or below.
+    The test is two-sided with equal tails, see `outside`.
 
     Parameters
     ----------
@@ -236,8 +286,10 @@ def power_map(
     sizes : sequence of int
         Images a batch, at most M.
     draws : int
-        Batches of each share and size, and clean ones of each size, at least 20.
+        Batches of each share and size, at least 20.
     rng : numpy.random.Generator
+    null : mapping, optional
+        From `clean_batches`, which every attack on the same images can share; drawn here if not given.
     title : str
 
     Raises
@@ -247,16 +299,16 @@ def power_map(
     """
     if draws < 20:
         raise ValueError(f"draws must be at least 20, so that 5 % of them are a batch, but is {draws}")
+    null = clean_batches(manifold, clean_hits, sizes, rng) if null is None else null
     m, available = clean_hits.shape[0], attacked_hits.shape[0]
     both = sparse.vstack([clean_hits, attacked_hits], format="csr")
     power = {statistic: np.full((len(shares), len(sizes)), np.nan) for statistic in TABLES}
     for b, size in enumerate(sizes):
         if size > m:
             continue
-        null = manifold.subset_density_coverage(both, [rng.permutation(m)[:size] for _ in range(draws)])
         for s, share in enumerate(shares):
             count = max(1, round(share * size)) if share else 0
-            if count > available or size > m:
+            if count > available:
                 continue
             batches = []
             for _ in range(draws):
@@ -264,10 +316,9 @@ def power_map(
                 untouched = np.setdiff1d(np.arange(m), attacked_rows[moved])
                 batches.append(np.concatenate([rng.permutation(untouched)[: size - count], m + moved]))
             for statistic, clean, suspect in zip(
-                TABLES, null, manifold.subset_density_coverage(both, batches), strict=True
+                TABLES, null[size], manifold.subset_density_coverage(both, batches), strict=True
             ):
-                middle = np.median(clean)
-                power[statistic][s, b] = tpr_at_fpr(np.abs(clean - middle), np.abs(suspect - middle))
+                power[statistic][s, b] = outside(clean, suspect)
     return PowerMap(title, np.asarray(shares, float), np.asarray(sizes), power)
 
 
@@ -340,8 +391,9 @@ def experiment(
     fgsm_reference = order[: vs22.references_for(chosen, n, len(order), holdout)]
     manifold = ReferenceManifold(k).fit(vs22.flat(split.reference[fgsm_reference]))
     clean_hits = manifold.hits(vs22.flat(split.images))
+    null = clean_batches(manifold, clean_hits, batch_sizes, rng)
 
-    few = boundary_images or n
+    few = min(boundary_images or n, n)
     attacked_split = vs22.Split(
         chosen, split.reference, split.reference_labels, split.reference_index, split.images[:few],
         split.labels[:few], split.index[:few],
@@ -374,6 +426,7 @@ def experiment(
                         batch_sizes,
                         draws,
                         rng,
+                        null=null,
                         title=f"FGSM, ε = {epsilon:g}",
                     )
                 )
@@ -390,7 +443,7 @@ def experiment(
         maps[mode.name].append(
             power_map(
                 manifold, clean_hits, manifold.hits(vs22.flat(state.images[rows])), rows, shares, batch_sizes, draws,
-                rng, title=f"boundary attack, {boundary_steps} steps",
+                rng, null=null, title=f"boundary attack, {boundary_steps} steps",
             )
         )  # fmt: skip
     return Admixture(chosen, fgsm, boundary, maps, counts, boundary_steps)
@@ -427,19 +480,26 @@ def detectable(results: Sequence[Admixture], mode: vs22.Mode = vs22.CORRECTED) -
     Returns
     -------
     DataFrame
-        Entries are shares, or "never".
+        Entries are shares, or "never"; "> 10%" where no larger share could be drawn for want of attacked images, "–"
+        where none could.
     """
+
+    def word(found: PowerMap, statistic: str, size: int) -> str:
+        share = found.smallest_share(statistic, size)
+        if share is not None:
+            return f"{share:.0%}"
+        drawn = found.shares[~np.isnan(found.column(statistic, size)) & (found.shares > 0)]
+        if not len(drawn):
+            return "–"
+        return "never" if drawn.max() == found.shares.max() else f"> {drawn.max():.0%}"
+
     lines = []
     for result in results:
         for found in result.maps[mode.name]:
             for statistic in TABLES:
-                shares = [found.smallest_share(statistic, size) for size in found.sizes]
                 lines.append(
                     {"image set": result.image_set.title, "attack": found.title, "statistic": statistic}
-                    | {
-                        f"m = {size}": "never" if share is None else f"{share:.0%}"
-                        for size, share in zip(found.sizes, shares, strict=True)
-                    }
+                    | {f"m = {size}": word(found, statistic, size) for size in found.sizes}
                 )
     return pandas.DataFrame(lines).set_index(["image set", "attack", "statistic"])
 
@@ -449,7 +509,7 @@ def worst_share(results: Sequence[Admixture], mode: vs22.Mode) -> tuple[list[str
     missed, powers = [], []
     for result in results:
         for found in result.maps[mode.name]:
-            at = int(np.argmin(np.abs(found.shares - 0.25)))
+            at = int(np.argmin(np.abs(found.shares - CLAIMED)))
             pair = []
             for statistic in TABLES:
                 row = found.power[statistic][at]
@@ -494,9 +554,14 @@ def _compare_tables(run: Any, result: Admixture) -> None:
             values, near, allowed = {}, {}, 0.0
             for name, found in result.boundary.items():
                 values[name] = float(getattr(found, statistic)[0, s])
+                if not share:  # all queries, of which there are more than attacked ones
+                    found = result.fgsm[name]
+                    values[name] = getattr(found, f"clean_{statistic}") * _to_papers_size(found, statistic, title)
                 scale = 1 if statistic == "density" else found.clean_coverage / found.clean_density
-                # Three standard errors of our batch; what is attacked depends on an unknown network besides.
+                # Three standard errors of our batch; what is attacked depends on an unknown network besides. Few images
+                # have wide errors, in which everything would lie: at most half of the printed value is allowed.
                 allowed = 3 * scale * found.density_error + 0.005 + (vs22.RELATIVE * printed if share else 0)
+                allowed = min(allowed, 0.5 * printed)
                 near[name] = abs(values[name] - printed) <= allowed
             corrected, as_published = near[vs22.CORRECTED.name], near[vs22.AS_PUBLISHED.name]
             word = "reproduced" if corrected else "reproduced as published only" if as_published else "not reproduced"
@@ -509,7 +574,8 @@ def _compare_tables(run: Any, result: Admixture) -> None:
                     f"{counts[vs22.CORRECTED.name]['scored']} corrected"
                 )
             else:
-                cause += "clean images alone"
+                cause += f"{result.fgsm[vs22.CORRECTED.name].n_queries} clean images alone"
+                cause += ", scaled to the paper's numbers by the closed form" if statistic == "coverage" else ""
             run.compare({
                 "paper": "vs22",
                 "item": item,
@@ -520,6 +586,15 @@ def _compare_tables(run: Any, result: Admixture) -> None:
                 "verdict": word,
                 "cause": cause,
             })  # fmt: skip
+
+
+def _to_papers_size(found: Mixture, statistic: str, title: str) -> float:
+    """Factor from clean coverage at our numbers of references and queries to the paper's; density needs none."""
+    if statistic == "density":
+        return 1.0
+    return expected_coverage(*vs22_boundary.PAPER_SIZES[title], found.k) / expected_coverage(
+        found.n_reference, found.n_queries, found.k
+    )
 
 
 def progressive(found: Mixture, statistic: str) -> bool:
@@ -583,19 +658,30 @@ def _compare_claims(run: Any, results: Sequence[Admixture]) -> None:
     judge("admixture-25-percent-diverges", flagged, words, cause)
     shares = {}
     for mode in vs22.MODES:
-        found = [share for r in results for m in r.maps[mode.name][-1:] if (share := _best_share(m)) is not None]
-        shares[mode.name] = f"{max(found):.0%}" if found else "never"
+        found = {r.image_set.title: _best_share(m) for r in results for m in r.maps[mode.name][-1:]}
+        shares[mode.name] = ", ".join(f"{t} {'never' if s is None else f'{s:.0%}'}" for t, s in found.items())
     alone = {mode.name: [t for t in worst[mode.name][0] if "boundary" in t] for mode in vs22.MODES}
     judge(
         "boundary-admixture-told-apart",
         {name: not missed for name, missed in alone.items()},
-        {name: f"share from which all sets are detected in their largest batches: {shares[name]}" for name in names},
+        {
+            name: f"share from which batches are detected, the largest that could be drawn: {shares[name]}"
+            for name in names
+        },
         f"after {results[0].boundary_steps} of {vs22_boundary.PAPER_STEPS} steps, at a share of 25 %",
+    )
+    whole = {mode.name: _least_power(results, mode) for mode in vs22.MODES}
+    judge(
+        "both-attacks-detected",
+        {name: power >= FLAGGED for name, (power, _) in whole.items()},
+        {name: f"least power over the attacks {power:.2f}: {which}" for name, (power, which) in whole.items()},
+        f"wholly adversarial batches, the largest that could be drawn; power of at least {FLAGGED:g} at 5 % alarms, "
+        "by density or by coverage",
     )
     smallest = {mode.name: _all_detected_from(results, mode) for mode in vs22.MODES}
     judge(
         "all",
-        {name: value is not None and abs(value - 0.25) < 0.01 for name, value in smallest.items()},
+        {name: value is not None and abs(value - CLAIMED) < 0.01 for name, value in smallest.items()},
         {name: "never" if value is None else value for name, value in smallest.items()},
         "smallest share from which on every attack that was run is detected in the largest batches; " + cause,
         item="§6",
@@ -604,15 +690,27 @@ def _compare_claims(run: Any, results: Sequence[Admixture]) -> None:
 
 
 def _best_share(found: PowerMap) -> float | None:
-    """Smallest share detected by either statistic in the largest batches that were drawn."""
-    sizes = [
-        int(size)
-        for b, size in enumerate(found.sizes)
-        if not np.isnan(found.power["density"][found.shares > 0, b]).all()
-    ]
+    """Smallest share detected by either statistic, in the largest batches of which a quarter could be attacked.
+
+    In larger ones the share that is asked about is missing, and nothing could be detected.
+    """
+    asked = found.shares >= min(CLAIMED, found.shares.max())
+    sizes = [int(size) for size in found.sizes if not np.isnan(found.column("density", size)[asked]).all()]
     shares = [found.smallest_share(statistic, sizes[-1]) for statistic in TABLES] if sizes else []
     known = [share for share in shares if share is not None]
     return min(known) if known else None
+
+
+def _least_power(results: Sequence[Admixture], mode: vs22.Mode) -> tuple[float, str]:
+    """Power against the attack seen least, at the largest share and in the largest batches drawn; and which it is."""
+    found = []
+    for result in results:
+        for attack in result.maps[mode.name]:
+            power = np.maximum(attack.power["density"][-1], attack.power["coverage"][-1])
+            if not np.isnan(power).all():
+                at = np.flatnonzero(~np.isnan(power))[-1]
+                found.append((float(power[at]), f"{result.image_set.title} {attack.title}, m = {attack.sizes[at]}"))
+    return min(found) if found else (0.0, "none drawn")
 
 
 def _all_detected_from(results: Sequence[Admixture], mode: vs22.Mode) -> float | None:

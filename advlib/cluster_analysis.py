@@ -376,7 +376,9 @@ def record_metrics(run: Any, results: Sequence[Analysis]) -> None:
             volume = result.volumes[mode]
             run.metric(f"{name}.{mode}.dominant_share", result.dominance(mode)[2])
             run.metric(f"{name}.{mode}.volume_is_count", volume.count_correlation)
-            run.metric(f"{name}.{mode}.log_volume_change", volume.mean_change[[middle, -1]])
+            # Clusters of fewer images than `log_volumes` needs have none.
+            changes = [float(change) if np.isfinite(change) else None for change in volume.mean_change[[middle, -1]]]
+            run.metric(f"{name}.{mode}.log_volume_change", changes)
             run.metric(f"{name}.{mode}.centre_shift", result.centres.shifts[mode][[middle, -1]])
         for kind, lines in result.balls.items():
             for key in ("density", "inside", "to_middle"):

@@ -279,7 +279,8 @@ def reference_and_holdout(
     Raises
     ------
     ValueError
-        For an unknown name, or more images than there are.
+        For an unknown name, or more images of one of the paper's sets than there are. A set that stands in for one, as
+        a file of the reader's own does, may be smaller: all that it has are taken then.
     advlib.datasets.DataUnavailable
         If the data set is neither on disk nor to be had.
     """
@@ -287,6 +288,8 @@ def reference_and_holdout(
     images, labels = datasets.pooled(datasets.load(name))
     held = holdout_index(name, len(images), labels)
     model_set = np.delete(np.arange(len(images)), held)
+    if not chosen.in_paper:
+        queries, references = min(queries, len(held)), references and min(references, len(model_set))
     index = _part(held, queries, "queries", rng)
     if references is None:
         references = references_for(chosen, len(index), len(model_set), len(held))

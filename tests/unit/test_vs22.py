@@ -330,6 +330,8 @@ def test_a_file_of_the_readers_own_takes_the_third_place(tmp_path, monkeypatch):
         assert own.title == "spots" and not own.in_paper and sentence.startswith("spots is used in place of PathMNIST")
         split = vs22.reference_and_holdout(own.name, 0)
         assert (len(split.reference), len(split.images)) == (56, 24)  # 30 % held out, as 400 images are not there
+        split = vs22.reference_and_holdout(own.name, 6000, 300, rng)  # more than there are
+        assert (len(split.reference), len(split.images)) == (56, 24)
         assert models.card(own.network)["split"]["holdout_size"] == 24
         (batch,) = vs22.fgsm_sweep(vs22.CORRECTED, own, vs22.network(own), split.images, split.labels, [0.1])
         assert batch.linf.max() <= 0.1 + 1e-6
