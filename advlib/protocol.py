@@ -308,6 +308,22 @@ def clean_neighbour_share(real: np.ndarray, adversarial: np.ndarray) -> tuple[fl
     return float(clean[:n].mean()), float(clean[n:].mean())
 
 
+def clean_distance_auroc(real: np.ndarray, adversarial: np.ndarray) -> float:
+    """AUROC of the distance to the nearest other clean image, in pixel space: 1 where all adversarial lie further off.
+
+    A question that noise cannot evade: two batches of one distribution give one half.
+
+    Parameters
+    ----------
+    real, adversarial : (n, c, h, w) float array
+        Of different images, as for `clean_neighbour_share`.
+    """
+    clean, suspect = (batch.reshape(len(batch), -1) for batch in (real, adversarial))
+    tree = NearestNeighbors(n_neighbors=1).fit(clean)
+    among_clean, _ = tree.kneighbors()  # without arguments a point is not its own neighbour
+    return auroc(among_clean[:, 0], tree.kneighbors(suspect)[0][:, 0])
+
+
 def ratio_in_one_dimension(samples: int, rng: np.random.Generator) -> dict[str, object]:
     """Fit uLSIF to two normal samples whose true density ratio is known.
 

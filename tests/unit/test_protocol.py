@@ -166,6 +166,15 @@ def test_noisy_images_have_clean_neighbours():
     assert of_real == 1.0 and of_noisy > 0.95
 
 
+def test_distances_to_clean_images_see_noise_that_neighbours_do_not():
+    rng = np.random.default_rng(0)
+    real, other = images(rng, 100, size=16), images(rng, 100, size=16)
+    assert protocol.clean_distance_auroc(real, other + rng.choice([-0.5, 0.5], other.shape)) > 0.99
+    # Mann–Whitney's standard error under equality is √((2n + 1) / (12 n²)); the clean distances share neighbours.
+    assert abs(protocol.clean_distance_auroc(real, other) - 0.5) < 2 * 3.29 * np.sqrt(201 / (12 * 100**2))
+    assert protocol.clean_distance_auroc(real, real) == 0.0  # each image's twin lies at distance zero
+
+
 def test_one_dimension_knows_its_truth():
     result = protocol.ratio_in_one_dimension(400, np.random.default_rng(0))
     area = np.trapezoid(result["p_numerator"], result["x"])
