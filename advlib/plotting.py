@@ -139,14 +139,14 @@ def moving_points(steps: Sequence[Mapping[str, Any]]) -> Figure:
         From `protocol.points_through_balls`.
     """
     figure, axes = subplots(1, len(steps), figsize=(3.1 * len(steps), 3.6), sharex=True, sharey=True)
-    for axis, step in zip(axes, steps, strict=True):
+    for number, (axis, step) in enumerate(zip(axes, steps, strict=True), 1):
         for centre, radius in zip(step["reference"], step["radii"], strict=True):
             axis.add_patch(Circle(centre, radius, facecolor=REAL, edgecolor=REAL, alpha=0.10))
         axis.plot(*step["reference"].T, ".", color=REAL, label="reference")
         axis.plot(*step["queries"].T, "x", color=ADVERSARIAL, label="suspect")
         axis.set_aspect("equal")
         axis.grid(False)
-        axis.set_title(f"shift {step['shift']:g}\ndensity {step['density']:.2f}, coverage {step['coverage']:.2f}")
+        axis.set_title(f"step {number}\ndensity {step['density']:.2f}, coverage {step['coverage']:.2f}")
         axis.set_xlabel("feature 1")
     axes[0].set_ylabel("feature 2")
     axes[0].legend(loc="lower left", frameon=True, framealpha=0.8)
