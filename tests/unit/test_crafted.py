@@ -169,6 +169,7 @@ def test_a_chunk_of_another_set_is_not_taken(make, counted, tmp_path):
 
 def test_an_attack_that_fails_keeps_what_was_finished(make, counted, tmp_path):
     images, labels = digits()
+
     def failing(model, images_, *args, **kwargs):
         if len(images_) == 2:
             raise RuntimeError("out of memory")
