@@ -19,7 +19,7 @@ import pandas
 
 from advlib import attacks, models
 from advlib import features as feature_maps
-from advlib.changes import TITLES, Bench, Change, stored
+from advlib.changes import TITLES, Bench, Change, bench, stored
 from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest, Scores
 from advlib.peers import ClassifierTest, EnergyTest, MMDTest
 from advlib.progress import track
@@ -310,6 +310,54 @@ def tails(
         "statistic": np.array(statistic),
         "power": {tail: np.array(values) for tail, values in power.items()},
     }
+
+
+def by_references(
+    name: str, test: Any, references: Sequence[int], *, epsilon: float, images: int = 1000, rng: np.random.Generator
+) -> pandas.DataFrame:
+    """How much power against *single* images grows with the number of reference images; attacked by FGSM.
+
+    Balls around more references are smaller and follow the clean images more closely.
+
+    Parameters
+    ----------
+    name : str
+        Data set, one of `advlib.changes.NETWORKS`.
+    test : BatchTest
+        Unfitted; a ball test on any feature map.
+    references : sequence of int
+        Numbers of reference images, each a part of the next.
+    epsilon : float
+        FGSM's size, in pixels of [0, 1].
+    images : int
+        Images to attack, unseen by the network; the same number untouched sets the threshold.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    DataFrame
+        references, success (share of the rightly read images that the attack turns), power.
+    """
+    subject = bench(name, references=max(references), images=images, calibration=images, rng=rng)
+    attacked = attacks.fgsm(models.load_trained(subject.network), subject.clean, subject.labels, epsilon=epsilon)
+    seen, test = on_vectors(test)
+    vectors = [
+        feature_maps.apply(seen, found)
+        for found in (subject.reference, subject.calibration, stored(attacked.images), subject.clean)
+    ]
+    success = float(np.asarray(attacked.success).sum() / max(1, np.asarray(attacked.clean_correct).sum()))
+    ties = int(rng.integers(2**31))
+    rows = []
+    for count in track(references, f"reference images of {TITLES[name]}"):
+        fitted = copy.deepcopy(test).fit(vectors[0][:count], vectors[1])
+        # Every image is a batch of its own.
+        null, found = (
+            fitted._statistics(fitted.measure(part).parts, np.arange(len(part))[:, None])[:, 0]
+            for part in (vectors[3], vectors[2])
+        )
+        power = flagged(null, found, True, np.random.default_rng(ties))
+        rows.append({"references": min(count, len(subject.reference)), "success": success, "power": power})
+    return pandas.DataFrame(rows)
 
 
 def streams(

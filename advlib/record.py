@@ -102,6 +102,10 @@ PARAMETERS = {
         lambda v: isinstance(v, list) and len(v) > 0 and set(v) <= _IMAGE_SETS,
     ),
     "power_references": ("a whole number ≥ 500", lambda v: _whole(v, 500)),
+    "reference_counts": (
+        "a list of whole numbers ≥ 100, growing",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 100) for n in v) and v == sorted(set(v)),
+    ),
     "power_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
     "power_epsilons": (
         "a list of numbers in (0, 1], with 0.05 and 0.1",

@@ -1,5 +1,7 @@
 """The peers against brute force, SciPy and scikit-learn; levels and powers where the truth is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas
 import pytest
@@ -288,3 +290,22 @@ def test_tables_are_read_by_name():
         0,
     ]
     assert won["ours, pixels"].tolist()[0].startswith("0.10") and won["peers, pixels"].tolist()[0].startswith("0.30")
+
+
+def test_power_by_references_keeps_the_level_and_sees_what_is_far_away(monkeypatch, rng):
+    subject = a_bench(rng)
+    n = len(subject.clean)
+    made = {"same": subject.clean, "far": np.zeros_like(subject.clean)}
+    monkeypatch.setattr(power, "bench", lambda *a, **k: subject)
+    monkeypatch.setattr(power.models, "load_trained", lambda name: None)
+    table = {}
+    for name, images in made.items():
+        result = SimpleNamespace(images=images, success=np.zeros(n, bool), clean_correct=np.ones(n, bool))
+        monkeypatch.setattr(power.attacks, "fgsm", lambda *a, result=result, **k: result)
+        test = NearestBallTest(check=False, draws=99)
+        table[name] = power.by_references("mnist", test, [50, 400, 1000], epsilon=0.1, rng=rng)
+    # No more than all references can be used, and the table says so.
+    assert table["same"].references.tolist() == [50, 400, 400]
+    # The same images as those that set the threshold: half of the level at each end, rounded down, and ties.
+    assert table["same"].power.between(0.03, 0.06).all()
+    assert (table["far"].power == 1).all()
