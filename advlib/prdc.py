@@ -838,15 +838,15 @@ if hasattr(os, "register_at_fork"):  # a forked process has the pool, but not it
 def _product_type(device: torch.device) -> torch.dtype:
     """Storage in which the product of bfloat16 numbers is fastest here: bfloat16 where the processor has it.
 
-    Timed once per process on a product of a millisecond. The numbers are the same either way, and so are all
-    results; float32 storage only doubles the bytes. On CUDA float32 is kept: its bfloat16 products may add up in
-    bfloat16, which the bound does not allow.
+    Timed once per process on products of a few milliseconds: on smaller ones the cost of the call decides. The numbers
+    are the same either way, and so are all results; float32 storage only doubles the bytes. On CUDA float32 is kept:
+    its bfloat16 products may add up in bfloat16, which the bound does not allow.
     """
     if device.type != "cpu":
         return torch.float32
     seconds = {}
     for dtype in (torch.bfloat16, torch.float32):
-        a = torch.ones((256, 512), dtype=dtype)
+        a = torch.ones((1024, 512), dtype=dtype)
         runs = []
         for _ in range(5):
             start = time.perf_counter()
