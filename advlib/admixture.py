@@ -16,7 +16,7 @@ and covers fewer balls. *Corrected* replaces images by their attacked twins.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -356,7 +356,7 @@ def experiment(
     map_epsilons: Sequence[float],
     queries: int,
     boundary_images: int,
-    boundary_steps: int,
+    boundary_steps: Sequence[int],
     shares: Sequence[float],
     batch_sizes: Sequence[int],
     draws: int,
@@ -373,8 +373,10 @@ def experiment(
         FGSM sizes of Fig. 4, and of the power maps.
     queries : int
         Images of the hold-out, 0 for all; references in the paper's proportion.
-    boundary_images, boundary_steps : int
-        Of the boundary attack; 0 images for all queries.
+    boundary_images : int
+        Queries for the boundary attack, at even steps; 0 for all.
+    boundary_steps : increasing sequence of int
+        Of the boundary attack; the last state counts. With notebook 07's images and steps its images are used again.
     shares, batch_sizes, draws
         Of the power maps, as for `power_map`.
     rng : numpy.random.Generator
@@ -393,11 +395,9 @@ def experiment(
     clean_hits = manifold.hits(vs22.flat(split.images))
     null = clean_batches(manifold, clean_hits, batch_sizes, rng)
 
-    few = min(boundary_images or n, n)
-    attacked_split = vs22.Split(
-        chosen, split.reference, split.reference_labels, split.reference_index, split.images[:few],
-        split.labels[:few], split.index[:few],
-    )  # fmt: skip
+    few, last_step = min(boundary_images or n, n), int(boundary_steps[-1])
+    tried = np.arange(few) * n // few  # as `vs22.reference_and_holdout` takes a part
+    attacked_split = replace(split, images=split.images[tried], labels=split.labels[tried], index=split.index[tried])
     model = vs22.network(chosen)
     fgsm, boundary, maps, counts = {}, {}, {}, {}
     for mode in vs22.MODES:
@@ -430,23 +430,24 @@ def experiment(
                         title=f"FGSM, ε = {epsilon:g}",
                     )
                 )
-        (state,) = vs22_boundary.attack(mode, attacked_split, [boundary_steps], seed=seed)
-        rows = np.arange(few) if mode.normalised_twice else np.flatnonzero(state.success)
+        state = vs22_boundary.attack(mode, attacked_split, boundary_steps, seed=seed)[-1]
+        scored = np.arange(few) if mode.normalised_twice else np.flatnonzero(state.success)
+        rows, images = tried[scored], state.images[scored]
         counts[mode.name] = {"attacked": few, "adversarial": int(state.success.sum()), "scored": len(rows)}
         # Tables 4 and 5 belong to the whole model set and the whole hold-out; their ratio is kept.
         table_reference = order[: max(k + 1, round(len(order) * len(rows) / holdout))]
         table_manifold = ReferenceManifold(k).fit(vs22.flat(split.reference[table_reference]))
         boundary[mode.name] = mixture(
-            table_manifold, split.images[rows], [state.images[rows]], [boundary_steps], SHARES, rng, twins=twins,
+            table_manifold, split.images[rows], [images], [last_step], SHARES, rng, twins=twins,
             title=f"{title}, boundary attack",
         )  # fmt: skip
         maps[mode.name].append(
             power_map(
-                manifold, clean_hits, manifold.hits(vs22.flat(state.images[rows])), rows, shares, batch_sizes, draws,
-                rng, null=null, title=f"boundary attack, {boundary_steps} steps",
+                manifold, clean_hits, manifold.hits(vs22.flat(images)), rows, shares, batch_sizes, draws,
+                rng, null=null, title=f"boundary attack, {last_step} steps",
             )
         )  # fmt: skip
-    return Admixture(chosen, fgsm, boundary, maps, counts, boundary_steps)
+    return Admixture(chosen, fgsm, boundary, maps, counts, last_step)
 
 
 def printed_shares() -> pandas.DataFrame:

@@ -1,4 +1,4 @@
-"""Attacks on classifiers, over cleverhans and foolbox, harmless changes of the same size, and one type of result.
+"""Attacks on classifiers, over cleverhans and foolbox, changes of the same size without an aim, and one type of result.
 
 Images lie in [0, 1] and the model does its own normalisation, so ε is in pixels. A result has the kind of its input,
 NumPy or torch, and says what an attack achieved: accuracy before and after, which images it turned, how far each moved.
@@ -577,7 +577,7 @@ def boundary_sweep(
 def random_sign_noise(
     images: ArrayLike, epsilon: float, rng: np.random.Generator, clip: Clip = (0.0, 1.0)
 ) -> ArrayLike:
-    """Return images with +ε or −ε added to every pixel by the toss of a coin: as large as FGSM's change, but harmless.
+    """Return images with +ε or −ε added to every pixel by the toss of a coin: as large as FGSM's change, with no aim.
 
     A detector that flags these as well has found that something changed, not that it was attacked.
 

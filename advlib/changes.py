@@ -123,7 +123,7 @@ def changes(
     rng: np.random.Generator,
     seed: int = 0,
 ) -> list[Change]:
-    """Attack the clean images, and change them harmlessly.
+    """Attack the clean images, and change them without any network.
 
     FGSM, PGD (10 steps) and random ±ε noise at every ε; TGSM (5 steps of ε/5 towards the least likely class) at the
     largest ε; JSMA and the boundary attack on the first `slow_images`, if any. Controls beside noise: a shift by 1.5

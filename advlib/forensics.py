@@ -956,7 +956,7 @@ def g17_causes(
             "FGSM not clipped",
             "clip to [0, 1]",
             at("clipped to [0, 1]", 1),
-            "CleverHans of May 2017 clips only if asked; clipped, R1 at small ε lies far below the printed values",
+            "CleverHans of May 2017 clips only if asked; clipped, R1 at ε ≤ 0.5 lies far below the printed values",
             LIKELY,
         ),
         Cause(

@@ -195,9 +195,9 @@ def power_map(
     frames = []
     for name in names:
         wide = pivot(table, name, m, tests)
-        harmless = [label.split(", ε")[0] in controls for label in wide.index]
+        unaimed = [label.split(", ε")[0] in controls for label in wide.index]
         more = [details(table, name, m, tests, detail)] if detail else []
-        frames.append([wide[~np.array(harmless)], *more, wide[harmless]])
+        frames.append([wide[~np.array(unaimed)], *more, wide[unaimed]])
     blocks = [
         list(dict.fromkeys(label for part in block for label in part.index)) for block in zip(*frames, strict=True)
     ]

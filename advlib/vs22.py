@@ -723,7 +723,7 @@ def noise_sweep(
     mode: Mode = CORRECTED,
     image_set: ImageSet | None = None,
 ) -> Iterator[np.ndarray]:
-    """Harmless changes as large as FGSM's, for comparison: its sign by the toss of a coin, one for all ε.
+    """Change images as much as FGSM does, without its aim: the sign by the toss of a coin, one a pixel for all ε.
 
     Parameters
     ----------
@@ -764,7 +764,7 @@ def network(chosen: ImageSet, device: torch.device | str | None = None) -> model
 
 @dataclass(frozen=True, eq=False)
 class FgsmResult:
-    """A column of Fig. 3a, in both modes, with a harmless change of the same size beside it.
+    """A column of Fig. 3a, in both modes, with a change of the same size and without an aim beside it.
 
     Attributes
     ----------
