@@ -25,7 +25,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from advlib import attacks, datasets, models, published, vs22
-from advlib.g17 import AS_PUBLISHED, CORRECTED, test_images
+from advlib.g17 import AS_PUBLISHED, CORRECTED, all_and_attacked, test_images
 from advlib.models import as_tensor
 from advlib.prdc import ReferenceManifold, expected_coverage
 from advlib.progress import track
@@ -176,8 +176,7 @@ def one_at_a_time(
     rng : numpy.random.Generator
     variants : sequence of Variant
     """
-    everything, _ = test_images("mnist", 0)
-    real, labels = test_images("mnist", images)
+    everything, real, labels = all_and_attacked("mnist", images)
     a = draw_indices(len(everything), draws, batch_size, rng)
     b = draw_indices(len(real), draws, batch_size, rng)
     clean = _rows(everything)

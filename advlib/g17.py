@@ -87,14 +87,19 @@ def test_images(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     Sets are "mnist", "cifar10" and "cifar10-grey", its luma. A part is taken at even steps through the whole: the first
     half of MNIST's test images was written by other people than the second.
     """
+    return all_and_attacked(image_set, count)[1:]
+
+
+def all_and_attacked(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return all test images, from which numerators are drawn, and what `test_images` returns, in one reading."""
     data = datasets.load(image_set.removesuffix("-grey"))
-    images, labels = data.test_images, data.test_labels
-    if count > len(images):
-        raise ValueError(f"images must be at most {len(images)}, the test images of {data.title}, but is {count}")
-    if count:
-        chosen = np.arange(count) * len(images) // count
-        images, labels = images[chosen], labels[chosen]
-    return (datasets.grey(images) if image_set.endswith("-grey") else images), labels
+    everything, labels = data.test_images, data.test_labels
+    if count > len(everything):
+        raise ValueError(f"images must be at most {len(everything)}, the test images of {data.title}, but is {count}")
+    if image_set.endswith("-grey"):
+        everything = datasets.grey(everything)
+    chosen = np.arange(count) * len(everything) // count if count else slice(None)
+    return everything, everything[chosen], labels[chosen]
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,7 @@ def rerun_table1(
     """
     rows = []
     for image_set, network in mode.networks.items():
-        everything, _ = test_images(image_set, 0)
-        real, labels = test_images(image_set, images)
+        everything, real, labels = all_and_attacked(image_set, images)
         model = models.load_trained(network)
         sweep = attacks.fgsm_sweep(model, real, labels, epsilons, clip=mode.clip)
         for epsilon, batch in zip(epsilons, track(sweep, f"{mode.name}: {image_set}", len(epsilons)), strict=True):

@@ -135,8 +135,7 @@ def attacked_pools(mode: g17.Mode, image_set: str, epsilon: float, images: int, 
     rng : numpy.random.Generator
         Source of the noise.
     """
-    everything, _ = g17.test_images(image_set, 0)
-    real, labels = g17.test_images(image_set, images)
+    everything, real, labels = g17.all_and_attacked(image_set, images)
     model = models.load_trained(mode.networks[image_set])
     batch = attacks.fgsm(model, real, labels, epsilon=epsilon, clip=mode.clip)
     noise = attacks.random_sign_noise(real, epsilon, rng, clip=mode.clip)

@@ -23,7 +23,7 @@ from torch import nn
 
 from advlib import attacks, crafting, models, published
 from advlib.crafting import AttackerComparison, CraftingResult, Trial
-from advlib.g17 import AS_PUBLISHED, CORRECTED, MODES, Mode, test_images
+from advlib.g17 import AS_PUBLISHED, CORRECTED, MODES, Mode, all_and_attacked
 from advlib.protocol import draw_indices
 from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 
@@ -89,8 +89,7 @@ def settings(images: int, titles: Sequence[str] = tuple(IMAGE_SETS), modes: Sequ
     """
     loaded = []
     for title in titles:
-        real, labels = test_images(IMAGE_SETS[title], images)
-        everything, _ = test_images(IMAGE_SETS[title], 0)
+        everything, real, labels = all_and_attacked(IMAGE_SETS[title], images)
         for mode in modes:
             model = models.load_trained(mode.networks[IMAGE_SETS[title]])
             loaded.append(Setting(title, mode, model, real, labels, everything))

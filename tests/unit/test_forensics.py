@@ -64,9 +64,12 @@ def small(monkeypatch):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(25, 2))
     with torch.no_grad():
         model[1].weight.copy_(torch.from_numpy(rng.normal(size=(2, 25)).astype(np.float32)))
-    monkeypatch.setattr(
-        forensics, "test_images", lambda name, count: (images[: count or None], labels[: count or None])
-    )
+
+    def attacked(name, count):
+        return images, images[: count or None], labels[: count or None]
+
+    monkeypatch.setattr(forensics, "all_and_attacked", attacked)
+    monkeypatch.setattr(forensics, "test_images", lambda name, count: attacked(name, count)[1:])
     monkeypatch.setattr(forensics.models, "load_trained", lambda name: model)
     return model, images, labels
 

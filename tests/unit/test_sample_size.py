@@ -36,9 +36,9 @@ def toy(monkeypatch):
     labels = rng.integers(0, 10, 60)
 
     def images(name, count):
-        return sets[name][: count or None], labels[: count or None]
+        return sets[name], sets[name][: count or None], labels[: count or None]
 
-    monkeypatch.setattr(g17, "test_images", images)
+    monkeypatch.setattr(g17, "all_and_attacked", images)
     monkeypatch.setattr(ss.models, "load_trained", lambda name: Linear(108 if name.startswith("cifar10") else 36))
     return sets
 
