@@ -84,10 +84,10 @@ def report_command(
     readme: Annotated[bool, typer.Option("--readme", help="Renew README's table and results/claims.csv too.")] = False,
 ) -> None:
     """Write the HTML page from the runs there are."""
-    from advlib import report, runner
+    from advlib import record, report
 
     try:
-        runner.profile_parameters(profile)
+        record.profile_parameters(profile)
     except ValueError as error:
         raise _fail(error) from None
     if readme:

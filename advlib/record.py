@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 
 from advlib import __version__, paths
@@ -305,6 +306,7 @@ class Run:
         path = self.folder / "metrics.json"
         write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         print(f"{self.notebook}, profile {self.parameters['profile']}: {duration:.0f} s, metrics.json written")
+        print(stored_paper_run(self.notebook))
 
 
 def start(notebook: str, **parameters: Any) -> Run:
@@ -340,6 +342,46 @@ def references(profile: str | None = None) -> list[dict[str, Any]]:
     """Read the committed records, of one profile or of all, ordered by notebook."""
     pattern = f"*.{profile or '*'}.json"
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths.REFERENCE.glob(pattern))]
+
+
+def profile_parameters(profile: str) -> dict[str, Any]:
+    """Read `params/<profile>.yaml`: flat, notebook parameter → value."""
+    path = paths.PROFILES / f"{profile}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in paths.PROFILES.glob("*.yaml")))
+        raise ValueError(f"no profile {profile!r}; there are {there}")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def hardware(stored: Mapping[str, Any]) -> str:
+    """Name what a committed record was run on, in words."""
+    environment = stored["environment"]
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] != 1)}"
+    gpu = f" and one {environment['gpu']}" if environment["gpu"] else ""
+    return f"{threads} of {environment['cpu'].replace('(R)', '')}{gpu}"
+
+
+def smaller_settings(stored: Mapping[str, Any]) -> str:
+    """Name the settings of a committed record that are not its profile's, with the profile's in brackets."""
+    whole = profile_parameters(stored["profile"])
+    return ", ".join(
+        f"{name} = {value} ({whole[name]})"
+        for name, value in stored["parameters"].items()
+        if name in whole and value != whole[name]
+    )
+
+
+def stored_paper_run(notebook: str) -> str:
+    """Say what the committed run of a notebook at paper scale was run with, how long it took, and on what."""
+    path = reference_path(notebook, "paper")
+    if not path.is_file():
+        return "At paper scale nothing is stored yet."
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    settings = smaller_settings(stored)
+    return (
+        f"At paper scale, stored in results/reference/{path.name}: {stored['duration_s'] / 60:.0f} min on "
+        f"{hardware(stored)}, " + (f"with params/paper.yaml but {settings}." if settings else "with params/paper.yaml.")
+    )
 
 
 def save_figure(figure: Any, path: Path) -> Path:

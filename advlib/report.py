@@ -55,10 +55,38 @@ def readme_block() -> str:
     )
     return (
         f"{BEGIN}\n{summary}\n\n"
+        f"<details><summary>How long each notebook took, and what was run at the papers' scale</summary>\n\n"
+        f"{_runs()}\n\n</details>\n\n"
         f"<details><summary>{len(sentences)} sentences of the papers, judged</summary>\n\n{claims}\n\n</details>\n\n"
         f"<details><summary>All {len(done)} numbers run so far, causes in <code>results/claims.csv</code></summary>\n\n"
         f"{numbers}\n\n</details>\n{END}"
     )
+
+
+def _runs() -> str:
+    """Tabulate the committed runs: durations, hardware, and settings that are not the paper profile's."""
+    stored = {(run["notebook"], run["profile"]): run for run in record.references()}
+    rows = [
+        [
+            "notebook",
+            "quick, s",
+            "paper scale, min",
+            "paper scale on",
+            "not as in `params/paper.yaml` (there)",
+        ]
+    ]
+    for name in sorted({notebook for notebook, _ in stored}):
+        quick, paper = stored.get((name, "quick")), stored.get((name, "paper"))
+        rows.append(
+            [
+                name,
+                f"{quick['duration_s']:.0f}" if quick else "",
+                f"{paper['duration_s'] / 60:.0f}" if paper else "not run",
+                record.hardware(paper) if paper else "",
+                record.smaller_settings(paper) if paper else "",
+            ]
+        )
+    return _table(rows)
 
 
 def _evidence(claim: published.Claim) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 from papermill.engines import NBClientEngine, papermill_engines
 from rich.console import Console
 from rich.live import Live
@@ -60,15 +59,6 @@ def defaults(path: Path) -> dict[str, Any]:
     # Ours, from the tree, and flat literals by a tested rule.
     exec(compile(cell.source, str(path), "exec"), {}, values)
     return values
-
-
-def profile_parameters(profile: str) -> dict[str, Any]:
-    """Read `params/<profile>.yaml`: flat, notebook parameter → value."""
-    path = paths.PROFILES / f"{profile}.yaml"
-    if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in paths.PROFILES.glob("*.yaml")))
-        raise ValueError(f"no profile {profile!r}; there are {there}")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _injected(cell: nbformat.NotebookNode) -> bool:
@@ -254,7 +244,7 @@ def run_all(
         if not any(name in parameters for parameters in known.values()):
             all_known = sorted(set().union(*known.values()))
             raise ValueError(f"no chosen notebook has a parameter {name!r}; there are {', '.join(all_known)}")
-    requested = {**profile_parameters(profile), **overrides}
+    requested = {**record.profile_parameters(profile), **overrides}
     plan = {
         path: {name: requested.get(name, value) for name, value in parameters.items()}
         for path, parameters in known.items()

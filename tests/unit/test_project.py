@@ -82,7 +82,7 @@ def test_the_package_runs_from_any_folder(tmp_path):
 
 @pytest.mark.parametrize("profile", record.PROFILE_NAMES)
 def test_profiles_hold_only_parameters_that_a_notebook_has(profile):
-    values = runner.profile_parameters(profile)
+    values = record.profile_parameters(profile)
     record.validate(values)
     known = set().union(*(runner.defaults(path) for path in runner.notebooks()))
     assert set(values) <= known
@@ -90,7 +90,7 @@ def test_profiles_hold_only_parameters_that_a_notebook_has(profile):
 
 
 def test_quick_profile_and_notebook_defaults_agree():
-    quick = runner.profile_parameters("quick")
+    quick = record.profile_parameters("quick")
     for path in runner.notebooks():
         for name, value in runner.defaults(path).items():
             assert name not in quick or quick[name] == value, f"{path.stem}: {name}"
