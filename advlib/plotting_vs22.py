@@ -474,7 +474,7 @@ def among_the_balls(results: Sequence[Any]) -> Figure:
     )
     for column, result in enumerate(results):
         attacked = result.attacked
-        kink = attacked.image_set.mean / attacked.image_set.std
+        kink = attacked.image_set.kink
         for axis, (key, words) in zip(axes[:, column], rows.items(), strict=True):
             for kind, (colour, style, label) in styles.items():
                 values = result.balls[kind][key]

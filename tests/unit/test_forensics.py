@@ -222,6 +222,20 @@ def test_accuracy_of_twice_normalised_images():
     assert row["stored by the authors"] == pytest.approx(0.9895)
 
 
+def test_normalisations_are_told_apart_by_the_stored_densities(monkeypatch):
+    """On a small reference the curve of one normalisation, taken as the stored one, is found again."""
+    whole = vs22.reference_and_holdout
+    monkeypatch.setattr(forensics.vs22, "reference_and_holdout", lambda name: whole(name, 800, 200))
+    first = forensics.normalisations(np.random.default_rng(0))
+    own = first.iloc[2, :-1].tolist()
+    sizes = iter(own)
+    stored = {epsilon: next(sizes) for epsilon in (vs22.EPSILONS[i] for i in (3, 6, 10, 19))}
+    monkeypatch.setattr(forensics, "_stored_density", lambda title, epsilon: stored.get(epsilon))
+    table = forensics.normalisations(np.random.default_rng(0))
+    assert table["off by up to"].iloc[2] < 1e-12 < 0.05 < table["off by up to"].iloc[:2].min()
+    assert table.iloc[3, :-1].tolist() == own and first.iloc[3, 0] == 1.17
+
+
 def test_shifts_start_at_the_untouched_holdout():
     found = forensics.shifts("mnist", references=150, queries=40, rng=np.random.default_rng(0))
     untouched, *others = found
@@ -243,8 +257,8 @@ def test_record_judges_the_stored_accuracies():
     twice = forensics.pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
     run = record.Run("12_forensics", {"profile": "quick", "seed": 0})
     bounds = forensics.BoundsCurve(np.zeros(1), {"x": np.zeros(1)}, {"x": np.zeros(1)}, 0.4, 0.4)
-    directed = forensics.pandas.DataFrame()
-    forensics.record_results(run, [], [], directed, twice, bounds, [], [])
+    directed, by_constants = forensics.pandas.DataFrame(), forensics.pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1]})
+    forensics.record_results(run, [], [], directed, twice, by_constants, bounds, [], [])
     words = {row["row"]: row["verdict"] for row in run.comparisons.values()}
     assert words == {"MNIST": "reproduced", "OrganMNIST": "reproduced as published only"}
     assert published.value("vs22", "stored results", "OrganMNIST", "robust accuracy (%) eps=0") == 40.5

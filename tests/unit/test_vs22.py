@@ -14,7 +14,8 @@ from advlib import attacks, datasets, models, vs22
 from advlib.prdc import ReferenceManifold, expected_coverage
 
 RNG = np.random.default_rng(0)
-TOY = vs22.ImageSet("mnist", "toy", "mnist-vs22", 20, 10)
+MEAN, STD = 0.1307, 0.3081
+TOY = vs22.ImageSet("mnist", "toy", "mnist-vs22", (MEAN,), (STD,), 20, 10)
 
 
 class Net(nn.Module):
@@ -23,7 +24,7 @@ class Net(nn.Module):
     def __init__(self, gain=1.0):
         super().__init__()
         torch.manual_seed(0)
-        self.normalize = models.Normalize((TOY.mean,), (TOY.std,))
+        self.normalize = models.Normalize((MEAN,), (STD,))
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3))
         self.gain = gain
 
@@ -35,6 +36,26 @@ def pictures(n=12):
     images = RNG.random((n, 1, 4, 4), dtype=np.float32)
     images[:, :, :2] = 0  # a dark background, as digits have
     return images, RNG.integers(0, 3, n)
+
+
+# ---------------------------------------------------------------- normalisation
+
+
+@pytest.mark.parametrize("name", ["mnist", "organamnist", "bloodmnist"])
+def test_sets_are_normalised_by_their_training_parts_own_statistics(name):
+    chosen = vs22.image_set(name)
+    assert vs22.own_statistics(datasets.load(name).train_images) == (chosen.mean, chosen.std)
+
+
+def test_colours_are_normalised_channel_by_channel():
+    chosen = vs22.image_set("bloodmnist")
+    images = RNG.random((5, 3, 4, 4), dtype=np.float32)
+    there = vs22.AS_PUBLISHED.to_attack(chosen, images)
+    for c in range(3):
+        np.testing.assert_allclose(there[:, c], (images[:, c] - chosen.mean[c]) / chosen.std[c], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(vs22.AS_PUBLISHED.to_pixels(chosen, there), images, atol=1e-6)
+    assert vs22.AS_PUBLISHED.pixel_size(chosen, 0.5) == 0.5 * max(chosen.std)
+    assert chosen.kink == min(np.divide(chosen.mean, chosen.std))
 
 
 # ---------------------------------------------------------------- splits
@@ -128,7 +149,7 @@ def test_as_published_is_what_foolbox_gives_the_authors_code():
     images, labels = pictures()
     net = Net().eval()
     fmodel = foolbox.PyTorchModel(net, bounds=(0, 1))
-    start = torch.from_numpy((images - TOY.mean) / np.float32(TOY.std))
+    start = torch.from_numpy((images - MEAN) / np.float32(STD))
     epsilons = [0.0, 0.2, 0.42, 0.5, 1.0]
     # foolbox of that time did not check whether its inputs keep to the bounds.
     with pytest.MonkeyPatch.context() as patch:
@@ -137,7 +158,7 @@ def test_as_published_is_what_foolbox_gives_the_authors_code():
         _, clipped, success = foolbox.attacks.FGSM()(fmodel, start, torch.from_numpy(labels), epsilons=epsilons)
     sweep = vs22.fgsm_sweep(vs22.AS_PUBLISHED, TOY, net, images, labels, epsilons)
     for ours, theirs, wrong in zip(sweep, clipped, success, strict=True):
-        np.testing.assert_allclose(ours.images, theirs.numpy() * TOY.std + TOY.mean, atol=1e-6)
+        np.testing.assert_allclose(ours.images, theirs.numpy() * STD + MEAN, atol=1e-6)
         np.testing.assert_array_equal(ours.predictions != labels, wrong.numpy())
 
 
@@ -161,7 +182,7 @@ def test_nothing_moves_at_zero_and_everything_stays_in_its_range():
         np.testing.assert_allclose(zero.images, images, atol=1e-6)
         assert zero.success.sum() == 0
         # As published a white pixel, far above the upper bound, only comes down by σ.
-        low, high = (TOY.mean, 1 - TOY.std) if mode.normalised_twice else (0, 1)
+        low, high = (MEAN, 1 - STD) if mode.normalised_twice else (0, 1)
         assert one.images.min() >= low - 1e-6 and one.images.max() <= high + 1e-6
 
 
@@ -169,7 +190,7 @@ def test_as_published_lifts_the_background_whatever_the_gradient_says():
     images, labels = pictures()
     epsilon = 0.3  # below μ/σ = 0.42
     (batch,) = vs22.fgsm_sweep(vs22.AS_PUBLISHED, TOY, Net(), images, labels, [epsilon])
-    np.testing.assert_allclose(batch.images[:, :, :2], epsilon * TOY.std, atol=1e-6)
+    np.testing.assert_allclose(batch.images[:, :, :2], epsilon * STD, atol=1e-6)
 
 
 def test_there_and_back_and_sizes():
