@@ -49,7 +49,12 @@ class Samples:
 
 
 def read(
-    path: str | os.PathLike, *, split: str | None = None, key: str | None = None, shape: Sequence[int] | None = None
+    path: str | os.PathLike,
+    *,
+    split: str | None = None,
+    usual_split: str = "test",
+    key: str | None = None,
+    shape: Sequence[int] | None = None,
 ) -> Samples:
     """Read samples from a file or folder.
 
@@ -63,7 +68,9 @@ def read(
 
         Arrays are (n, h, w), (n, c, h, w), (n, h, w, c) with 1 or 3 channels, or (n, d) vectors.
     split : {"train", "val", "test", "all"}, optional
-        Part of a file in MedMNIST's schema; "test" by default.
+        Part of an npz file in MedMNIST's schema.
+    usual_split : str
+        The part of such a file where none is named.
     key : str, optional
         Name of the array in an npz file.
     shape : (c, h, w), optional
@@ -76,7 +83,7 @@ def read(
     Raises
     ------
     ValueError
-        If the file cannot be read as samples; the sentence names it.
+        If the file cannot be read as samples, or a part is named of a file that has none; the sentence names it.
     FileNotFoundError
         If there is no such file.
     """
@@ -84,17 +91,20 @@ def read(
     shape = shape if shape is None or len(shape) == 3 else None
     if split is not None and split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, but is {split!r}")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    for name, part in (("split", split), ("key", key)):
+        if part is not None and path.suffix != ".npz":
+            raise ValueError(f"--{name} picks a part of an .npz file, but {path} is none; leave it out")
     if path.is_dir():
         values, names = _folder(path)
         return Samples(values, None, names, f"{len(values)} pictures in {path}")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
     if not path.is_file():
         raise ValueError(f"{path} must be a file or a folder, but is a device or a pipe")
     if path.suffix == ".npy":
         values, labels, source = _npy(path), None, str(path)
     elif path.suffix == ".npz":
-        values, labels, source = _npz(path, split or "test", key)
+        values, labels, source = _npz(path, split or usual_split, key)
     elif path.suffix.lower() in PICTURES:
         return Samples(_as_images(_picture(path)[None], str(path), shape), None, [path.name], str(path))
     else:

@@ -179,7 +179,7 @@ def fit(
     with _one_sentence():
         told = verdicts().fit(
             reference, output, calibration, kind=test, features=features, k=k, per_channel=per_channel,
-            by_class=by_class, draws=draws, seed=seed, split=split or "train", key=key,
+            by_class=by_class, draws=draws, seed=seed, split=split, key=key,
         )  # fmt: skip
     if as_json:
         _print_json(told)

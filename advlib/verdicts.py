@@ -219,7 +219,7 @@ def fit(
     by_class: bool = False,
     draws: int | None = None,
     seed: int = 0,
-    split: str = "train",
+    split: str | None = None,
     key: str | None = None,
 ) -> dict[str, Any]:
     """Fit a detector to files and save it.
@@ -235,7 +235,7 @@ def fit(
     by_class : bool
         Whether samples are judged within their class; the files must hold labels.
     split, key
-        As in `batch_files.read`, for both files.
+        As in `batch_files.read`, of the npz files among the two; the training part where none is named.
 
     Returns
     -------
@@ -250,12 +250,13 @@ def fit(
     output = Path(output)
     if output.is_dir():
         raise ValueError(f"output must be a file such as detector.safetensors, but {output} is a folder")
-    clean = batch_files.read(reference, split=split, key=key)
+    clean = batch_files.read(reference, split=split, usual_split="train", key=key)
     test = build(kind, clean.values.shape[1:], features=features, k=k, per_channel=per_channel, draws=draws, seed=seed)
     shape = clean.values.shape[1:]
     other = None
     if calibration is not None:
-        other = batch_files.read(calibration, split=split, key=key, shape=shape)
+        part = {"split": split, "key": key} if Path(calibration).suffix == ".npz" else {}
+        other = batch_files.read(calibration, **part, usual_split="train", shape=shape)
     for samples in filter(None, (clean, other)):
         if by_class and samples.labels is None:
             raise ValueError(f"--by-class needs labels, but {samples.source} has none")
