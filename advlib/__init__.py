@@ -12,8 +12,9 @@ reads this drawing.) The first line of each module says what it is.
     tests        samples · permutations · contamination · sealed_file · balls · exchangeability · batch_test
                  · ball_tests · ratio_test · combined_test · detectors · sequential
     G17          g17 · sample_size · transferability · tolerance
-    VS22         vs22 · vs22_boundary · rising_density · admixture · embedding · geometry · cluster_analysis
-    both         forensics · changes · peers · power · levels · power_tables
+    VS22         vs22 · vs22_claims · vs22_boundary · rising_density · admixture · embedding · geometry
+                 · cluster_analysis
+    both         forensics · forensics_vs22 · changes · peers · power · levels · power_tables
     notebooks    record · runner
     figures      plotting · plotting_g17 · plotting_vs22 · plotting_boundary · plotting_tests
     doors        own_file · report · verdicts · cli

@@ -23,7 +23,7 @@ import numpy as np
 import pandas
 from scipy import sparse
 
-from advlib import models, published, vs22, vs22_boundary
+from advlib import models, published, vs22, vs22_boundary, vs22_claims
 from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold, expected_coverage
 from advlib.progress import track
@@ -472,7 +472,7 @@ def printed_shares() -> pandas.DataFrame:
             row = {"image set": title, "stated share": s, "printed density": density}
             row |= {name: round((density - printed[0]) / (end - printed[0]), 3) for name, end in ends.items()}
             lines.append(row)
-    return pandas.DataFrame(lines).set_index(["image set", "stated share"]).fillna("")
+    return pandas.DataFrame(lines).set_index(["image set", "stated share"]).astype(object).fillna("")
 
 
 def detectable(results: Sequence[Admixture], mode: vs22.Mode = vs22.CORRECTED) -> pandas.DataFrame:
@@ -561,7 +561,7 @@ def _compare_tables(run: Any, result: Admixture) -> None:
                 scale = 1 if statistic == "density" else found.clean_coverage / found.clean_density
                 # Three standard errors of our batch; what is attacked depends on an unknown network besides. Few images
                 # have wide errors, in which everything would lie: at most half of the printed value is allowed.
-                allowed = 3 * scale * found.density_error + 0.005 + (vs22.RELATIVE * printed if share else 0)
+                allowed = 3 * scale * found.density_error + 0.005 + (vs22_claims.RELATIVE * printed if share else 0)
                 allowed = min(allowed, 0.5 * printed)
                 near[name] = abs(values[name] - printed) <= allowed
             corrected, as_published = near[vs22.CORRECTED.name], near[vs22.AS_PUBLISHED.name]

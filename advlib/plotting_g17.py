@@ -609,7 +609,7 @@ def bounds_alone(curve: Any) -> Figure:
 
     Parameters
     ----------
-    curve : forensics.BoundsCurve
+    curve : forensics_vs22.BoundsCurve
     """
     figure, axes = subplots(1, 2, figsize=(10, 3.8), sharex=True)
     colours = {"as published": AS_PUBLISHED, "its bounds alone, no gradient": NOISE, "corrected": CORRECTED}
@@ -635,7 +635,7 @@ def shifts(moved: Sequence[Any], sources: Sequence[Any], printed: Mapping[str, t
 
     Parameters
     ----------
-    moved, sources : sequence of forensics.Shift
+    moved, sources : sequence of forensics_vs22.Shift
     printed : dict
         "pixels" and "inside" → (density, coverage over its closed form) of PathMNIST as the authors have them.
     """

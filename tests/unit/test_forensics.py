@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from advlib import forensics, models, published, record, vs22
+from advlib import forensics, forensics_vs22, models, published, record, vs22
 from advlib.forensics import BASE, DEFECT, VARIANTS
 from advlib.ulsif import DEFAULT_GRID, ULSIF
 
@@ -175,24 +175,24 @@ def test_real_real_ratios_of_two_tables_do_not_go_together():
 
 
 def test_coverage_of_the_stored_sizes():
-    table = forensics.coverage_by_size()
+    table = forensics_vs22.coverage_by_size()
     exchangeable = table.drop("PathMNIST", level="image set")
     assert (exchangeable["expected"] - exchangeable["printed"]).abs().max() < 0.005
     path = table.xs("PathMNIST", level="image set")
     assert (path["expected"] - path["printed"]).min() > 0.05
-    density, coverage = forensics.printed_path_point()
+    density, coverage = forensics_vs22.printed_path_point()
     assert density == 0.83 and coverage == pytest.approx(0.49 / 0.5544, rel=1e-3)
 
 
 def test_counts_that_do_not_add_up():
-    facts = {fact.statement: fact for fact in forensics.printed_facts()}
+    facts = {fact.statement: fact for fact in forensics_vs22.printed_facts()}
     assert [fact.exact for fact in facts.values()] == [False, False, True, False, False]
-    frame = forensics.facts_frame(list(facts.values()))
+    frame = forensics_vs22.facts_frame(list(facts.values()))
     assert (frame["one"].iloc[0], frame["other"].iloc[0]) == ("70000", "69100")
 
 
 def test_admixture_follows_the_line_but_for_path():
-    ratio = forensics.admixture_lines()["ratio"]
+    ratio = forensics_vs22.admixture_lines()["ratio"]
     assert (ratio.loc[["MNIST", "OrganMNIST"]] - 1).abs().max() < 0.02
     assert (ratio.loc["PathMNIST"] - 1).abs().max() > 0.05
 
@@ -202,7 +202,7 @@ def test_admixture_follows_the_line_but_for_path():
 
 def test_bounds_alone_are_the_published_attack_up_to_the_kink():
     epsilons = [0.0, 0.2, 0.4, 0.8]
-    curve = forensics.bounds_alone("mnist", epsilons, references=300, queries=40, rng=np.random.default_rng(0))
+    curve = forensics_vs22.bounds_alone("mnist", epsilons, references=300, queries=40, rng=np.random.default_rng(0))
     published_density, alone = (curve.density[name] for name in ("as published", "its bounds alone, no gradient"))
     assert curve.kink == pytest.approx(0.1307 / 0.3081)
     assert published_density[0] == alone[0] == curve.density["corrected"][0]  # ε = 0 changes nothing
@@ -211,7 +211,7 @@ def test_bounds_alone_are_the_published_attack_up_to_the_kink():
 
 
 def test_accuracy_of_twice_normalised_images():
-    table = forensics.normalised_twice(["mnist"], images=60)
+    table = forensics_vs22.normalised_twice(["mnist"], images=60)
     row = table.loc["MNIST"]
     chosen = vs22.image_set("mnist")
     held = models.partition(chosen.network)
@@ -225,28 +225,28 @@ def test_accuracy_of_twice_normalised_images():
 def test_normalisations_are_told_apart_by_the_stored_densities(monkeypatch):
     """On a small reference the curve of one normalisation, taken as the stored one, is found again."""
     whole = vs22.reference_and_holdout
-    monkeypatch.setattr(forensics.vs22, "reference_and_holdout", lambda name: whole(name, 800, 200))
-    first = forensics.normalisations(np.random.default_rng(0))
+    monkeypatch.setattr(vs22, "reference_and_holdout", lambda name: whole(name, 800, 200))
+    first = forensics_vs22.normalisations(np.random.default_rng(0))
     own = first.iloc[2, :-1].tolist()
     sizes = iter(own)
     stored = {epsilon: next(sizes) for epsilon in (vs22.EPSILONS[i] for i in (3, 6, 10, 19))}
-    monkeypatch.setattr(forensics, "_stored_density", lambda title, epsilon: stored.get(epsilon))
-    table = forensics.normalisations(np.random.default_rng(0))
+    monkeypatch.setattr(forensics_vs22, "_stored_density", lambda title, epsilon: stored.get(epsilon))
+    table = forensics_vs22.normalisations(np.random.default_rng(0))
     assert table["off by up to"].iloc[2] < 1e-12 < 0.05 < table["off by up to"].iloc[:2].min()
     assert table.iloc[3, :-1].tolist() == own and first.iloc[3, 0] == 1.17
 
 
 def test_shifts_start_at_the_untouched_holdout():
-    found = forensics.shifts("mnist", references=150, queries=40, rng=np.random.default_rng(0))
+    found = forensics_vs22.shifts("mnist", references=150, queries=40, rng=np.random.default_rng(0))
     untouched, *others = found
-    assert len(found) == 2 + len(forensics.CHANGES)
+    assert len(found) == 2 + len(forensics_vs22.CHANGES)
     for shift in others:
         assert shift.density[0] == untouched.density[0] and shift.strengths[0] == 0
         assert len(shift.density) == len(shift.strengths) == len(shift.embedded_coverage)
     sharper = next(shift for shift in found if shift.title.startswith("more contrast"))
     flatter = next(shift for shift in found if shift.title.startswith("less contrast"))
     assert sharper.density[-1] < untouched.density[0] < flatter.density[-1]
-    (source,) = forensics.other_sources(["mnist"], references=150, queries=40, rng=np.random.default_rng(0))
+    (source,) = forensics_vs22.other_sources(["mnist"], references=150, queries=40, rng=np.random.default_rng(0))
     assert source.density.shape == (1,) and 0 < source.coverage[0] < 2
 
 
@@ -256,9 +256,9 @@ def test_record_judges_the_stored_accuracies():
     rows["BloodMNIST"] = [0.95, 0.1, 0.1, None, None]
     twice = forensics.pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
     run = record.Run("12_forensics", {"profile": "quick", "seed": 0})
-    bounds = forensics.BoundsCurve(np.zeros(1), {"x": np.zeros(1)}, {"x": np.zeros(1)}, 0.4, 0.4)
-    directed, by_constants = forensics.pandas.DataFrame(), forensics.pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1]})
-    forensics.record_results(run, [], [], directed, twice, by_constants, bounds, [], [])
+    bounds = forensics_vs22.BoundsCurve(np.zeros(1), {"x": np.zeros(1)}, {"x": np.zeros(1)}, 0.4, 0.4)
+    by_constants = forensics.pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1]})
+    forensics_vs22.record_vs22(run, twice, by_constants, bounds, [], [])
     words = {row["row"]: row["verdict"] for row in run.comparisons.values()}
     assert words == {"MNIST": "reproduced", "OrganMNIST": "reproduced as published only"}
     assert published.value("vs22", "stored results", "OrganMNIST", "robust accuracy (%) eps=0") == 40.5
