@@ -327,12 +327,15 @@ def _compare_sentences(run: Any, results: Mapping[str, FgsmResult]) -> None:
     )
     lost = {}
     for name, curves in by_mode.items():
-        below = {t: int(np.flatnonzero(c.coverage < c.clean.coverage / 2)[0]) for t, c in curves.items()}
-        lost[name] = {t: float(results[t].spread[name][i]) for t, i in below.items()}
+        below = {t: np.flatnonzero(c.coverage < c.clean.coverage / 2) for t, c in curves.items()}
+        lost[name] = {t: float(results[t].spread[name][i[0]]) for t, i in below.items() if len(i)}
     judge(
         "coverage-fall-is-lost-diversity",
-        {name: max(found.values()) < 0.9 for name, found in lost.items()},
-        {name: ", ".join(f"{t} {v:.2f}" for t, v in found.items()) for name, found in lost.items()},
+        {name: bool(found) and max(found.values()) < 0.9 for name, found in lost.items()},
+        {
+            name: ", ".join(f"{t} {found[t]:.2f}" if t in found else f"{t}: no such ε" for t in results)
+            for name, found in lost.items()
+        },
         "spread of the attacked images about their mean, as a share of the clean ones', at the first ε with half of "
         "the reference coverage; coin flips, which take no class's side, lower coverage as well",
     )
