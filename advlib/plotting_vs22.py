@@ -188,7 +188,7 @@ def fgsm_curves(results: Sequence[Any], statistic: str) -> Figure:
 
 
 def _printed(axis: Any, title: str, statistic: str) -> None:
-    """Mark what §5.1 prints of this curve: points where it gives ε, a line where it gives a height alone."""
+    """Mark what §5.1 prints of this curve, points where it gives ε, a line for a height alone, and what is stored."""
     found = {entry.column: entry.value for entry in published.load("vs22", "§5.1") if entry.row == title}
     for first, second in _PRINTED_MARKS[statistic]:
         if first in found:
@@ -198,6 +198,16 @@ def _printed(axis: Any, title: str, statistic: str) -> None:
     peak = f"adversarial {statistic} peak"
     if peak in found:
         axis.plot([0.02, 0.4], [found[peak]] * 2, color=PUBLISHED, lw=1.4, label="printed in §5.1, height of the peak")
+    start = f"adversarial {statistic} eps="
+    stored = [
+        (min(vs22.EPSILONS, key=lambda e: abs(e - float(entry.column.removeprefix(start)))), entry.value)
+        for entry in published.load("vs22", "stored results")
+        if entry.row == title and entry.column.startswith(start)
+    ]
+    if stored:
+        axis.plot(
+            *zip(*stored, strict=True), "x", color=PUBLISHED, ms=6, label="stored by the authors, whole references"
+        )
 
 
 def fgsm_examples(results: Sequence[Any]) -> Figure:
