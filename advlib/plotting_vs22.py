@@ -205,9 +205,7 @@ def _printed(axis: Any, title: str, statistic: str) -> None:
         if entry.row == title and entry.column.startswith(start)
     ]
     if stored:
-        axis.plot(
-            *zip(*stored, strict=True), "x", color=PUBLISHED, ms=6, label="stored by the authors, whole references"
-        )
+        axis.plot(*zip(*stored, strict=True), "x", color=PUBLISHED, ms=6, label="stored by the authors")
 
 
 def fgsm_examples(results: Sequence[Any]) -> Figure:
@@ -492,7 +490,8 @@ def among_the_balls(results: Sequence[Any]) -> Figure:
                     values = values / values[0]
                 shown = result.balls[kind]["inside"] > 0.02 if key in ("balls", "radius_rank") else slice(None)
                 axis.plot(attacked.epsilons[shown], values[shown], style, color=colour, ms=3, label=label)
-            axis.axvline(kink, color=LIMIT, ls="--", lw=1, label="ε = μ/σ: black has reached the bounds")
+            if kink <= max(attacked.epsilons):
+                axis.axvline(kink, color=LIMIT, ls="--", lw=1, label="ε = μ/σ: black has reached the bounds")
             if column == 0:
                 axis.set_ylabel(words, fontsize=9)
         axes[0, column].set_title(attacked.image_set.title)
