@@ -399,7 +399,9 @@ def cluster_volumes(results: Sequence[Any]) -> Figure:
         above.legend(fontsize=8)
         below.axhline(0, color=LIMIT, lw=0.8)
         below.set_xlabel("FGSM size ε")
-        below.legend(fontsize=8)
+        below.legend(fontsize=8, loc="upper center")
+    low, high = axes[1, 0].get_ylim()
+    axes[1, 0].set_ylim(low, high + 0.35 * (high - low))  # room for the legends; the row shares this axis
     axes[0, 0].set_ylabel("VS22's volume: Σ 4/3·π·r³\n(pixels³)")
     axes[1, 0].set_ylabel("change of log volume, a dimension\n(nats; true classes, equal counts)")
     return figure
