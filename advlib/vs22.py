@@ -105,7 +105,7 @@ SETS = {
     for image_set in (
         ImageSet("mnist", "MNIST", "mnist-vs22", (0.1307,), (0.3081,), 20_000, 2_100),
         ImageSet("organamnist", "OrganMNIST", "organamnist-vs22", (0.4680,), (0.2974,), 0, 4_708),
-        # PathMNIST's as others computed them from its training part, and as the tiles that could be had give to 1 %.
+        # PathMNIST's as others computed them from its training part, and as the tiles that could be had give to 2 %.
         ImageSet(
             "pathmnist",
             "PathMNIST",
