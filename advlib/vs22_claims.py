@@ -180,6 +180,9 @@ def _number_cause(word: str, column: str, result: FgsmResult, printed: float) ->
     if word == "reproduced as published only":
         return f"; images normalised twice and pulled into (0, 1) of normalised values{same}"
     if word == "not reproduced":
+        ours, whole = result.curves[CORRECTED.name].n_reference, result.image_set.references or result.model_images
+        if ours < 0.9 * whole:
+            return f"; {ours} reference images instead of {whole}: what moved images give depends on their number{same}"
         extra = ""
         if column in ("adversarial density at eps=1", "adversarial density eps=1"):
             share = printed / result.pulled_density
