@@ -1,6 +1,8 @@
 """From records to what people read: the claims table, README's generated part, and the HTML report."""
 
+import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,20 @@ def write_readme() -> Path:
 def _title(notebook: nbformat.NotebookNode) -> str:
     first = notebook.cells[0].source.splitlines()[0]
     return first.removeprefix("# ").strip()
+
+
+def _attach_pictures(notebook: nbformat.NotebookNode) -> None:
+    """Put pictures of `results/reference` that a notebook's text shows into it, so that a page needs no other file.
+
+    nbconvert embeds only what lies below the notebook's own folder.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type != "markdown":
+            continue
+        for link, name in re.findall(r"\((\.\./results/reference/([\w.]+\.png))\)", cell.source):
+            content = base64.b64encode((paths.REFERENCE / name).read_bytes()).decode("ascii")
+            cell.setdefault("attachments", {})[name] = {"image/png": content}
+            cell.source = cell.source.replace(link, f"attachment:{name}")
 
 
 def write_html(profile: str) -> Path:

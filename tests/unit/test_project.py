@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from nbconvert import HTMLExporter
 
 import advlib
 from advlib import paths, record, report, runner
@@ -133,3 +135,21 @@ def test_light_repository():
 
 def test_results_paths_are_inside_home():
     assert paths.REFERENCE.is_relative_to(paths.HOME) and paths.NOTEBOOKS.is_relative_to(paths.HOME)
+
+
+def test_pictures_that_texts_show_are_there():
+    shown = [
+        (path.name, link)
+        for path in [ROOT / "README.md", *runner.notebooks()]
+        for link in re.findall(r"\((?:\.\./)?(results/reference/[^)]*\.png)\)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(shown) > 3
+    assert [(name, link) for name, link in shown if not (ROOT / link).is_file()] == []
+
+
+def test_pages_carry_the_pictures_of_their_text():
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_markdown_cell("![speed](../results/reference/11_runtime.quick.speedup.png)")]
+    report._attach_pictures(notebook)
+    html, _ = HTMLExporter(template_name="lab", embed_images=True).from_notebook_node(notebook)
+    assert 'alt="speed" src="data:image/png;base64,' in html
