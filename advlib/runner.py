@@ -263,18 +263,19 @@ def run_all(
 
 
 def store_reference(path: Path, profile: str) -> None:
-    """Make a finished run the committed one: record and kept figures into `results/reference/`, outputs (quick) here.
+    """Make a finished run the committed one: its record into `results/reference/`, and what it shows.
 
-    papermill's injected cell is left out (the defaults and the quick profile agree, a test holds them together) and
-    the notebook is stamped with the digest of the cells that its outputs belong to.
+    Figures of other profiles than quick lie beside the record; those of the quick one are in the notebook, whose
+    outputs are stored. papermill's injected cell is left out of it (the defaults and the quick profile agree, a test
+    holds them together), and it is stamped with the digest of the cells that its outputs belong to.
     """
     folder = paths.RUNS / profile / path.stem
     metrics = (folder / "metrics.json").read_text(encoding="utf-8")
     record.write_atomically(record.reference_path(path.stem, profile), metrics)
-    for figure in sorted(folder.glob("*.png")):
-        with paths.replacing(paths.REFERENCE / f"{path.stem}.{profile}.{figure.name}") as temporary:
-            shutil.copyfile(figure, temporary)
     if profile != "quick":
+        for figure in sorted(folder.glob("*.png")):
+            with paths.replacing(paths.REFERENCE / f"{path.stem}.{profile}.{figure.name}") as temporary:
+                shutil.copyfile(figure, temporary)
         return
     executed = nbformat.read(folder / path.name, as_version=4)
     executed.cells = [cell for cell in executed.cells if not _injected(cell)]

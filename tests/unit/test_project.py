@@ -149,7 +149,8 @@ def test_pictures_that_texts_show_are_there():
 
 def test_pages_carry_the_pictures_of_their_text():
     notebook = nbformat.v4.new_notebook()
-    notebook.cells = [nbformat.v4.new_markdown_cell("![speed](../results/reference/11_runtime.quick.speedup.png)")]
+    picture = sorted(paths.REFERENCE.glob("*.paper.*.png"))[0].name
+    notebook.cells = [nbformat.v4.new_markdown_cell(f"![speed](../results/reference/{picture})")]
     report._attach_pictures(notebook)
     html, _ = HTMLExporter(template_name="lab", embed_images=True).from_notebook_node(notebook)
     assert 'alt="speed" src="data:image/png;base64,' in html
