@@ -338,7 +338,8 @@ class Admixture:
         Mode's name → list of PowerMap: FGSM at some ε, then the boundary attack.
     boundary_counts : dict
         Mode's name → images that were attacked, are adversarial, and were scored.
-    boundary_steps : int
+    boundary_steps, boundary_references : int
+        Steps that were taken, and reference images behind the density of `boundary`.
     """
 
     image_set: vs22.ImageSet
@@ -347,6 +348,7 @@ class Admixture:
     maps: dict[str, list[PowerMap]]
     boundary_counts: dict[str, dict[str, int]]
     boundary_steps: int
+    boundary_references: int
 
 
 def experiment(
@@ -357,6 +359,7 @@ def experiment(
     queries: int,
     boundary_images: int,
     boundary_steps: Sequence[int],
+    boundary_references: int,
     shares: Sequence[float],
     batch_sizes: Sequence[int],
     draws: int,
@@ -377,6 +380,9 @@ def experiment(
         Queries for the boundary attack, at even steps; 0 for all.
     boundary_steps : increasing sequence of int
         Of the boundary attack; the last state counts. With notebook 07's images and steps its images are used again.
+    boundary_references : int
+        References behind the density of boundary images, 0 for the whole model set, which is the paper's: the density
+        of moved images depends on how dense the reference is.
     shares, batch_sizes, draws
         Of the power maps, as for `power_map`.
     rng : numpy.random.Generator
@@ -395,6 +401,12 @@ def experiment(
     clean_hits = manifold.hits(vs22.flat(split.images))
     null = clean_batches(manifold, clean_hits, batch_sizes, rng)
 
+    dense_reference = order[: boundary_references or None]
+    dense = (
+        manifold
+        if np.array_equal(dense_reference, fgsm_reference)
+        else ReferenceManifold(k).fit(vs22.flat(split.reference[dense_reference]))
+    )
     few, last_step = min(boundary_images or n, n), int(boundary_steps[-1])
     tried = np.arange(few) * n // few  # as `vs22.reference_and_holdout` takes a part
     attacked_split = replace(split, images=split.images[tried], labels=split.labels[tried], index=split.index[tried])
@@ -434,20 +446,32 @@ def experiment(
         scored = np.arange(few) if mode.normalised_twice else np.flatnonzero(state.success)
         rows, images = tried[scored], state.images[scored]
         counts[mode.name] = {"attacked": few, "adversarial": int(state.success.sum()), "scored": len(rows)}
-        # Tables 4 and 5 belong to the whole model set and the whole hold-out; their ratio is kept.
+        # Coverage depends on the ratio of references to queries, density of moved images on the references alone:
+        # Table 5 gets the ratio of whole model set to whole hold-out, Table 4 the references.
         table_reference = order[: max(k + 1, round(len(order) * len(rows) / holdout))]
         table_manifold = ReferenceManifold(k).fit(vs22.flat(split.reference[table_reference]))
-        boundary[mode.name] = mixture(
-            table_manifold, split.images[rows], [images], [last_step], SHARES, rng, twins=twins,
-            title=f"{title}, boundary attack",
+        seeds = rng.integers(2**63)
+        by_ratio, by_reference = (
+            mixture(
+                balls, split.images[rows], [images], [last_step], SHARES, np.random.default_rng(seeds), twins=twins,
+                title=f"{title}, boundary attack",
+            )
+            for balls in (table_manifold, dense)
         )  # fmt: skip
+        boundary[mode.name] = replace(
+            by_ratio,
+            density=by_reference.density,
+            clean_density=by_reference.clean_density,
+            attacked_density=by_reference.attacked_density,
+            density_error=by_reference.density_error,
+        )
         maps[mode.name].append(
             power_map(
                 manifold, clean_hits, manifold.hits(vs22.flat(images)), rows, shares, batch_sizes, draws,
                 rng, null=null, title=f"boundary attack, {last_step} steps",
             )
         )  # fmt: skip
-    return Admixture(chosen, fgsm, boundary, maps, counts, last_step)
+    return Admixture(chosen, fgsm, boundary, maps, counts, last_step, len(dense_reference))
 
 
 def printed_shares() -> pandas.DataFrame:
@@ -574,6 +598,7 @@ def _compare_tables(run: Any, result: Admixture) -> None:
                     f"{counts[vs22.AS_PUBLISHED.name]['scored']} images as published, "
                     f"{counts[vs22.CORRECTED.name]['scored']} corrected"
                 )
+                cause += f", {result.boundary_references} references" if statistic == "density" else ""
             else:
                 cause += f"{result.fgsm[vs22.CORRECTED.name].n_queries} clean images alone"
                 cause += ", scaled to the paper's numbers by the closed form" if statistic == "coverage" else ""

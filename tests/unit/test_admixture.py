@@ -130,7 +130,7 @@ def test_cells_without_enough_attacked_images_stay_empty():
     # At 30 images only a share of 10 % could be drawn: batches of 10 are the largest in which half can be attacked.
     assert admixture._best_share(found) == 0.5
     assert admixture._best_share(power(CLEAN[:2] + 5, shares=(0, 0.5), rows=np.arange(2))) is None
-    frame = admixture.detectable([admixture.Admixture(vs22.SETS["mnist"], {}, {}, {"corrected": [found]}, {}, 1)])
+    frame = admixture.detectable([admixture.Admixture(vs22.SETS["mnist"], {}, {}, {"corrected": [found]}, {}, 1, 1)])
     assert list(frame.loc[("MNIST", "", "density")]) == ["50%", "> 10%", "–"]
 
 
@@ -223,7 +223,7 @@ def result_of(powers, in_paper=True):
     counts = {"attacked": 9, "adversarial": 9, "scored": 9}
     return admixture.Admixture(
         chosen, dict.fromkeys(names, mix), dict.fromkeys(names, mix), {name: [found] for name in names},
-        dict.fromkeys(names, counts), 7,
+        dict.fromkeys(names, counts), 7, 400,
     )  # fmt: skip
 
 
