@@ -560,9 +560,10 @@ def admixture_tables(results: Sequence[Any]) -> Figure:
         for axis, result in zip(line, results, strict=True):
             for mode, colour in zip(vs22.MODES, (AS_PUBLISHED, CORRECTED), strict=True):
                 found = result.boundary[mode.name]
+                references = result.boundary_references if statistic == "density" else found.n_reference
                 axis.plot(
                     found.shares, getattr(found, statistic)[0], MARKERS[mode.name], color=colour,
-                    label=f"{mode.name}, {found.n_queries} against {found.n_reference} images",
+                    label=f"{mode.name}, {found.n_queries} against {references} images",
                 )  # fmt: skip
                 if statistic == "density":
                     axis.plot(found.shares, found.line[0], color=colour, lw=1)
@@ -577,7 +578,7 @@ def admixture_tables(results: Sequence[Any]) -> Figure:
             axis.legend(fontsize=7.5, loc="upper center")
         line[0].set_ylabel(statistic)
     for axis, result in zip(axes[-1], results, strict=True):
-        axis.set_xlabel(f"adversarial share (boundary attack, {result.boundary_steps:,} steps)", fontsize=9)
+        axis.set_xlabel(f"adversarial share\n(boundary attack, {result.boundary_steps:,} steps)", fontsize=9)
     return figure
 
 
