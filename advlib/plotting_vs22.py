@@ -396,7 +396,7 @@ def cluster_volumes(results: Sequence[Any]) -> Figure:
                 label=f"FGSM {mode}, mean of the classes",
             )  # fmt: skip
         above.set(title=attacked.image_set.title, xlabel="images in the predicted class")
-        above.legend(fontsize=8)
+        above.legend(fontsize=8, loc="upper left")
         below.axhline(0, color=LIMIT, lw=0.8)
         below.set_xlabel("FGSM size ε")
         below.legend(fontsize=8, loc="upper center")
