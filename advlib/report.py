@@ -155,9 +155,8 @@ def write_html(profile: str) -> Path:
         entry: dict[str, Any] = {"name": path.stem, "record": None, "page": None}
         if executed.is_file() and metrics.is_file():
             notebook = nbformat.read(executed, as_version=4)
-            html, _ = exporter.from_notebook_node(
-                notebook, resources={"metadata": {"name": path.stem, "path": str(path.parent)}}
-            )
+            _attach_pictures(notebook)
+            html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
             page = folder / "report" / f"{path.stem}.html"
             record.write_atomically(page, html)
             entry |= {"record": json.loads(metrics.read_text(encoding="utf-8")), "page": page.name}
