@@ -65,8 +65,8 @@ class ImageSet:
         Name for `advlib.models.load_trained`.
     mean, std : tuple of float
         Channel by channel, in pixels of [0, 1]: what the published program normalises images by on load. MNIST's are
-        in the authors' code and are its training part's own, to four places; nothing says what the others were, and
-        only their own reproduce what the authors stored (notebook 12).
+        in the authors' code and are its training part's own, to four places; nothing says what the others were, and of
+        what was tried only OrganMNIST's own meet its stored densities (notebook 12).
     references : int
         Reference images of the paper's FGSM experiments, 0 for the whole model set.
     queries : int
@@ -93,11 +93,20 @@ class ImageSet:
 
 
 def own_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel of (n, c, h, w) images, to four places."""
-    return tuple(
+    """Return mean and standard deviation of each channel of (n, c, h, w) images, to four places.
+
+    Raises
+    ------
+    ValueError
+        If a channel hardly varies, so that nothing can be divided by its deviation.
+    """
+    mean, std = (
         tuple(round(float(value), 4) for value in statistic((0, 2, 3), dtype=np.float64))
         for statistic in (images.mean, images.std)
     )
+    if not min(std):
+        raise ValueError(f"images must vary in every channel to be normalised, but their deviations are {std}")
+    return mean, std
 
 
 SETS = {

@@ -51,6 +51,13 @@ def test_sets_are_normalised_by_their_training_parts_own_statistics(name):
     assert vs22.own_statistics(data.train_images) == (chosen.mean, chosen.std)
 
 
+def test_a_channel_without_variation_is_refused():
+    images = np.full((3, 3, 4, 4), 0.5, np.float32)
+    images[:, :2] = RNG.random((3, 2, 4, 4))
+    with pytest.raises(ValueError, match="must vary in every channel"):
+        vs22.own_statistics(images)
+
+
 def test_colours_are_normalised_channel_by_channel():
     chosen = vs22.image_set("bloodmnist")
     images = RNG.random((5, 3, 4, 4), dtype=np.float32)
