@@ -1,7 +1,8 @@
 """Where data, weights, notebooks and results lie: one place, from whatever folder one works in.
 
 A clone keeps everything inside itself. `ADVLIB_HOME` moves the whole tree (an installed wheel has no clone
-around it), `ADVLIB_DATA` only the downloads, `ADVLIB_RUNS` only what runs leave behind.
+around it), `ADVLIB_DATA` only the downloads, `ADVLIB_RUNS` only what runs leave behind, `ADVLIB_CACHE`
+only the crafted images that runs share.
 """
 
 import os
@@ -28,7 +29,7 @@ PROFILES = HOME / "params"
 RESULTS = HOME / "results"
 REFERENCE = RESULTS / "reference"
 RUNS = Path(os.environ.get("ADVLIB_RUNS", RESULTS / "runs")).expanduser().resolve()
-CACHE = RESULTS / "cache"
+CACHE = Path(os.environ.get("ADVLIB_CACHE", RESULTS / "cache")).expanduser().resolve()
 
 
 def shown(path: Path) -> str:

@@ -13,7 +13,8 @@ What makes it fast, all of it exact to rounding:
 - with B = Ĥ + cλ I, c = (n_de − 1)/n_de, and z_i = Σ_{k≠i} φ(numerator_k), the left-out θ of pair i is the positive
   part of B⁻¹(z_i + s_i x_i) up to a constant, s_i = z_iᵀB⁻¹x_i / (n_de − x_iᵀB⁻¹x_i): one right-hand side a pair
   instead of three; an eigendecomposition of Ĥ turns all λ of one σ into one matrix product each;
-- where Ĥ is so small that B equals cλ I to machine precision, no matrix is factorised (proof at `_loo_scores`);
+- where Ĥ is so small that one or two terms of B⁻¹ = Σ_k (−Ĥ)ᵏ/(cλ)ᵏ⁺¹ are exact to machine precision, no matrix is
+  factorised (proof at `_loo_scores`);
 - draws are worked in chunks that fit the cache, one chunk a thread.
 
 References
@@ -627,30 +628,31 @@ def _gram(phi_de: torch.Tensor) -> torch.Tensor:
 
 def _loo_scores(exponents: torch.Tensor, largest: torch.Tensor, n_nu: int, settings: _Settings) -> torch.Tensor:
     """Leave-one-out error (C, n_sigmas, n_lambdas) of the whole grid, from what `_draw_exponents` returns."""
-    draws, n_samples, n_centers = exponents.shape
+    draws, n_samples, _ = exponents.shape
     n_de = n_samples - n_nu
     lambdas = torch.tensor(settings.lambdas, dtype=torch.float64, device=exponents.device)
     scores = exponents.new_zeros(draws, len(settings.sigmas), len(settings.lambdas))
     largest_nu, largest_de = largest.tolist()
     buffer = torch.empty_like(exponents)
 
-    # With δ = ‖Ĥ‖ / (cλ): ‖B⁻¹ − I/(cλ)‖ ≤ δ/(cλ), and as ‖x_i‖² ≤ n_de ‖Ĥ‖, ‖s_i x_i‖ ≤ δ/(1 − δ) ‖z_i‖. So
-    # B⁻¹(z_i + s_i x_i) = z_i/(cλ) to a relative 2δ/(1 − δ); ‖Ĥ‖ ≤ ‖Φ_de‖²_F / n_de ≤ b · (largest kernel value)².
-    c = (n_de - 1) / n_de
-    negligible = math.log(torch.finfo(torch.float64).eps / 4 * c * min(settings.lambdas) / n_centers) / 2
+    # With δ = ‖Ĥ‖ / (cλ), B⁻¹ is the series Σ_k (−Ĥ)ᵏ / (cλ)ᵏ⁺¹, of which the terms after the k-th weigh a relative
+    # δᵏ / (1 − δ). As ‖x_i‖² ≤ n_de ‖Ĥ‖, ‖s_i x_i‖ ≤ δ/(1 − δ) ‖z_i‖, so that one term keeps B⁻¹(z_i + s_i x_i) to a
+    # relative 2δ/(1 − δ) and two terms keep it to 2δ²/(1 − δ). ‖Ĥ‖ ≤ ‖Φ_de‖²_F / n_de.
+    smallest = (n_de - 1) / n_de * min(settings.lambdas)
+    eps = torch.finfo(torch.float64).eps
     for k, sigma in enumerate(settings.sigmas):
-        full, diagonal = [], []
-        for t in range(draws):
-            if largest_de[t] / sigma**2 > negligible:
-                full.append(t)
-            elif max(largest_de[t], largest_nu[t]) / sigma**2 > _SMALLEST_EXPONENT:
-                diagonal.append(t)
-            # else each kernel is 0 outside its own centre, and so is every left-out ratio: the score is 0
-        for members, score in ((full, _scores_full), (diagonal, _scores_diagonal)):
+        # Where each kernel is 0 outside its own centre, so is every left-out ratio, and the score is 0.
+        alive = [t for t in range(draws) if max(largest_nu[t], largest_de[t]) / sigma**2 > _SMALLEST_EXPONENT]
+        if not alive:
+            continue
+        phi = _kernel_values(exponents if len(alive) == draws else exponents[alive], sigma, out=buffer[: len(alive)])
+        delta = torch.linalg.vector_norm(phi[:, n_nu:], dim=(1, 2)).square_() / (n_de * smallest)
+        terms = 1 * (delta > eps / 4) + (delta > math.sqrt(eps / 4))
+        for needed, score in enumerate((_scores_diagonal, _scores_two_terms, _scores_full)):
+            members = (terms == needed).nonzero()[:, 0].tolist()
             if members:
-                at = exponents if len(members) == draws else exponents[members]
-                phi = _kernel_values(at, sigma, out=buffer[: len(members)])
-                scores[members, k] = score(phi[:, :n_nu], phi[:, n_nu:], lambdas)
+                part = phi if len(members) == len(alive) else phi[members]
+                scores[[alive[i] for i in members], k] = score(part[:, :n_nu], part[:, n_nu:], lambdas)
     return scores
 
 
@@ -676,6 +678,29 @@ def _scores_full(phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tens
     scale = (n_de - 1) / (n_de * (n_nu - 1))
     quadratic = torch.stack(ratio_de, 1).square_().mean(2) / 2
     return scale**2 * quadratic - scale * torch.stack(mean_nu, 1)
+
+
+def _scores_two_terms(phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor) -> torch.Tensor:
+    """`_scores_full` where B⁻¹ = (I − Ĥ/(cλ)) / (cλ) to machine precision: no matrix is factorised."""
+    n_nu, n_de = phi_nu.shape[1], phi_de.shape[1]
+    n = min(n_nu, n_de)
+    x, x_nu = phi_de[:, :n], phi_nu[:, :n]
+    z = phi_nu.sum(1, keepdim=True) - x_nu
+    gram = _gram(phi_de)
+    hx, hz = torch.bmm(x, gram), torch.bmm(z, gram)
+    zx, xx, zhx, xhx = (torch.linalg.vecdot(a, b) for a, b in ((z, x), (x, x), (z, hx), (x, hx)))
+    scores = []
+    for c_lambda in ((n_de - 1) / n_de * lambdas).tolist():
+        s = (zx - zhx / c_lambda) / (n_de * c_lambda - (xx - xhx / c_lambda))
+        weights = torch.addcmul(z, x, s[:, :, None]).sub_(torch.addcmul(hz, hx, s[:, :, None]).div_(c_lambda))
+        scores.append(_scores_of(weights.clamp_(min=0), x, x_nu, (n_de - 1) / (n_de * (n_nu - 1)) / c_lambda))
+    return torch.stack(scores, 1)
+
+
+def _scores_of(weights: torch.Tensor, x: torch.Tensor, x_nu: torch.Tensor, scale: float) -> torch.Tensor:
+    """Leave-one-out error (C,) of the left-out θ = `scale` · `weights`, both (C, n, b)."""
+    quadratic = torch.linalg.vecdot(weights, x).square_().mean(1) / 2
+    return scale**2 * quadratic - scale * torch.linalg.vecdot(weights, x_nu).mean(1)
 
 
 def _scores_diagonal(phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor) -> torch.Tensor:

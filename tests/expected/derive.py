@@ -1,22 +1,59 @@
-"""Derive the bands of `tests/expected/*.yaml` from the spread over seeds: `python tests/expected/derive.py [NAME …]`.
+"""Derive the bands of `tests/expected/*.yaml`: `python tests/expected/derive.py [NAME …]` (hours for all).
 
-Each notebook runs with its quick profile under five seeds. The expected value is the mean, the band four standard
-deviations of the seeds: a fresh run of the same code stays inside, a changed method does not. A share (AUROC, power,
-accuracy) that came out the same under every seed gets the rule of three, 3 / (seeds × draws), and no band of zero.
+Each notebook runs with its quick profile under five seeds, and with seed 0 under several arithmetic settings: other
+instruction sets in torch, oneDNN, MKL and OpenBLAS, one thread and all. Rounding differs between them as it differs
+between processors, and an iterated attack or an argmax amplifies it. A committed record of another processor counts as
+one more setting. What ran is kept in `results/runs/derive`, so that an interrupted derivation goes on.
+
+The expected value is the mean over the seeds. The half-width of its band is the largest of
+
+- *seeds*: four standard deviations over the seeds. A share that came out the same under every seed gets the rule of
+  three, 3 / (seeds × draws);
+- *arithmetic*: twice the largest distance between a setting and the native run, or four root mean squares of the
+  relative distances of its family (same first and last part of the name, so the same kind of number), because a number
+  that did not move here may move like its kin on the next processor;
+- *resolution*: the step 1/n of a share of n images, batches or pairs; n is the least common denominator of all values
+  seen in its family.
+
+A statement or checked cell that does not come out the same in every run is listed under `undecided`; a test refuses it.
 """
 
 import json
+import math
+import os
 import sys
-import tempfile
+from collections import defaultdict
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import yaml
 from rich.console import Console
 
-from advlib import runner
+from advlib import paths, record, runner
 
 SEEDS = range(5)
+CORES = str(len(os.sched_getaffinity(0)))
+LOWEST = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "OMP_NUM_THREADS": "1",
+}
+SETTINGS = {
+    "native, one thread": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    "AVX2, all threads": {
+        "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell", "MKL_CBWR": "AVX2",
+    },
+    "lowest, one thread": LOWEST,
+    "lowest of MKL too, all threads": {**LOWEST, "OMP_NUM_THREADS": CORES, "MKL_CBWR": "COMPATIBLE"},
+}  # fmt: skip
+RTOL = 1e-4  # no page prints more than four significant digits
+LARGEST_STEP_COUNT = 20_000
+DRAWS = 100
+MARKER = "# NBVAL_CHECK_OUTPUT"
 
 
 def scalars(metrics):
@@ -28,49 +65,173 @@ def scalars(metrics):
             yield name, value
 
 
+def family(name):
+    """First and last part of a metric's dotted name, positions in lists left out: numbers of one kind."""
+    plain = name.split("[")[0]
+    return plain.split(".")[0], plain.rpartition(".")[2]
+
+
+@contextmanager
+def environment(values, cache):
+    """Set variables that a kernel inherits; crafted images come from this arithmetic, not from another run's."""
+    before = dict(os.environ)
+    os.environ.update(values, ADVLIB_CACHE=str(cache))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def checked_cells(path):
+    """Return what each cell that nbval compares has printed."""
+    cells = nbformat.read(path, as_version=4).cells
+    marked = [cell for cell in cells if cell.cell_type == "code" and MARKER in cell.source.splitlines()]
+    return ["".join(out.text for out in cell.outputs if out.output_type == "stream") for cell in marked]
+
+
+def run(path, label, seed, values, console):
+    """Run one notebook, or take what an interrupted derivation left; return its record and its checked cells."""
+    folder = paths.RUNS / "derive" / label.replace(" ", "_").replace(",", "")
+    parameters = {**runner.defaults(path), "seed": seed}
+    # The cache is the setting's own: every seed of the native runs may share one.
+    with environment(values, folder / "cache"):
+        outcome = runner.run_notebook(path, parameters, console, runs=folder)
+    if outcome.status == "failed":
+        raise SystemExit(f"{path.stem}, {label}: {outcome.message}")
+    console.print(f"{path.stem}, {label}: {outcome.status} {outcome.seconds:.0f} s", highlight=False)
+    stored = folder / "quick" / path.stem
+    return json.loads((stored / "metrics.json").read_text(encoding="utf-8")), checked_cells(stored / path.name)
+
+
+def common_denominator(values):
+    """Least n for which all values are multiples of 1/n, or None when that takes more than 20,000 or leaves [0, 1]."""
+    n = 1
+    for value in values:
+        if not 0 <= value <= 1:
+            return None
+        fraction = Fraction(value).limit_denominator(LARGEST_STEP_COUNT)
+        if abs(float(fraction) - value) > 2e-9:  # records hold ten digits
+            return None
+        n = math.lcm(n, fraction.denominator)
+        if n > LARGEST_STEP_COUNT:
+            return None
+    return n
+
+
+def family_widths(by_name):
+    """Return {family: (relative drift, size, n)} from {name: (values over seeds, values over settings)}."""
+    members = defaultdict(list)
+    for name, columns in by_name.items():
+        members[family(name)].append(columns)
+    found = {}
+    for kind, rows in members.items():
+        native = np.array([seeds[0] for seeds, _ in rows])
+        size = float(np.median(np.abs(native)))
+        scale = np.maximum(np.abs(native), size)
+        moved = np.array([others for _, others in rows]) - native[:, None]
+        drift = np.divide(moved, scale[:, None], out=np.zeros_like(moved), where=scale[:, None] > 0)
+        every = [value for seeds, others in rows for value in (*seeds, *others)]
+        found[kind] = float(np.sqrt((drift**2).mean())), size, common_denominator(every)
+    return found
+
+
+def band(name, seeds, others, kin, draws):
+    """Return one entry of the YAML file."""
+    drift, size, n = kin
+    spread, native = float(seeds.std(ddof=1)), seeds[0]
+    widths = {
+        "seeds": 4 * spread,
+        "arithmetic": max(2 * float(np.abs(others - native).max()), 4 * drift * max(abs(native), size)),
+        "resolution": 0.0,
+    }
+    words = {
+        "seeds": f"4 standard deviations over seeds 0 to {len(seeds) - 1}",
+        "arithmetic": f"arithmetic: {len(others)} settings beside the native one, own or family's drift",
+        "resolution": f"resolution: a share in steps of 1/{n}",
+    }
+    own = common_denominator([*seeds, *others])
+    if n and n > 1:
+        n = own if own and own >= 10 else n
+        widths["resolution"], words["resolution"] = 1 / n, f"resolution: a share in steps of 1/{n}"
+    if spread == 0 and 0 <= native <= 1:
+        widths["seeds"] = 3 / (len(seeds) * draws)
+        words["seeds"] = f"the same under {len(seeds)} seeds; rule of three"
+    widest = max(widths, key=widths.get)
+    if widths[widest] == 0:
+        widest, words["seeds"] = "seeds", f"the same in all {len(seeds) + len(others)} runs; a count or a choice"
+    return {
+        "metric": name,
+        "value": float(f"{seeds.mean():.6g}"),
+        "atol": float(f"{widths[widest]:.3g}") or 1e-9,
+        "rtol": RTOL,
+        "why": words[widest],
+    }
+
+
+def undecided(records, cells):
+    """List statements and checked cells that differ between runs, with the runs in which they do."""
+    first = next(iter(records))
+    found = []
+    for words, holds in records[first]["verdicts"].items():
+        other = [label for label, each in records.items() if each["verdicts"].get(words) != holds]
+        if other:
+            found.append(f"statement, {holds} but for {'; '.join(other)}: {words}")
+    for index, text in enumerate(cells[first]):
+        other = [label for label, each in cells.items() if each[index] != text]
+        if other:
+            found.append(f"checked cell {index}, other under {'; '.join(other)}")
+    return found
+
+
 def derive(path, console):
-    """Run one notebook under every seed and return the content of its YAML file."""
-    parameters = runner.defaults(path)
-    runs = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in SEEDS:
-            outcome = runner.run_notebook(path, {**parameters, "seed": seed}, console, force=True, runs=Path(folder))
-            if outcome.status != "ran":
-                raise SystemExit(f"{path.stem}, seed {seed}: {outcome.message}")
-            console.print(f"{path.stem}, seed {seed}: {outcome.seconds:.0f} s")
-            found = json.loads((Path(folder) / "quick" / path.stem / "metrics.json").read_text(encoding="utf-8"))
-            runs.append(dict(scalars(found["metrics"])))
-            for words, holds in found["verdicts"].items():
-                if not holds:
-                    console.print(f"  False under seed {seed}: {words}")
-    bands = []
-    for name in runs[0]:
-        # Seconds and ratios of seconds belong to the machine, not to the method; what a seed leaves empty has no band.
-        if name.startswith("time.") or not all(name in run for run in runs):
-            continue
-        values = np.array([run[name] for run in runs], dtype=float)
-        spread = float(values.std(ddof=1))
-        if spread > 0:
-            atol, why = 4 * spread, f"4 standard deviations over seeds 0 to {len(runs) - 1}"
-        elif 0 <= values[0] <= 1:
-            atol = 3 / (len(runs) * parameters.get("draws", 100))
-            why = f"the same under {len(runs)} seeds; rule of three"
-        else:
-            atol, why = 0.0, f"the same under {len(runs)} seeds; no randomness enters"
-        bands.append(
-            {
-                "metric": name,
-                "value": float(f"{values.mean():.6g}"),
-                "atol": float(f"{atol:.3g}") or 1e-9,
-                "rtol": 1e-5,
-                "why": why,
-            }
+    """Run one notebook under every seed and setting and return the content of its YAML file."""
+    plan = {f"seed {seed}": (seed, {}) for seed in SEEDS} | {name: (0, values) for name, values in SETTINGS.items()}
+    records, cells = {}, {}
+    for label, (seed, values) in plan.items():
+        records[label], cells[label] = run(path, label, seed, values, console)
+    settings = list(SETTINGS)
+    committed = record.reference_path(path.stem, "quick")
+    if committed.is_file():
+        stored, native = json.loads(committed.read_text(encoding="utf-8")), records["seed 0"]
+        elsewhere = stored["environment"]["cpu"] != native["environment"]["cpu"]
+        alike = stored["parameters"] == native["parameters"] and stored["metrics"].keys() == native["metrics"].keys()
+        if elsewhere and alike:
+            settings.append(stored["environment"]["cpu"])
+            records[settings[-1]], cells[settings[-1]] = stored, checked_cells(path)
+    numbers = {label: dict(scalars(each["metrics"])) for label, each in records.items()}
+    # Seconds and ratios of seconds belong to the machine, not to the method; what a seed leaves empty has no band.
+    names = [n for n in numbers["seed 0"] if not n.startswith("time.") and all(n in each for each in numbers.values())]
+    by_name = {
+        name: (
+            np.array([numbers[f"seed {seed}"][name] for seed in SEEDS], dtype=float),
+            np.array([numbers[label][name] for label in settings], dtype=float),
         )
-    return {"notebook": path.stem, "generated_by": "tests/expected/derive.py", "metrics": bands}
+        for name in names
+    }
+    kin = family_widths(by_name)
+    draws = records["seed 0"]["parameters"].get("draws", DRAWS)
+    return {
+        "notebook": path.stem,
+        "generated_by": "tests/expected/derive.py",
+        "seeds": len(SEEDS),
+        "settings": settings,
+        "undecided": undecided(records, cells),
+        "metrics": [band(name, *columns, kin[family(name)], draws) for name, columns in by_name.items()],
+    }
+
+
+def written(content):
+    """YAML text with one line a metric."""
+    head = yaml.safe_dump({**content, "metrics": None}, sort_keys=False, allow_unicode=True, width=120)
+    rows = (
+        yaml.safe_dump(row, sort_keys=False, allow_unicode=True, width=10_000, default_flow_style=True).strip()
+        for row in content["metrics"]
+    )
+    return head.replace("metrics: null\n", "metrics:\n") + "".join(f"- {row}\n" for row in rows)
 
 
 if __name__ == "__main__":
     terminal = Console()
     for notebook in runner.notebooks(sys.argv[1:]):
-        text = yaml.safe_dump(derive(notebook, terminal), sort_keys=False, allow_unicode=True, width=120)
-        Path(__file__).with_name(f"{notebook.stem}.yaml").write_text(text, encoding="utf-8")
+        record.write_atomically(Path(__file__).with_name(f"{notebook.stem}.yaml"), written(derive(notebook, terminal)))

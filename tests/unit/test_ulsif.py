@@ -374,6 +374,23 @@ def test_indices_equal_stacks(dtype):
     np.testing.assert_allclose(by_torch.theta_.numpy(), by_stack.theta_, rtol=1e-12)
 
 
+@pytest.mark.parametrize("decade", range(-40, 1, 2))
+def test_the_short_series_equal_the_factorisation(decade):
+    """Each tier of the leave-one-out scores gives what the eigendecomposition gives, wherever it is chosen."""
+    rng = np.random.default_rng(-decade)
+    phi_nu, phi_de = torch.from_numpy(rng.random((2, 4, 15, 12))).unbind(0)
+    phi_de = phi_de * 10.0 ** (decade / 2)
+    lambdas = torch.tensor([1e-3, 0.1, 10.0], dtype=torch.float64)
+    delta = (phi_de.square().sum((1, 2)) / (14 * 1e-3)).max()
+    wanted = ulsif._scores_full(phi_nu, phi_de, lambdas)
+    eps = np.finfo(float).eps
+    for limit, score in ((eps / 4, ulsif._scores_diagonal), (math.sqrt(eps / 4), ulsif._scores_two_terms)):
+        if delta <= limit:
+            np.testing.assert_allclose(score(phi_nu, phi_de, lambdas), wanted, rtol=1e-13, atol=0)
+    beyond = ulsif._scores_two_terms(phi_nu, phi_de, lambdas)
+    assert delta < 1e-3 or not np.allclose(beyond, wanted, rtol=1e-13, atol=0)  # the limit is needed
+
+
 def test_batch_leaves_thread_count_alone(monkeypatch):
     torch.set_num_threads(2)
     fit_batch(*stacks(6, 5, 5, 3), chunk_draws=1)
