@@ -29,7 +29,7 @@ PROFILES = HOME / "params"
 RESULTS = HOME / "results"
 REFERENCE = RESULTS / "reference"
 RUNS = Path(os.environ.get("ADVLIB_RUNS", RESULTS / "runs")).expanduser().resolve()
-CACHE = Path(os.environ.get("ADVLIB_CACHE", RESULTS / "cache")).expanduser().resolve()
+CACHE = Path(os.environ.get("ADVLIB_CACHE", HOME / "results" / "cache")).expanduser().resolve()
 
 
 def shown(path: Path) -> str:
