@@ -22,13 +22,11 @@ def _home() -> Path:
 HOME = _home()
 DATA = HOME / "data"
 DOWNLOADS = Path(os.environ.get("ADVLIB_DATA", DATA / "downloads")).expanduser().resolve()
-PUBLISHED = DATA / "published"
+
+
 WEIGHTS = DATA / "models"
-NOTEBOOKS = HOME / "notebooks"
-PROFILES = HOME / "params"
-RESULTS = HOME / "results"
-REFERENCE = RESULTS / "reference"
-RUNS = Path(os.environ.get("ADVLIB_RUNS", RESULTS / "runs")).expanduser().resolve()
+
+
 CACHE = Path(os.environ.get("ADVLIB_CACHE", HOME / "results" / "cache")).expanduser().resolve()
 
 
@@ -54,3 +52,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

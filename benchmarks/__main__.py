@@ -11,8 +11,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from advlib import paths, record
+from advlib import environment, figures, paths
 from benchmarks import detectors, manifold, ulsif
+from compendium import paths as places
 
 ENGINES = {"ulsif": ulsif.measure, "manifold": manifold.measure, "detectors": detectors.measure}
 COLOURS = {"ulsif": "#0072B2", "manifold": "#D55E00", "detectors": "#009E73"}
@@ -85,12 +86,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--full", action="store_true", help="more repetitions")
     parser.add_argument("--only", choices=ENGINES, help="one group")
-    parser.add_argument("--output", type=Path, default=paths.REFERENCE, help="folder of benchmarks.json, .md and .png")
+    parser.add_argument("--output", type=Path, default=places.REFERENCE, help="folder of benchmarks.json, .md and .png")
     options = parser.parse_args(arguments)
     report = {
         "date": time.strftime("%Y-%m-%d"),
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "environment": record.environment(),
+        "environment": environment.environment(),
         "rows": [],
     }
     print(hardware(report))
@@ -99,9 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"timing {name} …", flush=True)
             report["rows"] += [{"group": name, **row} for row in measure(quick=not options.full)]
     print(table(report))
-    record.write_atomically(options.output / "benchmarks.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    record.write_atomically(options.output / "benchmarks.md", table(report))
-    record.save_figure(figure(report), options.output / "benchmarks.png")
+    paths.write_atomically(options.output / "benchmarks.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    paths.write_atomically(options.output / "benchmarks.md", table(report))
+    figures.save_figure(figure(report), options.output / "benchmarks.png")
     print(f"written to {options.output}")
 
 

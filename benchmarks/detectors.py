@@ -21,9 +21,9 @@ from densratio import densratio
 from prdc.prdc import compute_pairwise_distance
 
 from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest
-from advlib.runtime import in_turns
 from advlib.ulsif import ULSIF, GridEdgeWarning
 from benchmarks.manifold import mnist_rows
+from compendium.nb11_runtime import in_turns
 
 REFERENCES, CALIBRATION, BATCH = 60_000, 2_000, 100
 DRAWS, REFITS = 1_000, 200

@@ -24,7 +24,7 @@ from prdc import compute_prdc
 import advlib.prdc
 from advlib import datasets
 from advlib.prdc import ReferenceManifold
-from advlib.runtime import in_turns
+from compendium.nb11_runtime import in_turns
 
 K = 5
 D = 512  # features of VS22 Fig. 13

@@ -1,9 +1,10 @@
 """Derive the bands of `tests/expected/*.yaml`: `python tests/expected/derive.py [NAME …]` (hours for all).
 
 Each notebook runs with its quick profile under five seeds (the processor's own instructions, one thread), and with seed
-0 under other arithmetic settings: instruction sets of torch, oneDNN, MKL and OpenBLAS down to the lowest, all threads. Rounding differs between them as it differs
-between processors, and an iterated attack or an argmax amplifies it. A committed record of another processor counts as
-one more setting. What ran is kept in `results/runs/derive`, so that an interrupted derivation goes on.
+0 under other arithmetic settings: instruction sets of torch, oneDNN, MKL and OpenBLAS down to the lowest, all threads.
+Rounding differs between them as it differs between processors, and an iterated attack or an argmax amplifies it. A
+committed record of another processor counts as one more setting. What ran is kept in `results/runs/derive`, so that an
+interrupted derivation goes on.
 
 The expected value is the mean over the seeds. The half-width of its band is the largest of
 
@@ -32,7 +33,10 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from advlib import paths, record, runner
+from advlib import paths
+from compendium import paths as places
+from compendium import runner
+from compendium.claims import record
 
 SEEDS = range(5)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -88,7 +92,7 @@ def checked_cells(path):
 
 def run(path, label, seed, values, console):
     """Run one notebook, or take what an interrupted derivation left; return its record and its checked cells."""
-    folder = paths.RUNS / "derive" / label.replace(" ", "_").replace(",", "")
+    folder = places.RUNS / "derive" / label.replace(" ", "_").replace(",", "")
     parameters = {**runner.defaults(path), "seed": seed}
     # The cache is the setting's own: every seed of the native runs may share one.
     with environment(values, folder / "cache"):
@@ -231,4 +235,4 @@ def written(content):
 if __name__ == "__main__":
     terminal = Console()
     for notebook in runner.notebooks(sys.argv[1:]):
-        record.write_atomically(Path(__file__).with_name(f"{notebook.stem}.yaml"), written(derive(notebook, terminal)))
+        paths.write_atomically(Path(__file__).with_name(f"{notebook.stem}.yaml"), written(derive(notebook, terminal)))

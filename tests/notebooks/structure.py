@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 
-from advlib import runner
+from compendium import runner
 
 MARKER = "# NBVAL_CHECK_OUTPUT"
 # nbval's other words switch checks off; none of them is used here.

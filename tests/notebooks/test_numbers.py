@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from advlib import paths, record, runner
+from compendium import paths as places
+from compendium import runner
+from compendium.claims import record
 
 EXPECTED = Path(__file__).parents[1] / "expected"
 FILES = sorted(EXPECTED.glob("*.yaml"))
@@ -59,7 +61,7 @@ def test_bands_are_complete_and_reasoned(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_fresh_run_lies_in_its_bands(path):
-    run = paths.RUNS / "quick" / path.stem / "metrics.json"
+    run = places.RUNS / "quick" / path.stem / "metrics.json"
     if "ADVLIB_RUNS" not in os.environ:
         pytest.skip("only `make test` runs the notebooks before this")
     metrics = json.loads(run.read_text(encoding="utf-8"))["metrics"]

@@ -11,7 +11,7 @@ import papermill
 import pytest
 from structure import MARKER, problems, sanitizer_problems
 
-from advlib import runner
+from compendium import runner
 
 SANITIZER = Path(__file__).parents[1] / "nbval_sanitize.cfg"
 NOTEBOOKS = runner.notebooks()

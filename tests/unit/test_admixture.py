@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
-from advlib import admixture, published, vs22
 from advlib.prdc import ReferenceManifold, expected_coverage
+from compendium.claims import published
+from compendium.common import vs22
+from compendium.nb08_admixture import judge, measure
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.random((120, 6))
@@ -19,7 +21,7 @@ MANIFOLD = ReferenceManifold(5).fit(REFERENCE)
 @given(st.integers(1, 50), st.floats(0, 1), st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_a_mixture_has_its_size_and_share(n, share, twins):
-    clean, attacked = admixture.mixed_rows(n, share, np.random.default_rng(0), twins=twins)
+    clean, attacked = measure.mixed_rows(n, share, np.random.default_rng(0), twins=twins)
     assert len(clean) + len(attacked) == n and len(attacked) == round(share * n)
     assert len(set(clean)) == len(clean) and len(set(attacked)) == len(attacked)
     if twins:
@@ -29,7 +31,7 @@ def test_a_mixture_has_its_size_and_share(n, share, twins):
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_an_impossible_share_is_refused(share):
     with pytest.raises(ValueError, match=r"share must lie in \[0, 1\]"):
-        admixture.mixed_rows(5, share, RNG)
+        measure.mixed_rows(5, share, RNG)
 
 
 def brute(queries):
@@ -42,9 +44,9 @@ def brute(queries):
 def test_a_mixture_equals_brute_force(twins):
     moved = [CLEAN, CLEAN * 0.5 + 0.25, CLEAN + 0.4]
     shares = [0, 0.25, 0.5, 1]
-    found = admixture.mixture(MANIFOLD, CLEAN, moved, [0, 1, 2], shares, np.random.default_rng(1), twins=twins)
+    found = measure.mixture(MANIFOLD, CLEAN, moved, [0, 1, 2], shares, np.random.default_rng(1), twins=twins)
     again = np.random.default_rng(1)
-    rows = [admixture.mixed_rows(60, share, again, twins=twins) for share in shares]
+    rows = [measure.mixed_rows(60, share, again, twins=twins) for share in shares]
     for i, attacked in enumerate(moved):
         for s, (untouched, replaced) in enumerate(rows):
             expected = brute(np.concatenate([CLEAN[untouched], attacked[replaced]]))
@@ -59,7 +61,7 @@ def test_a_mixture_equals_brute_force(twins):
 def test_density_lies_on_a_line_in_the_mean():
     moved = CLEAN * 0.5 + 0.25
     runs = [
-        admixture.mixture(MANIFOLD, CLEAN, [moved], [1], admixture.SHARES, np.random.default_rng(seed))
+        measure.mixture(MANIFOLD, CLEAN, [moved], [1], measure.SHARES, np.random.default_rng(seed))
         for seed in range(60)
     ]
     density = np.array([run.density[0] for run in runs])
@@ -71,7 +73,7 @@ def test_density_lies_on_a_line_in_the_mean():
 def test_independent_parts_cover_less_already_without_an_attack():
     """The stored files' way: with 50 % drawn independently of the rest, a quarter of the images is there twice."""
     found = [
-        admixture.mixture(MANIFOLD, CLEAN, [CLEAN], [0], admixture.SHARES, np.random.default_rng(s), twins=False)
+        measure.mixture(MANIFOLD, CLEAN, [CLEAN], [0], measure.SHARES, np.random.default_rng(s), twins=False)
         for s in range(30)
     ]
     coverage = np.mean([f.coverage[0] for f in found], axis=0)
@@ -80,13 +82,13 @@ def test_independent_parts_cover_less_already_without_an_attack():
     expected = [expected_coverage(120, round(n), 5) for n in distinct]
     np.testing.assert_allclose(found[0].expected_coverage, expected)
     np.testing.assert_allclose(coverage / coverage[0], np.array(expected) / expected[0], atol=0.04)
-    twins = admixture.mixture(MANIFOLD, CLEAN, [CLEAN], [0], admixture.SHARES, RNG)
+    twins = measure.mixture(MANIFOLD, CLEAN, [CLEAN], [0], measure.SHARES, RNG)
     assert len(set(twins.coverage[0])) == 1 == len(set(twins.expected_coverage))
 
 
 def power(moved, shares=(0, 0.1, 0.5, 1), sizes=(10, 30), draws=200, rows=None):
     rows = np.arange(len(CLEAN)) if rows is None else rows
-    return admixture.power_map(
+    return measure.power_map(
         MANIFOLD, MANIFOLD.hits(CLEAN), MANIFOLD.hits(moved), rows, shares, sizes, draws, np.random.default_rng(0)
     )
 
@@ -116,9 +118,9 @@ def test_a_fall_shows_beside_a_long_tail_upwards():
     """Equal tails find batches of density 0, which lie no further from the median than 5 % of the clean ones do."""
     null = np.random.default_rng(0).lognormal(0, 1, 2000)
     assert np.median(null) < np.quantile(np.abs(null - np.median(null)), 0.95)
-    assert admixture.outside(null, np.zeros(5)) == 1 and admixture.outside(null, np.full(5, 100.0)) == 1
-    assert 0.04 < admixture.outside(null, null) <= 0.05
-    assert admixture.outside(np.ones(100), np.ones(5)) == 0
+    assert measure.outside(null, np.zeros(5)) == 1 and measure.outside(null, np.full(5, 100.0)) == 1
+    assert 0.04 < measure.outside(null, null) <= 0.05
+    assert measure.outside(np.ones(100), np.ones(5)) == 0
 
 
 def test_cells_without_enough_attacked_images_stay_empty():
@@ -128,9 +130,9 @@ def test_cells_without_enough_attacked_images_stay_empty():
     assert np.isnan(found.power["density"][:, 2]).all()  # more than there are clean images
     assert found.smallest_share("density", 10) == 0.5
     # At 30 images only a share of 10 % could be drawn: batches of 10 are the largest in which half can be attacked.
-    assert admixture._best_share(found) == 0.5
-    assert admixture._best_share(power(CLEAN[:2] + 5, shares=(0, 0.5), rows=np.arange(2))) is None
-    frame = admixture.detectable([admixture.Admixture(vs22.SETS["mnist"], {}, {}, {"corrected": [found]}, {}, 1, 1)])
+    assert judge._best_share(found) == 0.5
+    assert judge._best_share(power(CLEAN[:2] + 5, shares=(0, 0.5), rows=np.arange(2))) is None
+    frame = measure.detectable([measure.Admixture(vs22.SETS["mnist"], {}, {}, {"corrected": [found]}, {}, 1, 1)])
     assert list(frame.loc[("MNIST", "", "density")]) == ["50%", "> 10%", "–"]
 
 
@@ -145,7 +147,7 @@ def test_no_batch_holds_an_image_both_clean_and_attacked(monkeypatch):
 
     monkeypatch.setattr(MANIFOLD, "subset_density_coverage", watch)
     rows = np.array([3, 9, 20, 41])
-    admixture.power_map(MANIFOLD, MANIFOLD.hits(CLEAN), MANIFOLD.hits(CLEAN[rows]), rows, [0, 0.4], [10], 20, RNG)
+    measure.power_map(MANIFOLD, MANIFOLD.hits(CLEAN), MANIFOLD.hits(CLEAN[rows]), rows, [0, 0.4], [10], 20, RNG)
     mixed = [batch for batch in seen if (batch >= 60).any()]
     assert len(mixed) == 20
     for batch in mixed:
@@ -156,7 +158,7 @@ def test_no_batch_holds_an_image_both_clean_and_attacked(monkeypatch):
 def test_false_alarms_keep_to_five_percent_however_few_batches_are_judged():
     """The threshold comes from many clean batches, so it is exact also where few are judged."""
     rates = [
-        admixture.power_map(
+        measure.power_map(
             MANIFOLD, MANIFOLD.hits(CLEAN), MANIFOLD.hits(CLEAN), np.arange(60), [0], [10], 40, np.random.default_rng(s)
         ).power["density"][0, 0]
         for s in range(40)
@@ -167,10 +169,10 @@ def test_false_alarms_keep_to_five_percent_however_few_batches_are_judged():
 
 def test_clean_batches_are_shared_and_none_is_larger_than_the_images():
     hits = MANIFOLD.hits(CLEAN)
-    null = admixture.clean_batches(MANIFOLD, hits, [10, 70], np.random.default_rng(0), draws=30)
+    null = measure.clean_batches(MANIFOLD, hits, [10, 70], np.random.default_rng(0), draws=30)
     assert list(null) == [10] and [len(values) for values in null[10]] == [30, 30]
     args = (MANIFOLD, hits, MANIFOLD.hits(CLEAN + 5), np.arange(60), [0, 1], [10], 40)
-    given = admixture.power_map(*args, np.random.default_rng(1), null=null)
+    given = measure.power_map(*args, np.random.default_rng(1), null=null)
     assert given.power["density"][1, 0] == 1
 
 
@@ -180,7 +182,7 @@ def test_too_few_draws_are_refused():
 
 
 def test_a_share_counts_only_if_power_stays():
-    found = admixture.PowerMap("", np.array([0, 0.1, 0.3, 0.5]), np.array([10]), {
+    found = measure.PowerMap("", np.array([0, 0.1, 0.3, 0.5]), np.array([10]), {
         "density": np.array([[0.05], [0.9], [0.3], [0.9]]), "coverage": np.array([[0.05], [np.nan], [0.9], [1.0]]),
     })  # fmt: skip
     assert found.smallest_share("density", 10) == 0.5
@@ -189,7 +191,7 @@ def test_a_share_counts_only_if_power_stays():
 
 
 def test_printed_densities_give_back_their_shares_but_for_one():
-    frame = admixture.printed_shares()["by its 75 % entry"].astype(float)
+    frame = measure.printed_shares()["by its 75 % entry"].astype(float)
     for title in ("MNIST", "PathMNIST", "OrganMNIST"):
         assert frame[title, 0.0] == 0 and frame[title, 0.75] == 0.75
     printed = [published.value("vs22", "Table 4", "MNIST", f"share={s:g}") for s in (0, 0.5, 0.75)]
@@ -200,28 +202,28 @@ def test_printed_densities_give_back_their_shares_but_for_one():
 
 def toy_mixture(values, clean=1.0):
     values = np.array(values, float)
-    return admixture.Mixture(
-        "", np.zeros(1), np.array(admixture.SHARES), values[None], values[None], clean, clean, values[-1:],
+    return measure.Mixture(
+        "", np.zeros(1), np.array(measure.SHARES), values[None], values[None], clean, clean, values[-1:],
         values[-1:], 0.01, 100, 50, 5, True,
     )  # fmt: skip
 
 
 def test_progressive_by_definition():
-    assert admixture.progressive(toy_mixture([1, 0.8, 0.6, 0.4, 0.2]), "density")
-    assert admixture.progressive(toy_mixture([1, 2, 3, 4, 5]), "density")
-    assert not admixture.progressive(toy_mixture([1, 0.4, 0.9, 0.4, 0.2]), "density")
-    assert admixture.progressive(toy_mixture([1, 0.9, 1.0, 0.95, 0.99]), "density")  # too small a way to judge
+    assert judge.progressive(toy_mixture([1, 0.8, 0.6, 0.4, 0.2]), "density")
+    assert judge.progressive(toy_mixture([1, 2, 3, 4, 5]), "density")
+    assert not judge.progressive(toy_mixture([1, 0.4, 0.9, 0.4, 0.2]), "density")
+    assert judge.progressive(toy_mixture([1, 0.9, 1.0, 0.95, 0.99]), "density")  # too small a way to judge
 
 
 def result_of(powers, in_paper=True):
     """Results whose every map has these powers at 25 % and 100 %, at one size."""
     chosen = vs22.SETS["mnist" if in_paper else "bloodmnist"]
     table = np.array([[0.05], [powers[0]], [powers[1]]])
-    found = admixture.PowerMap("FGSM", np.array([0, 0.25, 1]), np.array([50]), {"density": table, "coverage": table})
+    found = measure.PowerMap("FGSM", np.array([0, 0.25, 1]), np.array([50]), {"density": table, "coverage": table})
     mix = toy_mixture([1.0, 0.8, 0.6, 0.4, 0.2])
     names = [mode.name for mode in vs22.MODES]
     counts = {"attacked": 9, "adversarial": 9, "scored": 9}
-    return admixture.Admixture(
+    return measure.Admixture(
         chosen, dict.fromkeys(names, mix), dict.fromkeys(names, mix), {name: [found] for name in names},
         dict.fromkeys(names, counts), 7, 400,
     )  # fmt: skip
@@ -241,7 +243,7 @@ class Recorder:
 @pytest.mark.parametrize(("powers", "word"), [((0.9, 1.0), "reproduced"), ((0.5, 1.0), "not reproduced")])
 def test_claims_follow_the_maps(powers, word):
     run = Recorder()
-    admixture.record_admixture(run, [result_of(powers)])
+    judge.record_admixture(run, [result_of(powers)])
     for claim in ("admixture-25-percent-flagged", "admixture-25-percent-diverges"):
         assert run.rows["claim", claim, ""]["verdict"] == word
     assert run.rows["claim", "admixture-progressive", ""]["verdict"] == "reproduced"
@@ -258,15 +260,15 @@ def test_claims_follow_the_maps(powers, word):
 
 def test_a_set_that_is_not_the_papers_has_no_row_in_its_tables():
     run = Recorder()
-    admixture.record_admixture(run, [result_of((1, 1), in_paper=False)])
+    judge.record_admixture(run, [result_of((1, 1), in_paper=False)])
     assert not [key for key in run.rows if key[0].startswith("Table")]
     assert any("BloodMNIST" in name for name in run.metrics)
 
 
 def test_detectable_names_the_share_or_never():
-    frame = admixture.detectable([result_of((0.9, 1.0))])
+    frame = measure.detectable([result_of((0.9, 1.0))])
     assert set(frame["m = 50"]) == {"25%"}
-    assert set(admixture.detectable([result_of((0.1, 0.2))])["m = 50"]) == {"never"}
+    assert set(measure.detectable([result_of((0.1, 0.2))])["m = 50"]) == {"never"}
 
 
 def test_hits_are_stacked_in_order():

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from advlib import attacks, boundary, models, progress
-from advlib.crafted import crafted
+from advlib import attacks, models, progress
+from advlib.attacks.stored import crafted
 
 SHAPE = (1, 4, 4)
 D = 16
@@ -113,11 +113,11 @@ def test_intermediate_states_are_those_of_shorter_runs():
 
 
 def test_a_walk_that_converges_before_its_last_step_gives_its_last_state_from_there_on(monkeypatch):
-    class Impatient(boundary.BoundaryAttack):
+    class Impatient(attacks.BoundaryAttack):
         def __init__(self, **options):
             super().__init__(**options, source_step_convergance=1e9)
 
-    monkeypatch.setattr(boundary, "BoundaryAttack", Impatient)
+    monkeypatch.setattr(attacks, "BoundaryAttack", Impatient)
     model, images = Plane(), inner_images(5)
     labels = read(model, images)
     start, later, last = attacks.boundary_sweep(model, images, labels, [0, 5, 10], rng=np.random.default_rng(1))

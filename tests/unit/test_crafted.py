@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from advlib import attacks, crafted, models
+from advlib import attacks, models
+from advlib.attacks import stored
 
 NAME = "mnist-vs22"
 
@@ -30,7 +31,7 @@ def untrained(folder, seed=0):
         model = models.build(NAME)
     file, card = models.files(NAME, folder)
     save_file(model.state_dict(), file)
-    card.write_text(json.dumps({"sha256": crafted.hashlib.sha256(file.read_bytes()).hexdigest()}))
+    card.write_text(json.dumps({"sha256": stored.hashlib.sha256(file.read_bytes()).hexdigest()}))
     return folder
 
 
@@ -43,7 +44,7 @@ def digits(n=12, seed=0):
 def make(weights, tmp_path):
     def call(attack, *data, **options):
         options = {"chunk": 5, "folder": tmp_path / "cache", "weights": weights} | options
-        return crafted.crafted(attack, NAME, *(data or digits()), **options)
+        return stored.crafted(attack, NAME, *(data or digits()), **options)
 
     return call
 
@@ -126,9 +127,9 @@ def test_anything_that_matters_makes_another_set_and_nothing_else(make, counted,
     assert sets(clip=None) == 5
     assert sets(chunk=6) == 6
     assert sets(weights=untrained(tmp_path / "others", seed=1)) == 7
-    monkeypatch.setattr(crafted.inspect, "getsource", lambda module: "x = 1")
+    monkeypatch.setattr(stored.inspect, "getsource", lambda module: "x = 1")
     assert sets() == 8
-    monkeypatch.setattr(crafted.inspect, "getsource", lambda module: '"""Text."""\nx = 1  # why')
+    monkeypatch.setattr(stored.inspect, "getsource", lambda module: '"""Text."""\nx = 1  # why')
     assert sets() == 8
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from advlib import attacks, crafting, models
-from advlib.crafting import ToleranceNotMet, Trial, differentiable_mean_ratio
-from advlib.protocol import density_ratio_comparison
+from advlib import attacks, models
 from advlib.ulsif import ULSIF
+from compendium.common.protocol import density_ratio_comparison
+from compendium.nb06_crafting import search
+from compendium.nb06_crafting.search import ToleranceNotMet, Trial, differentiable_mean_ratio
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
 
@@ -67,7 +68,7 @@ def test_algorithm_2_finds_the_largest_epsilon_of_a_brute_force_scan(clip, chann
     for tolerance in (0.05, 0.5):
         expected = grid[gaps <= tolerance].max()
         assert expected < 0.3  # or the test could not fail
-        result = crafting.fgsm_under_tolerance(
+        result = search.fgsm_under_tolerance(
             *setting(channels), tolerance=tolerance, clip=clip, step=0.03, resolution=0.001, rng=rng(), **SETTINGS
         )
         assert result.gap <= tolerance
@@ -77,7 +78,7 @@ def test_algorithm_2_finds_the_largest_epsilon_of_a_brute_force_scan(clip, chann
 
 def test_result_says_what_was_crafted():
     model, images, labels = setting()
-    result = crafting.fgsm_under_tolerance(
+    result = search.fgsm_under_tolerance(
         model, images, labels, tolerance=0.5, step=0.05, resolution=0.01, rng=rng(), **SETTINGS
     )
     same = attacks.fgsm(model, images, labels, result.epsilon)
@@ -88,7 +89,7 @@ def test_result_says_what_was_crafted():
     trial = next(trial for trial in result.trace if trial.epsilon == result.epsilon)
     assert (trial.gap, trial.accuracy) == (result.gap, result.adversarial_accuracy)
     assert result.trace[0].epsilon == 0.3
-    tensors = crafting.fgsm_under_tolerance(
+    tensors = search.fgsm_under_tolerance(
         model, torch.from_numpy(images), torch.from_numpy(labels),
         tolerance=0.5, step=0.05, resolution=0.01, rng=rng(), **SETTINGS,
     )  # fmt: skip
@@ -102,7 +103,7 @@ def test_fixed_step_is_the_papers_loop(redraw):
     while not tried or tried[-1] > 0.1:  # G17's loop: lower, attack, draw, fit, compare
         epsilon = 0.3 - 0.04 * len(tried)
         tried.append(gap_at(epsilon, generator if redraw else rng()))
-    result = crafting.fgsm_under_tolerance(
+    result = search.fgsm_under_tolerance(
         *setting(), tolerance=0.1, search="fixed step", step=0.04, redraw=redraw, rng=rng(), **SETTINGS
     )
     assert result.epsilon == epsilon and len(tried) > 2
@@ -110,21 +111,21 @@ def test_fixed_step_is_the_papers_loop(redraw):
 
 
 def test_initial_epsilon_is_the_answer_where_it_meets_the_tolerance():
-    result = crafting.fgsm_under_tolerance(*setting(), tolerance=1e6, initial_epsilon=0.2, rng=rng(), **SETTINGS)
+    result = search.fgsm_under_tolerance(*setting(), tolerance=1e6, initial_epsilon=0.2, rng=rng(), **SETTINGS)
     assert result.epsilon == 0.2 and len(result.trace) == 1
 
 
 def test_curve_rises_with_the_tolerance_and_equals_single_searches():
     options = {"step": 0.06, "resolution": 0.005} | SETTINGS
     tolerances = [0.3, 0.02, 1.0, 0.3]
-    curve = crafting.tolerance_curve(*setting(), tolerances=tolerances, rng=rng(), **options)
+    curve = search.tolerance_curve(*setting(), tolerances=tolerances, rng=rng(), **options)
     assert [result.tolerance for result in curve] == tolerances
     by_tolerance = sorted(curve, key=lambda result: result.tolerance)
     assert np.all(np.diff([result.epsilon for result in by_tolerance]) >= 0)
     assert by_tolerance[0].epsilon < by_tolerance[-1].epsilon
     assert all(result.gap <= result.tolerance and result.images is None for result in curve)
     for result in curve[:2]:
-        alone = crafting.fgsm_under_tolerance(*setting(), tolerance=result.tolerance, rng=rng(), **options)
+        alone = search.fgsm_under_tolerance(*setting(), tolerance=result.tolerance, rng=rng(), **options)
         assert (alone.epsilon, alone.gap) == (result.epsilon, result.gap)
     tried = [trial.epsilon for trial in curve[0].trace]
     assert len(tried) == len(set(tried))  # each ε once
@@ -148,7 +149,7 @@ class Scripted:
 
 def scripted(difference, tolerances, step=0.02, resolution=1e-4):
     trials = Scripted(difference)
-    plan = crafting._Search(0.3, "monotone", step, resolution, False)
+    plan = search._Search(0.3, "monotone", step, resolution, False)
     for tolerance in tolerances:
         plan.first_from_above(tolerance, trials)
     return [trials.best(tolerance) for tolerance in tolerances]
@@ -204,7 +205,7 @@ def test_unmet_tolerance_is_said_with_the_best_that_was_found(options, word):
     with pytest.raises(
         ToleranceNotMet, match=rf"tolerance must be met .* but is 1e-12, .* at best, .* {word}"
     ) as caught:
-        crafting.fgsm_under_tolerance(
+        search.fgsm_under_tolerance(
             *setting(), tolerance=1e-12, step=0.1, resolution=0.02, rng=rng(), **SETTINGS, **options
         )
     smallest = min(caught.value.trace, key=lambda trial: trial.gap)
@@ -228,7 +229,7 @@ def test_unmet_tolerance_is_said_with_the_best_that_was_found(options, word):
 )
 def test_unusable_arguments_of_algorithm_2_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        crafting.fgsm_under_tolerance(*setting(), **({"tolerance": 0.1, "rng": rng()} | SETTINGS | change))
+        search.fgsm_under_tolerance(*setting(), **({"tolerance": 0.1, "rng": rng()} | SETTINGS | change))
 
 
 # ---------------------------------------------------------------------------------------------- gradient
@@ -294,7 +295,7 @@ def test_channels_of_the_attackers_ratio_are_combined_as_in_equation_4():
     generator = torch.Generator().manual_seed(2)
     numerators, clean, suspects = (torch.rand(2, 7, 3, 4, 4, generator=generator) for _ in range(3))
     estimator = {"sigmas": [0.5, 2.0], "lambdas": [0.1, 1.0], "random_state": 0}
-    difference, slope = crafting._difference_gradient(numerators, clean, suspects, estimator)
+    difference, slope = search._difference_gradient(numerators, clean, suspects, estimator)
 
     def ratio(denominators):
         fits = [
@@ -318,7 +319,7 @@ PGD = {"steps": 25, "searches": 4, "confidence": 0.5}
 
 def test_knowing_attacker_beats_algorithm_2_at_equal_tolerance():
     model, images, labels = setting()
-    [row] = crafting.compare_attackers(
+    [row] = search.compare_attackers(
         model, images, labels, tolerances=[0.1], fgsm_options={"step": 0.05}, pgd_options=PGD, rng=rng(), **SETTINGS
     )
     assert row.fgsm.gap <= 0.1 and row.pgd.gap <= 0.1
@@ -341,8 +342,8 @@ def test_penalty_is_searched_between_what_breaks_and_what_keeps_the_tolerance(mo
     def weaker_with_penalty(judge, *arguments):
         return torch.from_numpy(attacks.fgsm(model, images, labels, 0.3 / (1 + arguments[6])).images)
 
-    monkeypatch.setattr(crafting, "_evade", weaker_with_penalty)
-    result = crafting.pgd_under_tolerance(
+    monkeypatch.setattr(search, "_evade", weaker_with_penalty)
+    result = search.pgd_under_tolerance(
         model, images, labels, tolerance=0.5, penalty=first, searches=4, rng=rng(), **SETTINGS
     )
     # gap_at passes 0.5 between ε = 0.135 and 0.14, where w = 1.2.
@@ -358,7 +359,7 @@ def test_penalty_is_searched_between_what_breaks_and_what_keeps_the_tolerance(mo
 
 
 def test_attacker_without_penalty_is_enough_where_it_keeps_the_tolerance():
-    result = crafting.pgd_under_tolerance(*setting(), tolerance=9.0, epsilon=0.1, steps=5, rng=rng(), **SETTINGS)
+    result = search.pgd_under_tolerance(*setting(), tolerance=9.0, epsilon=0.1, steps=5, rng=rng(), **SETTINGS)
     assert result.penalty == 0 and len(result.trace) == 1
 
 
@@ -366,12 +367,12 @@ def test_knowing_the_detector_narrows_the_gap():
     # So little room that the classifier's term never falls silent: only the penalty holds the ratio. One σ and λ, or
     # the choice among them would jump over a tolerance this small.
     options = SETTINGS | {"epsilon": 0.1, "steps": 15, "confidence": 10.0, "draws": 20, "sigmas": 0.7, "lambdas": 0.03}
-    blind = crafting.pgd_under_tolerance(*setting(), tolerance=9.0, rng=rng(), **options)
+    blind = search.pgd_under_tolerance(*setting(), tolerance=9.0, rng=rng(), **options)
     tolerance = 0.7 * blind.gap
-    knowing = crafting.pgd_under_tolerance(*setting(), tolerance=tolerance, searches=4, rng=rng(), **options)
+    knowing = search.pgd_under_tolerance(*setting(), tolerance=tolerance, searches=4, rng=rng(), **options)
     assert knowing.penalty > 0 and knowing.gap <= tolerance
     assert knowing.adversarial_accuracy <= blind.adversarial_accuracy + 0.1
-    again = crafting.pgd_under_tolerance(*setting(), tolerance=tolerance, searches=4, rng=rng(), **options)
+    again = search.pgd_under_tolerance(*setting(), tolerance=tolerance, searches=4, rng=rng(), **options)
     np.testing.assert_array_equal(again.images, knowing.images)
     assert again.trace == knowing.trace
 
@@ -379,7 +380,7 @@ def test_knowing_the_detector_narrows_the_gap():
 def test_unmet_tolerance_of_the_knowing_attacker_is_said():
     options = {"tolerance": 0.0, "searches": 2, "steps": 2} | SETTINGS
     with pytest.raises(ToleranceNotMet, match=r"tolerance must be kept .* up to 4, but is 0, .* searches") as caught:
-        crafting.pgd_under_tolerance(*setting(), rng=rng(), **options)
+        search.pgd_under_tolerance(*setting(), rng=rng(), **options)
     assert [trial.penalty for trial in caught.value.trace] == [0.0, 1.0, 4.0]
 
 
@@ -388,7 +389,7 @@ def test_model_is_left_as_it_was():
     model = nn.Sequential(copy.deepcopy(model), nn.Dropout(0.5)).train()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    crafting.pgd_under_tolerance(model, images, labels, tolerance=9.0, steps=1, searches=1, rng=rng(), **SETTINGS)
+    search.pgd_under_tolerance(model, images, labels, tolerance=9.0, steps=1, searches=1, rng=rng(), **SETTINGS)
     assert all(module.training for module in model.children())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
@@ -409,7 +410,7 @@ def test_model_is_left_as_it_was():
 )
 def test_unusable_arguments_of_the_knowing_attacker_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        crafting.pgd_under_tolerance(*setting(), **({"tolerance": 0.1, "rng": rng()} | SETTINGS | change))
+        search.pgd_under_tolerance(*setting(), **({"tolerance": 0.1, "rng": rng()} | SETTINGS | change))
 
 
 # ---------------------------------------------------------------------------------------------- numerators, curve
@@ -421,24 +422,24 @@ def test_numerators_come_from_their_own_pool():
     expected = density_ratio_comparison(
         images, attacks.fgsm(model, images, labels, 0.1).images, numerators=pool, rng=rng(), **SETTINGS
     )["combined"]
-    (trial,) = crafting.gap_curve(model, images, labels, epsilons=[0.1], numerators=pool, rng=rng(), **SETTINGS)
+    (trial,) = search.gap_curve(model, images, labels, epsilons=[0.1], numerators=pool, rng=rng(), **SETTINGS)
     assert trial.difference == pytest.approx(expected.r1.mean() - expected.r2.mean(), rel=1e-9)
-    (own,) = crafting.gap_curve(model, images, labels, epsilons=[0.1], rng=rng(), **SETTINGS)
+    (own,) = search.gap_curve(model, images, labels, epsilons=[0.1], rng=rng(), **SETTINGS)
     assert own.difference != trial.difference
-    result = crafting.fgsm_under_tolerance(
+    result = search.fgsm_under_tolerance(
         model, images, labels, tolerance=1e6, initial_epsilon=0.1, numerators=pool, rng=rng(), **SETTINGS
     )
     np.testing.assert_allclose(result.r1, expected.r1, rtol=1e-9)
     with pytest.raises(ValueError, match="numerators must hold images of shape"):
-        crafting.gap_curve(model, images, labels, epsilons=[0.1], numerators=pool[..., :7], rng=rng(), **SETTINGS)
+        search.gap_curve(model, images, labels, epsilons=[0.1], numerators=pool[..., :7], rng=rng(), **SETTINGS)
 
 
 def test_curve_over_epsilon_is_the_searchs_own_trace():
-    result = crafting.fgsm_under_tolerance(
+    result = search.fgsm_under_tolerance(
         *setting(), tolerance=0.1, search="fixed step", step=0.05, rng=rng(), **SETTINGS
     )
     tried = [trial.epsilon for trial in result.trace]
-    assert crafting.gap_curve(*setting(), epsilons=tried, rng=rng(), **SETTINGS) == list(result.trace)
+    assert search.gap_curve(*setting(), epsilons=tried, rng=rng(), **SETTINGS) == list(result.trace)
 
 
 def test_attackers_share_the_numerators_with_the_defender():
@@ -447,8 +448,8 @@ def test_attackers_share_the_numerators_with_the_defender():
     options = {"tolerances": [0.3], "fgsm_options": {"step": 0.1, "resolution": 0.02}}
     options |= {"pgd_options": {"steps": 3, "searches": 1}} | SETTINGS
     try:
-        rows = crafting.compare_attackers(model, images, labels, numerators=pool, rng=rng(), **options)
+        rows = search.compare_attackers(model, images, labels, numerators=pool, rng=rng(), **options)
     except ToleranceNotMet:
         pytest.fail("the attackers must meet this tolerance, or the test shows nothing")
-    own = crafting.compare_attackers(model, images, labels, rng=rng(), **options)
+    own = search.compare_attackers(model, images, labels, rng=rng(), **options)
     assert not np.array_equal(rows[0].fgsm_defended.r2, own[0].fgsm_defended.r2)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from advlib import datasets, paths
 from advlib.datasets import DataUnavailable, load, load_npz
-from advlib.downloads import Archive, File
+from advlib.datasets.downloads import Archive, File
 
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: refused at once
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from advlib import batch_files, cli
+from advlib import cli
+from advlib.datasets import files
 
 RNG = np.random.default_rng(11)
 RUN = CliRunner()
@@ -326,7 +327,7 @@ def test_a_figure_that_cannot_be_written(home, here):
 
 
 def test_errors_that_nobody_thought_of_are_not_taken_for_flags(home, here, monkeypatch):
-    monkeypatch.setattr(batch_files, "read", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(files, "read", lambda *a, **k: 1 / 0)
     refused(call("detect", home / "d.safetensors", home / "clean.npy"), "unexpected ZeroDivisionError")
 
 
@@ -376,7 +377,7 @@ def test_watching_a_folder(home, here):
 def test_files_still_being_written_are_left_alone(tmp_path):
     path = tmp_path / "a.npy"
     path.write_bytes(b"1")
-    growing = batch_files.arriving(tmp_path, interval=0.02, idle=0.2)
+    growing = files.arriving(tmp_path, interval=0.02, idle=0.2)
     stop = threading.Event()
 
     def grow():
@@ -411,7 +412,7 @@ def test_files_still_being_written_are_left_alone(tmp_path):
 def test_where_the_channels_are(tmp_path, shape, hint, expected):
     values = RNG.random(shape, dtype=np.float32)
     np.save(tmp_path / "a.npy", values)
-    found = batch_files.read(tmp_path / "a.npy", shape=hint).values
+    found = files.read(tmp_path / "a.npy", shape=hint).values
     assert found.shape == expected
     assert found.flat[0] == values.flat[0] and np.sort(found.ravel()).tolist() == np.sort(values.ravel()).tolist()
 
@@ -421,7 +422,7 @@ def test_where_the_channels_are(tmp_path, shape, hint, expected):
 def test_arrays_are_read_as_numpy_reads_them(tmp_path, order, dtype):
     values = np.asarray(RNG.integers(0, 2, (4, 5, 6)), dtype=dtype, order=order)
     np.save(tmp_path / "a.npy", values)
-    found = batch_files.read(tmp_path / "a.npy").values
+    found = files.read(tmp_path / "a.npy").values
     expected = values / np.float32(255) if dtype == np.uint8 else values  # bytes become float32, as images are
     np.testing.assert_array_equal(found[:, 0], expected)
     assert found.flags.c_contiguous
@@ -432,7 +433,7 @@ def test_splits_of_a_medmnist_file(tmp_path):
     labels = {key.replace("images", "labels"): np.arange(len(v))[:, None] for key, v in parts.items()}
     np.savez(tmp_path / "m.npz", **parts, **labels)
     for split, n in (("train", 4), ("val", 3), ("test", 2), (None, 2), ("all", 9)):
-        samples = batch_files.read(tmp_path / "m.npz", split=split)
+        samples = files.read(tmp_path / "m.npz", split=split)
         assert samples.values.shape == (n, 3, 12, 12) and samples.labels.shape == (n,)
     np.testing.assert_array_equal(samples.values[0], parts["train_images"][0].transpose(2, 0, 1) / np.float32(255))
 
@@ -441,6 +442,6 @@ def test_pictures_come_in_the_order_a_person_expects(tmp_path):
     for number in (10, 9, 100, 1):
         Image.fromarray(np.full((4, 4), number, np.uint8)).save(tmp_path / f"img{number}.png")
     Image.fromarray(np.full((4, 4, 3), 50, np.uint8)).save(tmp_path / "img2.png")
-    samples = batch_files.read(tmp_path)
+    samples = files.read(tmp_path)
     assert samples.names == ["img1.png", "img2.png", "img9.png", "img10.png", "img100.png"]
     assert samples.values.shape == (5, 3, 4, 4) and samples.values[3, 0, 0, 0] == np.float32(10) / np.float32(255)

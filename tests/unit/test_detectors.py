@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
-from advlib import balls, contamination, detectors, features, permutations, sealed_file
+from advlib import detectors
 from advlib.detectors import (
     CombinedTest,
     CoverageTest,
@@ -21,6 +21,11 @@ from advlib.detectors import (
     ExchangeabilityWarning,
     NearestBallTest,
     Scores,
+    balls,
+    contamination,
+    features,
+    permutations,
+    saving,
 )
 from advlib.prdc import ReferenceManifold
 from advlib.ulsif import ULSIF, GridEdgeWarning
@@ -666,14 +671,14 @@ def test_every_changed_byte_is_noticed(saved, tmp_path):
 def forged(saved, path, change=None, tensors=None):
     """The same file with other words or arrays, sealed again: what someone would write who means harm."""
     held = load_file(saved)
-    with sealed_file.safe_open(saved, framework="numpy") as file:
+    with saving.safe_open(saved, framework="numpy") as file:
         told = json.loads(file.metadata()["detector"])
     if change:
         change(told)
     held = {**held, **(tensors or {})}
     words = json.dumps(told)
-    seal = sealed_file.seal(words, held)
-    save_file(held, path, metadata={"format": sealed_file.FORMAT, "detector": words, "seal_sha256": seal})
+    seal = saving.seal(words, held)
+    save_file(held, path, metadata={"format": saving.FORMAT, "detector": words, "seal_sha256": seal})
     return path
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 import requests
 
-from advlib import downloads, paths
-from advlib.downloads import Archive, DataUnavailable, Downloader, File, FileSet
+from advlib import paths
+from advlib.datasets import downloads
+from advlib.datasets.downloads import Archive, DataUnavailable, Downloader, File, FileSet
 
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: refused at once
 CONTENT = np.random.default_rng(0).bytes(20_000)

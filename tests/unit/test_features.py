@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import uniform_filter
 
-from advlib import features, models
+from advlib import models
+from advlib.detectors import features
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,12 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from advlib import forensics, forensics_vs22, models, published, record, vs22
-from advlib.forensics import BASE, DEFECT, VARIANTS
+from advlib import models
 from advlib.ulsif import DEFAULT_GRID, ULSIF
+from compendium.claims import published, record
+from compendium.common import vs22
+from compendium.nb12_forensics import g17_causes, vs22_causes
+from compendium.nb12_forensics.g17_causes import BASE, DEFECT, VARIANTS
 
 SIZES = (0.1, 0.3)
 
@@ -26,7 +29,7 @@ def test_the_defective_score_makes_densratios_own_choice(seed, n, m):
     densratio = pytest.importorskip("densratio").densratio
     numerator, denominator = two_samples(seed, n, m)
     peer = densratio(numerator, denominator, alpha=0, kernel_num=n, verbose=False)
-    scores = forensics.densratio_scores(numerator, denominator)
+    scores = g17_causes.densratio_scores(numerator, denominator)
     i, j = np.unravel_index(scores.argmin(), scores.shape)
     assert (DEFAULT_GRID[i], DEFAULT_GRID[j]) == pytest.approx((peer.kernel_info.sigma, peer.lambda_))
 
@@ -36,9 +39,9 @@ def test_the_defective_score_makes_densratios_own_choice(seed, n, m):
 def test_without_the_defect_it_is_the_exact_leave_one_out(kernel):
     numerator, denominator = two_samples(3, 25, 30)
     exact = ULSIF(kernel=kernel).fit(numerator, denominator).loocv_scores_
-    whole = forensics.densratio_scores(numerator, denominator, kernel=kernel, defect=False)
+    whole = g17_causes.densratio_scores(numerator, denominator, kernel=kernel, defect=False)
     np.testing.assert_allclose(whole, exact, rtol=1e-6, atol=1e-9)
-    assert not np.allclose(forensics.densratio_scores(numerator, denominator, kernel=kernel), exact, rtol=1e-3)
+    assert not np.allclose(g17_causes.densratio_scores(numerator, denominator, kernel=kernel), exact, rtol=1e-3)
 
 
 def test_the_defect_can_change_the_choice():
@@ -46,7 +49,7 @@ def test_the_defect_can_change_the_choice():
     differs = 0
     for seed in range(40):
         numerator, denominator = two_samples(seed, 15, 15, 2)
-        one, other = (forensics.densratio_scores(numerator, denominator, defect=defect) for defect in (True, False))
+        one, other = (g17_causes.densratio_scores(numerator, denominator, defect=defect) for defect in (True, False))
         differs += one.argmin() != other.argmin()
     assert differs > 0
 
@@ -68,15 +71,15 @@ def small(monkeypatch):
     def attacked(name, count):
         return images, images[: count or None], labels[: count or None]
 
-    monkeypatch.setattr(forensics, "all_and_attacked", attacked)
-    monkeypatch.setattr(forensics, "test_images", lambda name, count: attacked(name, count)[1:])
-    monkeypatch.setattr(forensics.models, "load_trained", lambda name: model)
+    monkeypatch.setattr(g17_causes, "all_and_attacked", attacked)
+    monkeypatch.setattr(g17_causes, "test_images", lambda name, count: attacked(name, count)[1:])
+    monkeypatch.setattr(g17_causes.models, "load_trained", lambda name: model)
     return model, images, labels
 
 
 def rerun(variants):
     options = {"images": 40, "draws": 3, "batch_size": 12, "rng": np.random.default_rng(1)}
-    return forensics.one_at_a_time(SIZES, variants=variants, **options)
+    return g17_causes.one_at_a_time(SIZES, variants=variants, **options)
 
 
 @pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
@@ -87,7 +90,7 @@ def test_means_over_both_samples_are_those_of_single_fits(small):
     rng = np.random.default_rng(1)
     a = np.stack([rng.choice(60, 12, replace=False) for _ in range(3)])
     b = np.stack([rng.choice(40, 12, replace=False) for _ in range(3)])
-    signs = forensics.attacks.gradient_signs(small[0], images[:40], labels[:40])
+    signs = g17_causes.attacks.gradient_signs(small[0], images[:40], labels[:40])
     moved = (images[:40] + np.float32(0.3) * signs).reshape(40, -1)
     for t in range(3):
         fit = ULSIF(kernel="unsquared").fit(images.reshape(60, -1)[a[t]], moved[b[t]])
@@ -106,16 +109,16 @@ def test_each_variant_changes_one_thing_and_all_see_the_same_draws(small):
     np.testing.assert_array_equal(by["clipped to [0, 1]"].r2, by["as published"].r2)
     np.testing.assert_array_equal(by["VS22's network"].r2, by["as published"].r2)
     assert not np.array_equal(by["squared distance in the kernel"].r2, by["as published"].r2)
-    assert forensics.same_choice(by["as published"], by["as published"]) == 1
-    assert 0 <= forensics.same_choice(by["as published"], by[DEFECT]) <= 1
-    frame = forensics.variants_frame(found)
+    assert g17_causes.same_choice(by["as published"], by["as published"]) == 1
+    assert 0 <= g17_causes.same_choice(by["as published"], by[DEFECT]) <= 1
+    frame = g17_causes.variants_frame(found)
     assert list(frame.index) == ["printed", *by] and frame.iloc[0]["R1, ε = 0.3"] == "20.70"
 
 
 def test_lambda_grids_keep_two_values_a_decade():
-    assert forensics.lambda_grid(1e-3) == pytest.approx(DEFAULT_GRID)
+    assert g17_causes.lambda_grid(1e-3) == pytest.approx(DEFAULT_GRID)
     for smallest in (1e-4, 1e-2, 1.0):
-        grid = forensics.lambda_grid(smallest)
+        grid = g17_causes.lambda_grid(smallest)
         assert grid[0] == pytest.approx(smallest) and grid[-1] == pytest.approx(10)
         assert np.diff(np.log10(grid)) == pytest.approx(0.5)
 
@@ -124,15 +127,15 @@ def test_lambda_grids_keep_two_values_a_decade():
 
 
 def test_plateau_goes_with_one_over_the_smallest_lambda():
-    plateaus = forensics.plateau_by_lambda(
+    plateaus = g17_causes.plateau_by_lambda(
         [1e-4, 1e-3], images=150, draws=2, batch_size=60, rng=np.random.default_rng(0)
     )
-    assert [plateau.row for plateau in plateaus] == list(forensics.PLATEAU_ROWS)
+    assert [plateau.row for plateau in plateaus] == list(g17_causes.PLATEAU_ROWS)
     for plateau in plateaus:
         np.testing.assert_allclose(plateau.measured, plateau.predicted, rtol=1e-3)
         assert plateau.predicted[0] == pytest.approx(10 * plateau.predicted[1])
     with pytest.raises(ValueError, match=r"smallest must hold the default grid's 0\.001"):
-        forensics.plateau_by_lambda([1e-2], images=50, draws=2, batch_size=10, rng=np.random.default_rng(0))
+        g17_causes.plateau_by_lambda([1e-2], images=50, draws=2, batch_size=10, rng=np.random.default_rng(0))
 
 
 def test_saturated_share_counts_softmaxes_of_one():
@@ -140,7 +143,7 @@ def test_saturated_share_counts_softmaxes_of_one():
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([[1.0], [0.0]]))
     lead = np.array([5, 15, 18, 200, -200], np.float32)  # float32's softmax rounds to 1 from about 17 on
-    share = forensics.saturated_share(model, lead.reshape(5, 1, 1, 1), np.zeros(5, int))
+    share = g17_causes.saturated_share(model, lead.reshape(5, 1, 1, 1), np.zeros(5, int))
     rounded = softmax(np.stack([lead, 0 * lead], 1).astype(np.float64), axis=1)[:, 0].astype(np.float32) == 1
     assert share == rounded.mean() == 0.4
 
@@ -152,14 +155,14 @@ def test_pooled_half_width_is_that_of_pooled_samples():
     rng = np.random.default_rng(0)
     samples = rng.normal([[1.0], [4.0], [6.0]], [[0.5], [1.0], [2.0]], (3, 100))
     # What the function computes from rounded summaries, here from the samples themselves.
-    halves = forensics.stats.t.ppf(0.975, 99) * samples.std(1, ddof=1) / 10
-    deviations = halves * 10 / forensics.stats.t.ppf(0.975, 99)
+    halves = g17_causes.stats.t.ppf(0.975, 99) * samples.std(1, ddof=1) / 10
+    deviations = halves * 10 / g17_causes.stats.t.ppf(0.975, 99)
     spread = np.sqrt((deviations**2).mean() + np.var(samples.mean(1)))
     assert spread == pytest.approx(samples.std(), rel=0.01)
 
 
 def test_printed_intervals_are_pooled_ones():
-    table = forensics.pooled_intervals()
+    table = g17_causes.pooled_intervals()
     assert len(table) == 12
     r1 = table[table.index.get_level_values("column").str.startswith("R1")]
     # Printed intervals are rounded to 0.01, and so is each of the three they are computed from.
@@ -169,30 +172,30 @@ def test_printed_intervals_are_pooled_ones():
 
 
 def test_real_real_ratios_of_two_tables_do_not_go_together():
-    table = forensics.real_real_across_tables()
+    table = g17_causes.real_real_across_tables()
     assert len(table) == 3 and (table["p"] < 0.001).all()
     np.testing.assert_allclose(table["Table 1"], 1.31)
 
 
 def test_coverage_of_the_stored_sizes():
-    table = forensics_vs22.coverage_by_size()
+    table = vs22_causes.coverage_by_size()
     exchangeable = table.drop("PathMNIST", level="image set")
     assert (exchangeable["expected"] - exchangeable["printed"]).abs().max() < 0.005
     path = table.xs("PathMNIST", level="image set")
     assert (path["expected"] - path["printed"]).min() > 0.05
-    density, coverage = forensics_vs22.printed_path_point()
+    density, coverage = vs22_causes.printed_path_point()
     assert density == 0.83 and coverage == pytest.approx(0.49 / 0.5544, rel=1e-3)
 
 
 def test_counts_that_do_not_add_up():
-    facts = {fact.statement: fact for fact in forensics_vs22.printed_facts()}
+    facts = {fact.statement: fact for fact in vs22_causes.printed_facts()}
     assert [fact.exact for fact in facts.values()] == [False, False, True, False, False]
-    frame = forensics_vs22.facts_frame(list(facts.values()))
+    frame = vs22_causes.facts_frame(list(facts.values()))
     assert (frame["one"].iloc[0], frame["other"].iloc[0]) == ("70000", "69100")
 
 
 def test_admixture_follows_the_line_but_for_path():
-    ratio = forensics_vs22.admixture_lines()["ratio"]
+    ratio = vs22_causes.admixture_lines()["ratio"]
     assert (ratio.loc[["MNIST", "OrganMNIST"]] - 1).abs().max() < 0.02
     assert (ratio.loc["PathMNIST"] - 1).abs().max() > 0.05
 
@@ -202,7 +205,7 @@ def test_admixture_follows_the_line_but_for_path():
 
 def test_bounds_alone_are_the_published_attack_up_to_the_kink():
     epsilons = [0.0, 0.2, 0.4, 0.8]
-    curve = forensics_vs22.bounds_alone("mnist", epsilons, references=300, queries=40, rng=np.random.default_rng(0))
+    curve = vs22_causes.bounds_alone("mnist", epsilons, references=300, queries=40, rng=np.random.default_rng(0))
     published_density, alone = (curve.density[name] for name in ("as published", "its bounds alone, no gradient"))
     assert curve.kink == pytest.approx(0.1307 / 0.3081)
     assert published_density[0] == alone[0] == curve.density["corrected"][0]  # ε = 0 changes nothing
@@ -211,7 +214,7 @@ def test_bounds_alone_are_the_published_attack_up_to_the_kink():
 
 
 def test_accuracy_of_twice_normalised_images():
-    table = forensics_vs22.normalised_twice(["mnist"], images=60)
+    table = vs22_causes.normalised_twice(["mnist"], images=60)
     row = table.loc["MNIST"]
     chosen = vs22.image_set("mnist")
     held = models.partition(chosen.network)
@@ -226,27 +229,27 @@ def test_normalisations_are_told_apart_by_the_stored_densities(monkeypatch):
     """On a small reference the curve of one normalisation, taken as the stored one, is found again."""
     whole = vs22.reference_and_holdout
     monkeypatch.setattr(vs22, "reference_and_holdout", lambda name: whole(name, 800, 200))
-    first = forensics_vs22.normalisations(np.random.default_rng(0))
+    first = vs22_causes.normalisations(np.random.default_rng(0))
     own = first.iloc[2, :-1].tolist()
     sizes = iter(own)
     stored = {epsilon: next(sizes) for epsilon in (vs22.EPSILONS[i] for i in (3, 6, 10, 19))}
-    monkeypatch.setattr(forensics_vs22, "_stored_density", lambda title, epsilon: stored.get(epsilon))
-    table = forensics_vs22.normalisations(np.random.default_rng(0))
+    monkeypatch.setattr(vs22_causes, "_stored_density", lambda title, epsilon: stored.get(epsilon))
+    table = vs22_causes.normalisations(np.random.default_rng(0))
     assert table["off by up to"].iloc[2] < 1e-12 < 0.05 < table["off by up to"].iloc[:2].min()
     assert table.iloc[3, :-1].tolist() == own and first.iloc[3, 0] == 1.17
 
 
 def test_shifts_start_at_the_untouched_holdout():
-    found = forensics_vs22.shifts("mnist", references=150, queries=40, rng=np.random.default_rng(0))
+    found = vs22_causes.shifts("mnist", references=150, queries=40, rng=np.random.default_rng(0))
     untouched, *others = found
-    assert len(found) == 2 + len(forensics_vs22.CHANGES)
+    assert len(found) == 2 + len(vs22_causes.CHANGES)
     for shift in others:
         assert shift.density[0] == untouched.density[0] and shift.strengths[0] == 0
         assert len(shift.density) == len(shift.strengths) == len(shift.embedded_coverage)
     sharper = next(shift for shift in found if shift.title.startswith("more contrast"))
     flatter = next(shift for shift in found if shift.title.startswith("less contrast"))
     assert sharper.density[-1] < untouched.density[0] < flatter.density[-1]
-    (source,) = forensics_vs22.other_sources(["mnist"], references=150, queries=40, rng=np.random.default_rng(0))
+    (source,) = vs22_causes.other_sources(["mnist"], references=150, queries=40, rng=np.random.default_rng(0))
     assert source.density.shape == (1,) and 0 < source.coverage[0] < 2
 
 
@@ -254,11 +257,11 @@ def test_record_judges_the_stored_accuracies():
     columns = ["once", "twice", "twice, cut to (0, 1)", "stored by the authors", "printed"]
     rows = {"MNIST": [0.99, 0.98, 0.98, 0.9895, 0.992], "OrganMNIST": [0.99, 0.41, 0.5, 0.405, 0.991]}
     rows["BloodMNIST"] = [0.95, 0.1, 0.1, None, None]
-    twice = forensics.pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
+    twice = g17_causes.pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
     run = record.Run("12_forensics", {"profile": "quick", "seed": 0})
-    bounds = forensics_vs22.BoundsCurve(np.zeros(1), {"x": np.zeros(1)}, {"x": np.zeros(1)}, 0.4, 0.4)
-    by_constants = forensics.pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1]})
-    forensics_vs22.record_vs22(run, twice, by_constants, bounds, [], [])
+    bounds = vs22_causes.BoundsCurve(np.zeros(1), {"x": np.zeros(1)}, {"x": np.zeros(1)}, 0.4, 0.4)
+    by_constants = g17_causes.pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1]})
+    vs22_causes.record_vs22(run, twice, by_constants, bounds, [], [])
     words = {row["row"]: row["verdict"] for row in run.comparisons.values()}
     assert words == {"MNIST": "reproduced", "OrganMNIST": "reproduced as published only"}
     assert published.value("vs22", "stored results", "OrganMNIST", "robust accuracy (%) eps=0") == 40.5

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
-from advlib import g17, published, record
-from advlib.protocol import Summary, disjoint_mean_ratio
 from advlib.ulsif import ULSIF
+from compendium import nb01_intuition as nb01
+from compendium.claims import published, record
+from compendium.common import g17
+from compendium.common.protocol import Summary, disjoint_mean_ratio
+from compendium.nb02_primary_results import table1
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
 
@@ -51,7 +54,7 @@ def test_disjoint_limit_is_what_ulsif_gives_out_of_reach(kernel):
 
 def test_plateaus_combine_channels_by_their_mean(monkeypatch):
     toy(monkeypatch)
-    found = g17.plateaus(batch_size=20, draws=4, images=0, rng=np.random.default_rng(0))
+    found = table1.plateaus(batch_size=20, draws=4, images=0, rng=np.random.default_rng(0))
     assert list(found) == list(g17.TABLE1)
     channels = [found[f"CIFAR-10 ({colour})"] for colour in ("red", "green", "blue")]
     combined = found["CIFAR-10 (combined)"]
@@ -66,8 +69,8 @@ def test_every_printed_number_gets_a_comparison_with_a_cause(monkeypatch, tmp_pa
         for p in g17.published_table1()
         for mode, factor in (("as published", 1.1), ("corrected", 3.0))
     ]
-    plateau = g17.Plateau(Summary(40, 39, 41), Summary(40, 39, 41), 1.0)
-    g17.record_table1(run, rows, dict.fromkeys(g17.TABLE1, plateau), {})
+    plateau = table1.Plateau(Summary(40, 39, 41), Summary(40, 39, 41), 1.0)
+    table1.record_table1(run, rows, dict.fromkeys(g17.TABLE1, plateau), {})
     assert len(run.comparisons) == 48
     table = published.claims_table([{"notebook": "99_test", "comparisons": list(run.comparisons.values())}])
     mine = [claim for claim in table if claim.item == "Table 1" and claim.paper == "g17"]
@@ -75,31 +78,33 @@ def test_every_printed_number_gets_a_comparison_with_a_cause(monkeypatch, tmp_pa
     assert {c.verdict for c in mine if c.column.startswith("R2")} == {"reproduced"}
     assert all(c.cause for c in mine if c.verdict != "reproduced")
     assert any("plateau" in c.cause for c in mine) and any("unclipped" in c.cause for c in mine)
-    assert g17.outside_tolerance(rows) == [] and len(g17.outside_tolerance(rows, "corrected")) == 24
-    frame = g17.table1_frame(run)
+    assert table1.outside_tolerance(rows) == [] and len(table1.outside_tolerance(rows, "corrected")) == 24
+    frame = table1.table1_frame(run)
     assert len(frame) == 48 and frame.loc[("MNIST", "R1 eps=0.1"), "band"] == "1.37 to 2.29"
 
 
 def test_a_number_far_off_says_why():
-    plateau = g17.Plateau(Summary(45, 0, 0), Summary(45, 0, 0), 1.0)
+    plateau = table1.Plateau(Summary(45, 0, 0), Summary(45, 0, 0), 1.0)
     off = row(mode="as published", r1=40.0)
-    assert "about 30% of the pixels" in g17._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {"MNIST": 0.3})
-    assert "zero in 2%" in g17._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {"MNIST": 0.3})
-    assert "by chance" in g17._cause("r1", row(r1=44.0), off, row(r1=45.0), plateau, {})
-    assert g17._cause("r1", row(r1=2.0), off, row(r1=2.1), plateau, {}) == ""
-    assert "three channels" in g17._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {})
+    assert "about 30% of the pixels" in table1._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {"MNIST": 0.3})
+    assert "zero in 2%" in table1._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {"MNIST": 0.3})
+    assert "by chance" in table1._cause("r1", row(r1=44.0), off, row(r1=45.0), plateau, {})
+    assert table1._cause("r1", row(r1=2.0), off, row(r1=2.1), plateau, {}) == ""
+    assert "three channels" in table1._cause("r1", row(r1=20.0), off, row(r1=90.0), plateau, {})
 
 
 def test_unmoved_share_is_read_off_a_falling_curve():
     shares = [0.0, 0.2, 0.4]
-    assert g17.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 15.0) == pytest.approx(0.3)
-    assert g17.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 99.0) == 0.0
-    assert g17.unmoved_share(np.array([30.0, 20.0, 21.0]), shares, 20.0) == pytest.approx(0.3, abs=0.11)
+    assert table1.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 15.0) == pytest.approx(0.3)
+    assert table1.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 99.0) == 0.0
+    assert table1.unmoved_share(np.array([30.0, 20.0, 21.0]), shares, 20.0) == pytest.approx(0.3, abs=0.11)
 
 
 def test_fewer_moved_pixels_give_smaller_ratios(monkeypatch):
     toy(monkeypatch)
-    curves = g17.unmoved_pixel_curves([0.0, 1.0], [0.5], batch_size=20, draws=3, images=0, rng=np.random.default_rng(0))
+    curves = table1.unmoved_pixel_curves(
+        [0.0, 1.0], [0.5], batch_size=20, draws=3, images=0, rng=np.random.default_rng(0)
+    )
     assert list(curves) == [name for name in g17.TABLE1 if "combined" not in name]
     assert all(curve.shape == (2, 1) and curve[0, 0] > curve[1, 0] for curve in curves.values())
 
@@ -118,7 +123,7 @@ def test_too_many_images_are_refused():
 
 @pytest.mark.data
 def test_twins_are_misread(monkeypatch):
-    (twin,) = g17.example_twins({"mnist": 0.2}, np.random.default_rng(0))
+    (twin,) = nb01.example_twins({"mnist": 0.2}, np.random.default_rng(0))
     assert twin["said"] != twin["said_of_twin"]
     assert np.abs(twin["twin"] - twin["image"]).max() <= 0.2 + 1e-6
 
@@ -149,7 +154,7 @@ def table(changes=()):
 )
 def test_a_sentence_falls_with_the_row_that_breaks_it(claim, name, epsilon, change):
     def verdicts(changes=()):
-        return {c["row"]: c["verdict"] for c in g17.judge_table1(table(changes))}
+        return {c["row"]: c["verdict"] for c in table1.judge_table1(table(changes))}
 
     assert set(verdicts().values()) == {"reproduced"} and len(verdicts()) == 4
     one = verdicts({("corrected", name, epsilon): change})
@@ -159,6 +164,6 @@ def test_a_sentence_falls_with_the_row_that_breaks_it(claim, name, epsilon, chan
 
 
 def test_sentences_stand_among_the_papers_own():
-    for comparison in g17.judge_table1(table()):
+    for comparison in table1.judge_table1(table()):
         assert published.lookup("g17", "claim", comparison["row"], comparison["column"]).source
         assert comparison["cause"] and comparison["as_published"] and comparison["corrected"]

@@ -11,8 +11,8 @@ from scipy import sparse
 from scipy.spatial.distance import cdist, pdist, squareform
 from sklearn.covariance import LedoitWolf
 
-from advlib import geometry
 from advlib.prdc import ReferenceManifold
+from compendium.nb10_metric_analysis import geometry
 
 
 def blobs(rng, classes=3, each=40, d=5, far=20.0):

@@ -10,8 +10,8 @@ from scipy.spatial.distance import cdist
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from advlib import changes, levels, peers, power, power_tables
 from advlib.detectors import DensityTest, NearestBallTest, Scores
+from compendium.nb13_hypothesis_tests import calibration, changes, peers, power, tables
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_weighted_batches_hold_more_of_what_weighs(rng):
 
 def test_exact_tests_keep_their_level_and_a_wrong_one_is_found(rng):
     bench = a_bench(rng)
-    table = levels.calibration(
+    table = calibration.calibration(
         bench,
         {"density": DensityTest(draws=99, check=False)},
         batch_sizes=[1, 40],
@@ -166,19 +166,19 @@ def test_exact_tests_keep_their_level_and_a_wrong_one_is_found(rng):
         rng=rng,
     )
     assert len(table) == 4 and set(table.n) == {200}
-    outside, cells, allowed = levels.outside_band(table)
+    outside, cells, allowed = calibration.outside_band(table)
     assert cells == 4 and outside <= allowed < cells
     assert table.uniform_p.min() > 1e-4
-    low, high = levels.binomial_band(1000, 0.05)
+    low, high = calibration.binomial_band(1000, 0.05)
     assert 0.03 < low < 0.036 and 0.065 < high < 0.071 and not low <= 0.1 <= high
     steps = rng.integers(1, 101, 2000) / 100
-    assert levels.uniformity(steps, 99, rng) > 1e-3
-    assert levels.uniformity(steps**1.3, 99, rng) < 1e-3
+    assert calibration.uniformity(steps, 99, rng) > 1e-3
+    assert calibration.uniformity(steps**1.3, 99, rng) < 1e-3
 
 
 def test_batches_and_calibration_leave_room_for_each_other(rng):
     bench = a_bench(rng, n=60)
-    table = levels.calibration(
+    table = calibration.calibration(
         bench,
         {"density": DensityTest(draws=19, check=False)},
         batch_sizes=[50, 100],
@@ -190,7 +190,7 @@ def test_batches_and_calibration_leave_room_for_each_other(rng):
 
 
 def test_one_calibration_set_has_luck_and_the_mean_is_the_level(rng):
-    rates = levels.one_calibration_set(
+    rates = calibration.one_calibration_set(
         a_bench(rng), DensityTest(draws=99, check=False), batch_size=80, batches=60, sets=30, rng=rng
     )
     assert rates.mean() == pytest.approx(0.05, abs=0.04) and rates.max() > 0.07
@@ -232,7 +232,7 @@ def test_details_are_other_sizes_and_shares_of_one_attack():
         for m, share, power in cells
         if size == 0.05 or share == 1
     ]
-    found = power_tables.details(pandas.DataFrame(rows), "mnist", 25, ["t"], "FGSM")
+    found = tables.details(pandas.DataFrame(rows), "mnist", 25, ["t"], "FGSM")
     assert found.index.tolist() == [
         "FGSM, ε = 0.05: of 1 image", "FGSM, ε = 0.05: of 5 images", "FGSM, ε = 0.05: 25% of 25"
     ]  # fmt: skip
@@ -245,7 +245,7 @@ def test_mismatches_are_found_and_class_imbalance_is_harmless_by_class(rng):
     images = rng.random((n, 1, 9, 9), dtype=np.float32)
     images[labels == 0] = 0.5 + (images[labels == 0] - 0.5) / 10  # amid the others: in many balls
     bench = changes.Bench("mnist", "mnist-vs22", images[:9], images, images[:9], labels[:9], labels)
-    found = levels.mismatches(bench, rng=rng).set_index("calibration")
+    found = calibration.mismatches(bench, rng=rng).set_index("calibration")
     assert found.p["drawn alike"] > 0.01 and found.p_by_class["drawn alike"] > 0.01
     assert found.p["half of one class"] <= 0.01 < found.p_by_class["half of one class"]
     assert found.loc["rotated by 10°"].max() <= 0.01
@@ -255,7 +255,9 @@ def test_unknown_names_are_refused(rng):
     with pytest.raises(ValueError, match="one of mnist"):
         changes.bench("fashion", references=1, images=1, calibration=1, rng=rng)
     with pytest.raises(ValueError, match="density · pixels"):
-        levels.calibration_table({"mnist": a_bench(rng, 60)}, ["MMD · pixels"], batch_sizes=[1], batches=9, rng=rng)
+        calibration.calibration_table(
+            {"mnist": a_bench(rng, 60)}, ["MMD · pixels"], batch_sizes=[1], batches=9, rng=rng
+        )
 
 
 def test_tables_are_read_by_name():
@@ -273,17 +275,17 @@ def test_tables_are_read_by_name():
             )
         ]
     )  # fmt: skip
-    assert power_tables.at(table, "density · pixels", "FGSM", 0.05, 25) == {"mnist": 0.1, "cifar10": 0.6}
-    assert power_tables.lowest(table, "density · pixels", "FGSM", 0.05, 25) == 0.1
-    assert power_tables.highest(table, "MMD · pixels", "JSMA", None, 25) == 0.4
-    wide = power_tables.pivot(table, "mnist", 25, ["MMD · pixels", "density · pixels"])
+    assert tables.at(table, "density · pixels", "FGSM", 0.05, 25) == {"mnist": 0.1, "cifar10": 0.6}
+    assert tables.lowest(table, "density · pixels", "FGSM", 0.05, 25) == 0.1
+    assert tables.highest(table, "MMD · pixels", "JSMA", None, 25) == 0.4
+    wide = tables.pivot(table, "mnist", 25, ["MMD · pixels", "density · pixels"])
     assert wide.index.tolist() == ["FGSM, ε = 0.05", "JSMA"] and wide.loc["JSMA"].tolist() == [0.4, 0.2]
-    whole = power_tables.whole(table.assign(ms=2.0), ["MMD · pixels", "density · pixels"], 25)
+    whole = tables.whole(table.assign(ms=2.0), ["MMD · pixels", "density · pixels"], 25)
     assert whole.loc[("all", "CPU time, ms", 25, 1.0)].tolist() == [27.0, 27.0]
     assert whole.loc[("CIFAR-10", "FGSM, ε = 0.05", 25, 1.0)].tolist() == [0.5, 0.6] and len(whole) == 4
-    won = power_tables.winners(table, 25)
+    won = tables.winners(table, 25)
     assert np.allclose(won["lead, pixels"], [-0.2, -0.2, 0.1])
-    tally = power_tables.tally(won).set_index(["dataset", "on"])
+    tally = tables.tally(won).set_index(["dataset", "on"])
     assert tally.loc[("MNIST", "pixels")].tolist() == [0, 0, 2] and tally.loc[("CIFAR-10", "pixels")].tolist() == [
         1,
         0,

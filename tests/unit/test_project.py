@@ -11,7 +11,10 @@ import pytest
 import yaml
 
 import advlib
-from advlib import paths, record, report, runner
+from advlib import paths
+from compendium import paths as places
+from compendium import runner
+from compendium.claims import record, report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,7 +136,7 @@ def test_light_repository():
 
 
 def test_results_paths_are_inside_home():
-    assert paths.REFERENCE.is_relative_to(paths.HOME) and paths.NOTEBOOKS.is_relative_to(paths.HOME)
+    assert places.REFERENCE.is_relative_to(paths.HOME) and places.NOTEBOOKS.is_relative_to(paths.HOME)
 
 
 def test_pictures_that_texts_show_are_there():
@@ -153,7 +156,7 @@ def test_pages_carry_the_pictures_of_their_text(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(record.reference_path(path.stem, "quick").read_text(encoding="utf-8"))
     notebook = nbformat.v4.new_notebook()
-    picture = sorted(paths.REFERENCE.glob("*.paper.*.png"))[0].name
+    picture = sorted(places.REFERENCE.glob("*.paper.*.png"))[0].name
     notebook.cells = [nbformat.v4.new_markdown_cell(f"# 11\n![speed](../results/reference/{picture})")]
     nbformat.write(notebook, folder / path.name)
     report.write_html("quick")

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from advlib import protocol
 from advlib.ulsif import ULSIF
+from compendium import nb01_intuition as nb01
+from compendium.common import protocol
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
 
@@ -169,14 +170,14 @@ def test_noisy_images_have_clean_neighbours():
 def test_distances_to_clean_images_see_noise_that_neighbours_do_not():
     rng = np.random.default_rng(0)
     real, other = images(rng, 100, size=16), images(rng, 100, size=16)
-    assert protocol.clean_distance_auroc(real, other + rng.choice([-0.5, 0.5], other.shape)) > 0.99
+    assert nb01.clean_distance_auroc(real, other + rng.choice([-0.5, 0.5], other.shape)) > 0.99
     # Mann–Whitney's standard error under equality is √((2n + 1) / (12 n²)); the clean distances share neighbours.
-    assert abs(protocol.clean_distance_auroc(real, other) - 0.5) < 2 * 3.29 * np.sqrt(201 / (12 * 100**2))
-    assert protocol.clean_distance_auroc(real, real) == 0.0  # each image's twin lies at distance zero
+    assert abs(nb01.clean_distance_auroc(real, other) - 0.5) < 2 * 3.29 * np.sqrt(201 / (12 * 100**2))
+    assert nb01.clean_distance_auroc(real, real) == 0.0  # each image's twin lies at distance zero
 
 
 def test_one_dimension_knows_its_truth():
-    result = protocol.ratio_in_one_dimension(400, np.random.default_rng(0))
+    result = nb01.ratio_in_one_dimension(400, np.random.default_rng(0))
     area = np.trapezoid(result["p_numerator"], result["x"])
     assert area == pytest.approx(1, abs=1e-3)
     np.testing.assert_allclose(result["true_ratio"] * result["p_denominator"], result["p_numerator"])
@@ -187,13 +188,13 @@ def test_one_dimension_knows_its_truth():
 
 
 def test_points_enter_and_leave_the_balls():
-    steps = protocol.points_through_balls([0.0, 50.0], np.random.default_rng(0))
+    steps = nb01.points_through_balls([0.0, 50.0], np.random.default_rng(0))
     assert steps[0]["density"] > 0 and steps[1]["density"] == 0 and steps[1]["coverage"] == 0
 
 
 def test_joint_maps_have_a_point_for_every_image():
     rng = np.random.default_rng(0)
     batch = {"real": images(rng, 60), "adversarial": images(rng, 60), "real_labels": np.arange(60)}
-    found = protocol.joint_maps({"toy": batch}, rng)["toy"]
+    found = nb01.joint_maps({"toy": batch}, rng)["toy"]
     assert found["real"].shape == found["adversarial"].shape == (60, 2)
     assert np.isfinite(found["real"]).all() and found["real_labels"] is batch["real_labels"]

@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advlib import paths, published
-from advlib.published import Claim, NotPublishedError
+from advlib import paths
+from compendium import paths as places
+from compendium.claims import published
+from compendium.claims.published import Claim, NotPublishedError
 
 CHANNELS = ("red", "green", "blue")
 
 
 def printed(item, row, column, field="value", paper="g17"):
     """Return a cell as the file has it, trailing zeros included."""
-    with (paths.PUBLISHED / f"{paper}.csv").open(newline="", encoding="utf-8") as file:
+    with (places.PUBLISHED / f"{paper}.csv").open(newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
             if (line["item"], line["row"], line["column"]) == (item, row, column):
                 return line[field]

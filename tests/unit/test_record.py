@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from advlib import paths, record
+from advlib import paths
+from compendium.claims import record
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_an_unknown_verdict_word_is_refused():
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
-    record.write_atomically(path, "old")
+    paths.write_atomically(path, "old")
 
     def full(self, *args, **kwargs):
         with open(self, "w") as handle:
@@ -94,7 +95,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
 
     monkeypatch.setattr(type(path), "write_text", full)
     with pytest.raises(OSError, match="No space left"):
-        record.write_atomically(path, "new")
+        paths.write_atomically(path, "new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 

@@ -8,7 +8,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from advlib import paths, record, runner
+from advlib import paths
+from compendium import paths as places
+from compendium import runner
+from compendium.claims import record
 
 CODE = """run = record.start("99_toy", profile=profile, seed=seed, draws=draws)"""
 
@@ -35,9 +38,11 @@ def house(tmp_path, monkeypatch):
         folder = tmp_path / name.lower()
         folder.mkdir()
         monkeypatch.setattr(paths, name, folder)
-    (paths.PROFILES / "quick.yaml").write_text(yaml.safe_dump({"profile": "quick", "seed": 0}))
-    (paths.PROFILES / "paper.yaml").write_text(yaml.safe_dump({"profile": "paper", "seed": 0, "draws": 9, "images": 0}))
-    toy(paths.NOTEBOOKS)
+    (places.PROFILES / "quick.yaml").write_text(yaml.safe_dump({"profile": "quick", "seed": 0}))
+    (places.PROFILES / "paper.yaml").write_text(
+        yaml.safe_dump({"profile": "paper", "seed": 0, "draws": 9, "images": 0})
+    )
+    toy(places.NOTEBOOKS)
     return tmp_path
 
 
@@ -51,7 +56,7 @@ def said(log):
 
 
 def metrics(profile="quick"):
-    return json.loads((paths.RUNS / profile / "99_toy" / "metrics.json").read_text())
+    return json.loads((places.RUNS / profile / "99_toy" / "metrics.json").read_text())
 
 
 def test_run_reuse_and_rerun(house, log):
@@ -64,12 +69,12 @@ def test_run_reuse_and_rerun(house, log):
     assert forced.status == "ran" and metrics()["metrics"]["x"] == value
     (other,) = runner.run_all([], "quick", {"seed": 1}, log)
     assert other.status == "ran" and metrics()["metrics"]["x"] != value
-    toy(paths.NOTEBOOKS, body="run.metric('x', 1)")
+    toy(places.NOTEBOOKS, body="run.metric('x', 1)")
     (edited,) = runner.run_all([], "quick", {}, log)
     assert edited.status == "ran" and metrics()["metrics"]["x"] == 1
 
-    runner.store_reference(paths.NOTEBOOKS / "99_toy.ipynb", "quick")
-    stored = nbformat.read(paths.NOTEBOOKS / "99_toy.ipynb", as_version=4)
+    runner.store_reference(places.NOTEBOOKS / "99_toy.ipynb", "quick")
+    stored = nbformat.read(places.NOTEBOOKS / "99_toy.ipynb", as_version=4)
     assert [c.execution_count for c in stored.cells if c.cell_type == "code"] == [1, 2, 3, 4, 5]
     assert stored.metadata["advlib"]["source_digest"] == runner.source_digest(stored)
     assert not any("papermill" in c.metadata for c in stored.cells)
@@ -84,13 +89,13 @@ def test_a_profile_gives_each_notebook_what_it_has(house, log):
 
 
 def test_a_failed_run_is_kept_apart_and_named(house, log):
-    toy(paths.NOTEBOOKS, body="raise RuntimeError('no luck')")
+    toy(places.NOTEBOOKS, body="raise RuntimeError('no luck')")
     (outcome,) = runner.run_all([], "quick", {}, log)
     assert outcome.status == "failed" and "no luck" in outcome.message
-    assert [p.name for p in (paths.RUNS / "quick" / "99_toy").iterdir()] == ["failed.ipynb"]
-    toy(paths.NOTEBOOKS)
+    assert [p.name for p in (places.RUNS / "quick" / "99_toy").iterdir()] == ["failed.ipynb"]
+    toy(places.NOTEBOOKS)
     assert runner.run_all([], "quick", {}, log)[0].status == "ran"
-    assert not (paths.RUNS / "quick" / "99_toy" / "failed.ipynb").exists()
+    assert not (places.RUNS / "quick" / "99_toy" / "failed.ipynb").exists()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,7 @@ def test_a_failed_run_is_kept_apart_and_named(house, log):
 def test_bad_requests_are_refused_before_anything_runs(house, log, names, profile, overrides, words):
     with pytest.raises(ValueError, match=words):
         runner.run_all(names, profile, overrides, log)
-    assert not list(paths.RUNS.iterdir())
+    assert not list(places.RUNS.iterdir())
 
 
 def test_a_notebook_without_parameters_is_refused():

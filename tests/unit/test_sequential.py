@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from advlib import sequential
-from advlib.detectors import CombinedTest, DensityTest, NearestBallTest
-from advlib.permutations import p_values
-from advlib.sequential import StreamTest
+from advlib.detectors import CombinedTest, DensityTest, NearestBallTest, sequential
+from advlib.detectors.permutations import p_values
+from advlib.detectors.sequential import StreamTest
 
 RNG = np.random.default_rng(3)
 REFERENCE = RNG.normal(size=(200, 2)).astype(np.float32)

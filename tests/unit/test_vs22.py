@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from torch import nn
 
-from advlib import attacks, datasets, models, vs22
+from advlib import attacks, datasets, models
 from advlib.prdc import ReferenceManifold, expected_coverage
+from compendium.common import vs22
 
 RNG = np.random.default_rng(0)
 MEAN, STD = 0.1307, 0.3081

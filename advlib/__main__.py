@@ -1,0 +1,5 @@
+"""`python -m advlib`: the command line."""
+
+from advlib.cli import main
+
+main()

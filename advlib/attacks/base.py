@@ -1,0 +1,316 @@
+"""The result type of all attacks, and what they share: checked input, gradient steps, norms."""
+
+import itertools
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
+from torch import nn
+
+from advlib import models
+from advlib.checks import ArrayLike
+from advlib.models import as_tensor, frozen, predict
+from advlib.progress import track
+
+Clip = tuple[float, float] | None
+Targets = int | str | ArrayLike
+
+
+def versioned(version: int) -> Callable[[Callable], Callable]:
+    """Give an attack the version by which `advlib.attacks.stored` keeps its images.
+
+    Raise it by hand whenever the attack gives other images for the same input: what was stored before is then made
+    anew. Where the code stands, and how it is written, does not matter. `tests/unit/attacks/test_versions.py` notices
+    images that changed without it.
+    """
+
+    def mark(attack: Callable) -> Callable:
+        attack.version = version
+        return attack
+
+    return mark
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialBatch:
+    """What an attack made of a batch of images; arrays are NumPy or torch, as the images were.
+
+    Attributes
+    ----------
+    images : (n, c, h, w) float32
+        After the attack, all of them, successful or not.
+    labels : (n,) int64
+        As given.
+    success : (n,) bool
+        Read rightly before and wrongly after. An image that was misread already is no adversarial example.
+    clean_correct : (n,) bool
+        Read rightly before.
+    predictions : (n,) int64
+        Class with the largest logit after the attack.
+    linf, l2 : (n,) float32
+        Norms of what was added, in pixels of [0, 1], clipping included.
+    l0 : (n,) int64
+        Number of features changed; a colour pixel has three.
+    clean_accuracy, adversarial_accuracy : float
+        Share of all images that are read rightly before and after.
+    zero_gradient_share : float or None
+        Share of pixels whose gradient is exactly zero, for attacks in one step by the gradient's sign: sign(0) = 0, so
+        these do not move, whatever ε.
+    targets : (n,) int64 or None
+        Classes aimed at, for targeted attacks.
+    targeted_success : float or None
+        Share read as their target afterwards, among the images whose target is not their label (NaN if none is).
+    """
+
+    images: ArrayLike = field(repr=False)
+    labels: ArrayLike = field(repr=False)
+    success: ArrayLike = field(repr=False)
+    clean_correct: ArrayLike = field(repr=False)
+    predictions: ArrayLike = field(repr=False)
+    linf: ArrayLike = field(repr=False)
+    l2: ArrayLike = field(repr=False)
+    l0: ArrayLike = field(repr=False)
+    clean_accuracy: float
+    adversarial_accuracy: float
+    zero_gradient_share: float | None = None
+    targets: ArrayLike | None = field(default=None, repr=False)
+    targeted_success: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def _gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
+    _check_batch_size(batch_size)
+    signs = []
+    with frozen(model) as device, torch.enable_grad():
+        for part, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            part, target = part.to(device), target.to(device)
+            # A step of 1, unclipped; the difference gives its sign back exactly, whatever x + 1 was rounded to.
+            step = fast_gradient_method(lambda x: _logits(model, x, labels), part, 1.0, np.inf, y=target) - part
+            signs.append(step.detach().sign().to("cpu", torch.int8))
+    return torch.cat(signs)
+
+
+def _logits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the model's logits, or raise where they are none or `labels` go beyond them."""
+    logits = model(images)
+    if logits.ndim != 2:
+        raise ValueError(f"model must give (n, classes) logits, but gives shape {tuple(logits.shape)}")
+    if int(labels.max()) >= logits.shape[1]:
+        raise ValueError(f"labels must be below the model's {logits.shape[1]} classes, but reach {int(labels.max())}")
+    if not logits.isfinite().all():  # torch's sign(NaN) is 0, which would pass for a zero gradient
+        raise ValueError("model must give finite logits, but some are NaN or infinite")
+    return logits
+
+
+def _moved(clean: torch.Tensor, epsilon: float, signs: torch.Tensor, clip: Clip) -> torch.Tensor:
+    moved = clean + epsilon * signs.float()
+    return moved if clip is None else moved.clamp(*clip)
+
+
+def _result(
+    model: nn.Module,
+    clean: torch.Tensor,
+    moved: torch.Tensor,
+    labels: torch.Tensor,
+    clean_correct: torch.Tensor,
+    kind: ArrayLike,
+    batch_size: int,
+    zero_gradient_share: float | None = None,
+    targets: torch.Tensor | None = None,
+) -> AdversarialBatch:
+    """Measure an attack: all tensors on the CPU; arrays of the result are of `kind`'s kind."""
+    change = (moved - clean).flatten(1)
+    arrays = {
+        "images": moved,
+        "labels": labels,
+        "clean_correct": clean_correct,
+        "predictions": torch.as_tensor(predict(model, moved, batch_size)),
+        "linf": change.abs().amax(1),
+        "l2": torch.linalg.vector_norm(change, dim=1),
+        "l0": change.count_nonzero(1),
+        "targets": targets,
+    }
+    return summarised(arrays, kind, zero_gradient_share)
+
+
+def summarised(
+    arrays: dict[str, torch.Tensor | None], kind: ArrayLike, zero_gradient_share: float | None = None
+) -> AdversarialBatch:
+    """Complete a result: success and shares follow from the fields named in `ARRAYS`.
+
+    Parameters
+    ----------
+    arrays : dict
+        Those fields, tensors on the CPU; `targets` may be None.
+    kind : array or tensor
+        Whose kind, NumPy or torch, and device the result's arrays get.
+    zero_gradient_share : float, optional
+        As measured.
+    """
+    labels, targets, predictions = arrays["labels"], arrays["targets"], arrays["predictions"]
+    correct = predictions == labels
+    aimed = None if targets is None else targets != labels
+    arrays = arrays | {"success": arrays["clean_correct"] & ~correct}
+    return AdversarialBatch(
+        **{name: None if tensor is None else _like(kind, tensor) for name, tensor in arrays.items()},
+        clean_accuracy=float(arrays["clean_correct"].double().mean()),
+        adversarial_accuracy=float(correct.double().mean()),
+        zero_gradient_share=zero_gradient_share,
+        targeted_success=None if aimed is None else float((predictions == targets)[aimed].double().mean()),
+    )
+
+
+def join(batches: Sequence[AdversarialBatch]) -> AdversarialBatch:
+    """Put the results of one attack on several batches together, in order, as if it had been one batch.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or some are targeted and some are not.
+    """
+    if not batches:
+        raise ValueError("batches must hold at least one, but is empty")
+    if len({batch.targets is None for batch in batches}) > 1:
+        raise ValueError("batches must come from one attack, but some are targeted and some are not")
+    arrays: dict[str, torch.Tensor | None] = {"targets": None}
+    for name in ARRAYS:
+        if getattr(batches[0], name) is not None:
+            arrays[name] = torch.cat([as_tensor(getattr(batch, name)).cpu() for batch in batches])
+    shares = [batch.zero_gradient_share for batch in batches]
+    share = None if None in shares else float(np.average(shares, weights=[len(batch) for batch in batches]))
+    return summarised(arrays, batches[0].images, share)
+
+
+ARRAYS = ("images", "labels", "clean_correct", "predictions", "linf", "l2", "l0", "targets")
+"""Fields of an `AdversarialBatch` from which all others follow, save the share of zero gradients."""
+
+
+def _measured(
+    model: nn.Module,
+    clean: torch.Tensor,
+    labels: torch.Tensor,
+    walk: Iterator[torch.Tensor],
+    kind: ArrayLike,
+    batch_size: int,
+    targets: torch.Tensor | None = None,
+) -> Iterator[AdversarialBatch]:
+    clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == labels
+    for moved in walk:
+        yield _result(model, clean, moved, labels, clean_correct, kind, batch_size, targets=targets)
+
+
+def _sign_steps(
+    model: nn.Module,
+    clean: torch.Tensor,
+    start: torch.Tensor,
+    classes: torch.Tensor,
+    step: float,
+    counts: Sequence[int],
+    clip: Clip,
+    ball: float | None,
+    batch_size: int,
+    name: str,
+) -> Iterator[torch.Tensor]:
+    """Walk along the sign of the gradient of the loss of `classes` (against it for step < 0); give where it is."""
+    moved, done = start.clone(), 0
+    if 0 in counts:
+        yield moved
+    for done in track(range(1, max(counts, default=0) + 1), f"{name}, {len(clean)} images"):
+        moved = _moved(moved, step, _gradient_signs(model, moved, classes, batch_size), clip)
+        if ball is not None:
+            moved = _moved(clean, 1.0, (moved - clean).clamp(-ball, ball), clip)
+        if done in counts:
+            yield moved
+
+
+def _aims(
+    model: nn.Module,
+    clean: torch.Tensor,
+    labels: torch.Tensor,
+    targets: Targets,
+    rng: np.random.Generator | None,
+    batch_size: int,
+) -> torch.Tensor:
+    """Return the class that each image is to be read as, (n,) int64."""
+    _check_batch_size(batch_size)
+    with frozen(model) as device, torch.inference_mode():
+        classes = _logits(model, clean[:1].to(device), labels).shape[1]
+    if isinstance(targets, str):
+        if targets == "least_likely":
+            return torch.from_numpy(models.logits(model, clean, batch_size).argmin(1))
+        if targets != "random":
+            raise ValueError(f"targets must be 'least_likely', 'random', a class or one an image, but is {targets!r}")
+        if rng is None:
+            raise ValueError("rng must be a numpy.random.Generator for random targets, but is None")
+        return (labels + torch.from_numpy(rng.integers(1, classes, len(labels)))) % classes
+    aims = as_tensor(np.asarray(targets) if not isinstance(targets, torch.Tensor) else targets).cpu()
+    if aims.is_floating_point() or aims.is_complex() or aims.dtype == torch.bool:
+        raise ValueError(f"targets must be integers, but has dtype {aims.dtype}")
+    if aims.ndim and aims.shape != labels.shape:
+        raise ValueError(f"targets must be one class or one an image, ({len(labels)},), but has {tuple(aims.shape)}")
+    if int(aims.min()) < 0 or int(aims.max()) >= classes:
+        raise ValueError(
+            f"targets must be classes 0 to {classes - 1}, but reach from {int(aims.min())} to {int(aims.max())}"
+        )
+    return aims.long().expand(labels.shape).contiguous()
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+
+
+def _checked_steps(steps: Sequence[int]) -> list[int]:
+    steps = [operator.index(count) for count in steps]
+    if min(steps, default=0) < 0 or any(later <= earlier for earlier, later in itertools.pairwise(steps)):
+        raise ValueError(f"steps must be at least 0 and, if several, increase, but is {steps}")
+    return steps
+
+
+def _like(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
+    return tensor.to(kind.device) if isinstance(kind, torch.Tensor) else tensor.numpy()
+
+
+def _checked_size(size: float, name: str) -> float:
+    size = float(size)
+    if not (np.isfinite(size) and size >= 0):
+        raise ValueError(f"{name} must be a finite number of at least 0, but is {size}")
+    return size
+
+
+def _checked_images(images: ArrayLike, clip: Clip) -> torch.Tensor:
+    """Return images as a float32 tensor on the CPU, or raise."""
+    low, high = (0.0, 1.0) if clip is None else clip
+    if not low < high:
+        raise ValueError(f"clip must be a range (low, high) with low < high, or None, but is {clip}")
+    tensor = as_tensor(images).cpu()
+    if tensor.ndim != 4 or 0 in tensor.shape:
+        raise ValueError(f"images must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
+    least, most = tensor.min().item(), tensor.max().item()
+    hint = "; divide by 255" if least >= 0 and 1 < most <= 255 and high == 1 else ""
+    if not tensor.is_floating_point():
+        raise ValueError(
+            f"images must be floating point in [{low:g}, {high:g}], but is {tensor.dtype} "
+            f"and reaches from {least} to {most}{hint}"
+        )
+    if not np.isfinite(least + most):
+        raise ValueError(f"images must be finite, but {int((~tensor.isfinite()).sum())} values are NaN or infinite")
+    if least < low or most > high:
+        raise ValueError(f"images must lie in [{low:g}, {high:g}], but reach from {least:g} to {most:g}{hint}")
+    return tensor.float()
+
+
+def _checked_labels(labels: ArrayLike, images: torch.Tensor) -> torch.Tensor:
+    tensor = as_tensor(labels).cpu()
+    if tensor.shape != images.shape[:1]:
+        raise ValueError(f"labels must be one an image, shape ({len(images)},), but has shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"labels must be integers, but has dtype {tensor.dtype}")
+    if int(tensor.min()) < 0:
+        raise ValueError(f"labels must be at least 0, but has {int(tensor.min())}")
+    return tensor.long()

@@ -1,0 +1,207 @@
+"""Attacked images, kept on disk by what they were made from: network, images, labels, attack and its version.
+
+Attacks over thousands of images take minutes to hours, and several notebooks want the same ones. The name of a set is
+a digest of all that, so that anything that changes gives a new one; that an attack changed is told by its version. A
+set is computed and kept in chunks: what was finished before an interruption is not computed again.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from filelock import FileLock
+from safetensors.numpy import save_file
+
+from advlib import models, paths
+from advlib.attacks import base
+from advlib.attacks.base import AdversarialBatch
+from advlib.checks import ArrayLike
+from advlib.progress import track
+
+
+def stored_attack(
+    attack: Callable[..., AdversarialBatch | Iterable[AdversarialBatch]],
+    network: str,
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    seed: int | None = None,
+    chunk: int = 500,
+    folder: Path | None = None,
+    weights: Path | None = None,
+    device: torch.device | str | None = None,
+    **parameters: Any,
+) -> AdversarialBatch | list[AdversarialBatch]:
+    """Return what `attack` makes of the images, from disk where it was made before.
+
+    Parameters
+    ----------
+    attack : callable
+        Marked by `advlib.attacks.versioned`, called as attack(model, images, labels, **parameters) on one chunk after
+        another. Gives an `AdversarialBatch`, as `advlib.attacks.jsma` does, or several, as `advlib.attacks.tgsm_sweep`
+        does. Each image must be attacked by itself, whatever else is in its chunk.
+    network : str
+        Name for `advlib.models.load_trained`; loaded only if there is something to compute.
+    images : (n, c, h, w) float array or tensor
+    labels : (n,) integer array or tensor
+    seed : int, optional
+        For an attack that draws: chunk i is given the argument rng = numpy.random.default_rng([seed, i]).
+    chunk : int
+        Images that are attacked and kept at a time: no more than their work is lost by an interruption.
+    folder : path, optional
+        Instead of `advlib.paths.CACHE`/attacked.
+    weights : path, optional
+        Folder of the network's weights, if not the package's own.
+    device : torch.device, optional
+        Where to compute; not part of the name.
+    **parameters
+        For the attack: numbers, strings, lists, None, and arrays. An array with one entry an image along its first
+        axis is split with the images.
+
+    Returns
+    -------
+    AdversarialBatch or list of AdversarialBatch
+        Over all images, NumPy arrays, in their order; a list if the attack gives several.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label an image, no image, chunk is below 1, or a parameter cannot be written down; and as
+        the attack.
+
+    Notes
+    -----
+    The name covers the sha256 of the weights, of images and labels, the attack's name, version and parameters, seed and
+    chunk. Versions of libraries are not part of it, nor is the processor: clear `advlib.paths.CACHE` after a change of
+    either, if rounding matters.
+    Every file holds a digest of its content, checked on load; a damaged one is computed again, with a warning. Files
+    appear whole or not at all. Two processes that ask for the same set do not compute it twice: the second waits.
+    """
+    images, labels = _array(images), _array(labels)
+    if len(images) == 0 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels must be one an image and images not empty, but have shapes {labels.shape} and {images.shape}"
+        )
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, but is {chunk}")
+    if not hasattr(attack, "version"):
+        raise ValueError(f"{attack.__name__} has no version: mark it with @advlib.attacks.versioned(1)")
+    parameters = {name: _array(x) if isinstance(x, torch.Tensor) else x for name, x in parameters.items()}
+    origin = {
+        "attack": attack.__name__,
+        "version": attack.version,
+        "network": network,
+        "weights": models.card(network, weights)["sha256"],
+        "images": _digest(images),
+        "labels": _digest(labels),
+        "parameters": {name: _written(name, value) for name, value in sorted(parameters.items())},
+        "seed": seed,
+        "chunk": chunk,
+    }
+    key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+    place = (paths.CACHE / "attacked" if folder is None else Path(folder)) / key[:32]
+    place.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(images), chunk)
+    files = [place / f"{start:08d}.safetensors" for start in starts]
+
+    with FileLock(place / ".lock"):
+        for leftover in place.glob(".*.safetensors"):  # of a killed process: whoever writes holds the lock
+            leftover.unlink()
+        done = {file: parts for file in files if (parts := _read(file, key)) is not None}
+        missing = [(start, file) for start, file in zip(starts, files, strict=True) if file not in done]
+        if missing:
+            with paths.replacing(place / "origin.json") as temporary:
+                temporary.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+            model = models.load_trained(network, device, weights)
+        for start, file in track(missing, f"{attack.__name__} on {network}") if missing else ():
+            rows = slice(start, start + chunk)
+            own = {name: value[rows] if _is_split(value, images) else value for name, value in parameters.items()}
+            if seed is not None:
+                own["rng"] = np.random.default_rng([seed, start // chunk])
+            result = attack(model, images[rows], labels[rows], **own)
+            several = not isinstance(result, AdversarialBatch)
+            done[file] = several, list(result) if several else [result]
+            _write(file, key, *done[file])
+
+    joined = [base.join(batches) for batches in zip(*(done[file][1] for file in files), strict=True)]
+    return joined if done[files[0]][0] else joined[0]
+
+
+def _array(values: ArrayLike) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _is_split(value: Any, images: np.ndarray) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim > 0 and len(value) == len(images)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _written(name: str, value: Any) -> Any:
+    """Return a parameter as JSON has it; an array by its digest."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return {"array": _digest(value)}
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.item()
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError:
+        raise ValueError(
+            f"{name} must be a number, a string, a list of these, an array or None, but is {type(value).__name__}"
+            + ("; give a seed instead" if isinstance(value, np.random.Generator) else "")
+        ) from None
+
+
+def _write(file: Path, key: str, several: bool, batches: list[AdversarialBatch]) -> None:
+    tensors, shares = {}, []
+    for index, batch in enumerate(batches):
+        shares.append(batch.zero_gradient_share)
+        for name in base.ARRAYS:
+            if getattr(batch, name) is not None:
+                tensors[f"{index}.{name}"] = np.ascontiguousarray(getattr(batch, name))
+    about = {"key": key, "several": several, "zero_gradient_shares": shares}
+    # One entry, because safetensors writes several in an order that differs from run to run.
+    metadata = {"about": json.dumps(about | {"sha256": _content(about, tensors)})}
+    with paths.replacing(file) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def _content(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
+    names = sorted(tensors)
+    text = json.dumps([about, names], sort_keys=True) + _digest(*(tensors[name] for name in names))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(file: Path, key: str) -> tuple[bool, list[AdversarialBatch]] | None:
+    """Return what a file holds, or None if it is missing or, with a warning, damaged."""
+    if not file.exists():
+        return None
+    try:
+        with safetensors.safe_open(file, "numpy") as opened:
+            about = json.loads((opened.metadata() or {}).get("about", "{}"))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        if about.pop("sha256", None) != _content(about, tensors):
+            raise ValueError("its content does not have the digest that was written with it")
+        if about["key"] != key:
+            raise ValueError("it belongs to another set")
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        warnings.warn(f"{file} is damaged and is computed again: {error}", UserWarning, stacklevel=3)
+        return None
+    batches = []
+    for index, share in enumerate(about["zero_gradient_shares"]):
+        arrays = {name: torch.from_numpy(tensors[f"{index}.{name}"]) if f"{index}.{name}" in tensors else None
+                  for name in base.ARRAYS}  # fmt: skip
+        batches.append(base.summarised(arrays, np.empty(0), share))
+    return about["several"], batches

@@ -1,0 +1,124 @@
+"""Balls around a reference set, of each class apart if there are labels: which hold a sample, and which is nearest."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from advlib.detectors.saving import finite
+from advlib.prdc import ReferenceManifold
+
+
+class Balls:
+    """Balls around the reference, of each class apart if there are labels; columns are numbered class after class."""
+
+    def __init__(self, k: int):
+        self.k = k
+        self.manifolds: dict[int | None, ReferenceManifold] = {}
+
+    def fit(self, matrix: np.ndarray, labels: np.ndarray | None) -> Self:
+        """Put balls around the rows of a matrix (N, d)."""
+        classes = [None] if labels is None else np.unique(labels).tolist()
+        for c in classes:
+            rows = matrix if c is None else matrix[labels == c]
+            try:
+                self.manifolds[c] = ReferenceManifold(self.k).fit(rows)
+            except ValueError as error:
+                raise ValueError(f"{error}{'' if c is None else f' (class {c})'}") from None
+        self._number()
+        return self
+
+    def restore(self, classes: Sequence[int | None], name: str, tensors: dict[str, np.ndarray]) -> Self:
+        """Take balls from saved arrays; no distance is computed again."""
+        for number, c in enumerate(classes):
+            reference, radii = finite(tensors[f"{name}.{number}.reference"]), tensors[f"{name}.{number}.radii"]
+            if radii.shape != (len(reference),) or radii.dtype != np.float64 or not (radii >= 0).all():
+                raise ValueError(f"its radii have shape {radii.shape} and dtype {radii.dtype}, or are no distances")
+            manifold = self.manifolds[c] = ReferenceManifold(self.k)
+            manifold._hold(torch.from_numpy(reference))
+            manifold._set_radii(radii * manifold._scale)
+        self._number()
+        return self
+
+    def _number(self) -> None:
+        sizes = [len(manifold.radii_) for manifold in self.manifolds.values()]
+        self.starts = dict(zip(self.manifolds, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
+        self.size = sum(sizes)
+        self._norms: dict[int | None, tuple[torch.Tensor, ...]] = {}
+
+    def hits(self, matrix: np.ndarray, labels: np.ndarray | None) -> sparse.csr_array:
+        """Return (n, N) ones where a sample lies strictly inside a ball (of its class)."""
+        if labels is None:
+            hits = self.manifolds[None].hits(matrix)
+            hits.sort_indices()
+            return sparse.csr_array((np.ones(hits.nnz, np.int32), hits.indices, hits.indptr), shape=hits.shape)
+        rows, columns = [], []
+        for c in np.unique(labels).tolist():
+            own = np.flatnonzero(labels == c)
+            found = self.manifolds[c].hits(matrix[own]).tocoo()
+            rows.append(own[found.coords[0]])
+            columns.append(found.coords[1] + self.starts[c])
+        rows, columns = np.concatenate(rows), np.concatenate(columns)
+        shape = (len(matrix), self.size)
+        return sparse.csr_array((np.ones(len(rows), np.int32), (rows, columns)), shape=shape)
+
+    def nearest(self, matrix: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        """Return the smallest distance over radius of each sample, (n,)."""
+        if labels is None:
+            return self._nearest(None, matrix)
+        out = np.empty(len(matrix))
+        for c in np.unique(labels).tolist():
+            out[labels == c] = self._nearest(c, matrix[labels == c])
+        return out
+
+    def _nearest(self, c: int | None, matrix: np.ndarray) -> np.ndarray:
+        manifold = self.manifolds[c]
+        if c not in self._norms:
+            centre = manifold.reference_.mean(axis=0, dtype=np.float64)
+            points = torch.from_numpy((manifold.reference_ - centre).astype(np.float32))
+            radii = torch.from_numpy(manifold.radii_.astype(np.float32))
+            # A ball of radius 0 has no inside, nor a distance in units of it.
+            inverse = torch.where(radii > 0, radii.square().reciprocal(), torch.inf)
+            self._norms[c] = torch.from_numpy(centre), points, points.square().sum(dim=1), inverse
+        centre, points, norms, inverse = self._norms[c]
+        best = np.empty(len(matrix), dtype=np.int64)
+        for lo in range(0, len(matrix), 512):
+            rows = torch.from_numpy((matrix[lo : lo + 512] - centre.numpy()).astype(np.float32))
+            least = torch.full((len(rows),), torch.inf)
+            at = torch.zeros(len(rows), dtype=torch.int64)
+            square = rows.square().sum(dim=1)
+            for first in range(0, len(points), 8192):
+                part = slice(first, first + 8192)
+                d = torch.addmm(norms[part], rows, points[part].T, alpha=-2).add_(square[:, None]).clamp_(min=0)
+                d.mul_(inverse[part]).nan_to_num_(nan=torch.inf)
+                value, place = d.min(dim=1)
+                nearer = value < least
+                at = torch.where(nearer, place + first, at)
+                least = torch.minimum(least, value)
+            best[lo : lo + 512] = at.numpy()
+        out = np.empty(len(matrix))
+        for lo in range(0, len(matrix), 512):
+            rows = best[lo : lo + 512]
+            difference = matrix[lo : lo + 512].astype(np.float64) - manifold.reference_[rows]
+            out[lo : lo + 512] = np.sqrt(np.square(difference).sum(axis=1)) / manifold.radii_[rows]
+        return out
+
+
+def unions(hits: sparse.csr_array, rows: np.ndarray) -> np.ndarray:
+    """Return in how many columns each set of rows (B, m) has at least one entry: (B,) int64."""
+    out = np.empty(len(rows), dtype=np.int64)
+    lengths = np.diff(hits.indptr)
+    ends = np.cumsum(lengths[rows].sum(axis=1, dtype=np.int64))
+    m = rows.shape[1]
+    start = 0
+    while start < len(rows):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + 20_000_000, side="right")))
+        index = rows[start:stop].ravel()
+        ones = np.ones(len(index), dtype=np.int32)
+        chosen = sparse.csr_array((ones, index, np.arange(0, len(index) + 1, m)), shape=(stop - start, hits.shape[0]))
+        out[start:stop] = np.diff((chosen @ hits).indptr)
+        start = stop
+    return out

@@ -1,0 +1,10 @@
+"""The compendium: what reruns the two papers, beside the library `advlib`, which knows neither.
+
+    paths · exercises        where things lie; answers that check themselves
+    claims                   printed numbers, records of runs, verdicts, the report
+    runner · cli             notebooks run headlessly: advlib run | report
+    common                   the papers' protocols and tables, as several notebooks use them
+    nb01_intuition … nb13    one module (or folder) a notebook, named after it; none imports another
+
+A notebook's folder holds its experiment (`measure`), what is made of it (`judge`) and its `figures`.
+"""

@@ -1,0 +1,1 @@
+"""What the papers print, what our runs recorded, and the verdicts that follow."""

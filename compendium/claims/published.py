@@ -1,0 +1,415 @@
+"""What the two papers print, one number a row, and the table that sets our numbers beside them.
+
+`data/published/g17.csv` and `vs22.csv` hold the printed numbers and sentences:
+
+- G17: L. Gondara (2017), Detecting Adversarial Samples Using Density Ratio Estimates, arXiv:1705.02224.
+- VS22: D. K. Venkatesh, P. Steinbach (2022), Detecting Adversarial Examples in Batches - a geometrical approach,
+  arXiv:2206.08738.
+
+A row's key is (paper, item, row, column), for instance ("g17", "Table 1", "CIFAR-10 (grey)", "R1 eps=0.1"). Two
+items are not places in a paper: "claim" (a sentence: row is its short name, column and value are empty, source
+quotes it) and "setting" (what an experiment was run with, as printed). `results/claims.csv` is made from these rows
+and from the comparisons that notebook runs leave behind.
+"""
+
+import csv
+import difflib
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from compendium import paths as places
+
+PAPERS = ("g17", "vs22")
+VERDICTS = ("reproduced", "reproduced as published only", "not reproduced", "not run here")
+
+_CLAIM, _SETTING, _NOT_RUN = "claim", "setting", VERDICTS[3]
+_NEED_CAUSE = VERDICTS[1:3]
+# Where the same notebook's quick and paper run both speak about a row, the run at the paper's own settings counts.
+_STRONGEST_PROFILE = "paper"
+
+Key = tuple[str, str, str, str]
+
+
+class NotPublishedError(KeyError):
+    """No such row in the papers' tables; the message names near matches."""
+
+    def __str__(self) -> str:
+        return self.args[0]  # KeyError would show the quoted repr of the message
+
+
+@dataclass(frozen=True)
+class Published:
+    """One printed number or sentence.
+
+    Attributes
+    ----------
+    paper : str
+        "g17" or "vs22".
+    item, row, column : str
+        Where in the paper; together with `paper` unique.
+    value : float or None
+        The printed number, in the printed unit (per cent only where the column says so); None for a sentence.
+    low, high : float or None
+        The printed interval (G17: 95 % confidence interval of the mean), None where none is printed.
+    source : str
+        The cell, caption or sentence that it was read from, quoted.
+    """
+
+    paper: str
+    item: str
+    row: str
+    column: str
+    value: float | None
+    low: float | None
+    high: float | None
+    source: str
+
+    @property
+    def key(self) -> Key:
+        """(paper, item, row, column)."""
+        return (self.paper, self.item, self.row, self.column)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of `results/claims.csv`: what a paper prints, what we got, and the verdict.
+
+    Attributes
+    ----------
+    paper, item, row, column : str
+        Key of the published row.
+    published : float or str
+        The printed number, or the quoted sentence.
+    as_published, corrected : float, str or None
+        Our number (or a phrase, for a sentence) with the papers' own method, and with its defects mended.
+    verdict : str
+        One of `VERDICTS`.
+    cause : str
+        Why, or what was tried; never empty for the two middle verdicts.
+    notebook : str
+        The notebook that shows it; empty where nothing was run.
+    """
+
+    paper: str
+    item: str
+    row: str
+    column: str
+    published: float | str
+    as_published: float | str | None
+    corrected: float | str | None
+    verdict: str
+    cause: str
+    notebook: str
+
+    @property
+    def key(self) -> Key:
+        """(paper, item, row, column)."""
+        return (self.paper, self.item, self.row, self.column)
+
+
+_PUBLISHED_COLUMNS = tuple(field.name for field in fields(Published))
+_CLAIM_COLUMNS = tuple(field.name for field in fields(Claim))
+_KEY_COLUMNS = _CLAIM_COLUMNS[:4]
+_COMPARISON_COLUMNS = tuple(name for name in _CLAIM_COLUMNS if name != "published")
+
+
+def _words(key: Sequence[str]) -> str:
+    return " | ".join(part for part in key if part)
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> list[tuple[int, list[str]]]:
+    """Read (line number, cells) of a CSV file whose header must be `columns`."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        if tuple(header) != columns:
+            raise ValueError(f"{path.name} must start with the columns {','.join(columns)}, but has {','.join(header)}")
+        rows = [(reader.line_num, cells) for cells in reader]
+    for line, cells in rows:
+        if len(cells) != len(columns):
+            raise ValueError(f"{path.name} line {line} must have {len(columns)} cells, but has {len(cells)}")
+    return rows
+
+
+def _published(cells: list[str], place: str) -> Published:
+    paper, item, row, column, *numbers, source = cells
+    try:
+        value, low, high = (float(text) if text else None for text in numbers)
+    except ValueError:
+        raise ValueError(f"{place}: value, low and high must be numbers or empty, but are {numbers}") from None
+    if any(number is not None and not math.isfinite(number) for number in (value, low, high)):
+        raise ValueError(f"{place}: value, low and high must be finite, but are {numbers}")
+    if not (item and row and source):
+        raise ValueError(f"{place}: item, row and source must not be empty, but are {item!r}, {row!r} and {source!r}")
+    if (low is None) != (high is None):
+        raise ValueError(f"{place}: low and high must both be there or both be empty, but are {numbers[1:]}")
+    if (item == _CLAIM) != (value is None):
+        raise ValueError(f"{place}: a claim has no value and every other item has one, but {item!r} has {numbers[0]!r}")
+    return Published(paper, item, row, column, value, low, high, source)
+
+
+def load(paper: str | None = None, item: str | None = None) -> list[Published]:
+    """Read the published rows, in the order of the papers.
+
+    Parameters
+    ----------
+    paper : str, optional
+        "g17" or "vs22"; both by default.
+    item : str, optional
+        For instance "Table 1", "§5.1", "claim", "setting"; all by default.
+
+    Returns
+    -------
+    list of Published
+        Never empty.
+
+    Raises
+    ------
+    NotPublishedError
+        For a paper or item that is not there, naming those that are.
+    ValueError
+        For a file that breaks its own rules (columns, numbers, missing source, a key twice), naming file and line.
+    """
+    if paper is not None and paper not in PAPERS:
+        raise NotPublishedError(f"paper must be one of {', '.join(PAPERS)}, but is {paper!r}")
+    rows: dict[Key, Published] = {}
+    for name in PAPERS if paper is None else (paper,):
+        path = places.PUBLISHED / f"{name}.csv"
+        for line, cells in _read(path, _PUBLISHED_COLUMNS):
+            place = f"{path.name} line {line}"
+            entry = _published(cells, place)
+            if entry.paper != name:
+                raise ValueError(f"{place}: paper must be {name!r}, but is {entry.paper!r}")
+            if entry.key in rows:
+                raise ValueError(f"{place}: the key {_words(entry.key)} is there twice")
+            rows[entry.key] = entry
+    chosen = [entry for entry in rows.values() if item is None or entry.item == item]
+    if not chosen:
+        items = dict.fromkeys(entry.item for entry in rows.values())
+        raise NotPublishedError(f"no item {item!r} in {paper or 'either paper'}; there are {', '.join(items)}")
+    return chosen
+
+
+def lookup(paper: str, item: str, row: str = "", column: str = "") -> Published:
+    """Find one row by its key.
+
+    Parameters
+    ----------
+    paper, item, row, column : str
+        Exactly as in the file; a sentence ("claim") has no column.
+
+    Raises
+    ------
+    NotPublishedError
+        Naming the nearest keys, if there is no such row.
+
+    Examples
+    --------
+    >>> entry = lookup("g17", "Table 1", row="MNIST", column="R1 eps=0.1")
+    >>> entry.value, entry.low, entry.high
+    (1.83, 1.75, 1.91)
+    """
+    entries = {entry.key: entry for entry in load(paper, item)}
+    key = (paper, item, row, column)
+    if key not in entries:
+        raise NotPublishedError(_missing(key, entries))
+    return entries[key]
+
+
+def _missing(key: Key, known: Iterable[Key]) -> str:
+    near = difflib.get_close_matches(_words(key), [_words(other) for other in known], n=3, cutoff=0.5)
+    return f"no published row {_words(key)}" + (f"; near are: {'; '.join(near)}" if near else "")
+
+
+def value(paper: str, item: str, row: str = "", column: str = "") -> float:
+    """Give one printed number, in the printed unit.
+
+    Parameters
+    ----------
+    paper, item, row, column : str
+        Key, as for `lookup`.
+
+    Raises
+    ------
+    NotPublishedError
+        If there is no such row, or if it is a sentence and has no number.
+    """
+    entry = lookup(paper, item, row, column)
+    if entry.value is None:
+        raise NotPublishedError(f"{_words(entry.key)} is a sentence and has no number; use lookup(...).source")
+    return entry.value
+
+
+def claims(paper: str | None = None) -> list[Published]:
+    """Give the sentences to be judged: `row` is the short name, `source` the quotation."""
+    return load(paper, _CLAIM)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _number_or_text(content: Any) -> float | str | None:
+    """Read a CSV cell, or a value from JSON, as what `Claim` keeps: finite number, text, or None for nothing."""
+    if content is None or isinstance(content, str):
+        text = _one_line(content or "")
+        try:
+            number = float(text)
+        except ValueError:
+            return text or None
+        return number if math.isfinite(number) else text
+    if isinstance(content, bool) or not isinstance(content, (int, float)) or not math.isfinite(content):
+        raise ValueError(f"must be a finite number, a phrase or nothing, but is {content!r}")
+    return float(content)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, float):
+        return str(int(content)) if content.is_integer() and abs(content) < 1e15 else repr(content)
+    return "" if content is None else content
+
+
+def _comparison(raw: Mapping[str, Any], record: Mapping[str, Any], published: Mapping[Key, Published]) -> Claim:
+    missing = [name for name in (*_KEY_COLUMNS, "verdict") if name not in raw]
+    unknown = [name for name in raw if name not in _COMPARISON_COLUMNS]
+    if missing or unknown:
+        fault = "lacks " + ", ".join(missing) if missing else "has " + ", ".join(unknown)
+        raise ValueError(
+            f"a comparison must have {', '.join(_KEY_COLUMNS)} and verdict and may have as_published, corrected, cause "
+            f"and notebook, but {fault}: {dict(raw)}"
+        )
+    key: Key = tuple(str(raw[name]) for name in _KEY_COLUMNS)
+    if key not in published:
+        raise NotPublishedError(_missing(key, published))
+    verdict, cause = raw["verdict"], _one_line(raw.get("cause") or "")
+    if verdict not in VERDICTS:
+        raise ValueError(f"{_words(key)}: verdict must be one of {', '.join(VERDICTS)}, but is {verdict!r}")
+    if verdict in _NEED_CAUSE and not cause:
+        raise ValueError(f"{_words(key)}: the verdict {verdict!r} needs a cause, but cause is empty")
+    ours = []
+    for name in ("as_published", "corrected"):
+        try:
+            ours.append(_number_or_text(raw.get(name)))
+        except ValueError as error:
+            raise ValueError(f"{_words(key)}: {name} {error}") from None
+    if verdict != _NOT_RUN and not cause and ours == [None, None]:
+        raise ValueError(
+            f"{_words(key)}: the verdict {verdict!r} needs as_published, corrected or cause, but all are empty"
+        )
+    notebook = raw.get("notebook") or record.get("notebook") or ""
+    return Claim(*key, _shown(published[key]), *ours, verdict, cause, notebook)
+
+
+def _shown(entry: Published) -> float | str:
+    return entry.source if entry.value is None else entry.value
+
+
+def claims_table(records: Iterable[Mapping[str, Any]]) -> list[Claim]:
+    """Set what notebooks found beside what the papers print.
+
+    Parameters
+    ----------
+    records : iterable of mappings
+        What notebook runs left behind (`results/reference/*.json`, read). A record may have `comparisons`, a list of
+        {paper, item, row, column, as_published, corrected, verdict, cause, notebook}, and names its `notebook` and
+        `profile`. Where two profiles of one notebook judge the same row, "paper" goes before the others.
+
+    Returns
+    -------
+    list of Claim
+        One for every published number and sentence, in the papers' order; what no record compares is "not run here".
+        A setting (item "setting") is an input and no result: it is listed only where a record compares it.
+
+    Raises
+    ------
+    NotPublishedError
+        For a comparison with a row that the papers do not have.
+    ValueError
+        For an unknown verdict or column, a row judged twice, a verdict without evidence, or "not reproduced" and
+        "reproduced as published only" without a cause.
+    """
+    published = {entry.key: entry for entry in load()}
+    found: dict[Key, tuple[str, Claim]] = {}
+    for record in records:
+        profile = record.get("profile") or ""
+        for raw in record.get("comparisons") or ():
+            claim = _comparison(raw, record, published)
+            if claim.key in found:
+                other_profile, other = found[claim.key]
+                if other.notebook != claim.notebook or other_profile == profile:
+                    raise ValueError(
+                        f"{_words(claim.key)} is judged twice: by {other.notebook or 'an unnamed notebook'} "
+                        f"({other_profile or 'no profile'}) and {claim.notebook or 'an unnamed notebook'} "
+                        f"({profile or 'no profile'})"
+                    )
+                if profile != _STRONGEST_PROFILE:
+                    continue
+            found[claim.key] = (profile, claim)
+    table = []
+    for key, entry in published.items():
+        if key in found:
+            table.append(found[key][1])
+        elif entry.item != _SETTING:
+            table.append(Claim(*key, _shown(entry), None, None, _NOT_RUN, "", ""))
+    return table
+
+
+def write_claims(table: Iterable[Claim], path: Path | None = None) -> Path:
+    """Write the claims table as plain CSV; a run that is cut off leaves the old file whole.
+
+    Parameters
+    ----------
+    table : iterable of Claim
+        From `claims_table`.
+    path : Path, optional
+        `results/claims.csv` by default.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+    """
+    path = places.RESULTS / "claims.csv" if path is None else Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_CLAIM_COLUMNS)
+            writer.writerows([_text(cell) for cell in astuple(claim)] for claim in table)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_claims(path: Path | None = None) -> list[Claim]:
+    """Read a claims table back, equal to what was written.
+
+    Parameters
+    ----------
+    path : Path, optional
+        `results/claims.csv` by default.
+
+    Raises
+    ------
+    ValueError
+        For other columns, an unknown verdict or a key that is there twice, naming file and line.
+    """
+    path = places.RESULTS / "claims.csv" if path is None else Path(path)
+    table: dict[Key, Claim] = {}
+    for line, cells in _read(path, _CLAIM_COLUMNS):
+        paper, item, row, column, *numbers, verdict, cause, notebook = cells
+        claim = Claim(paper, item, row, column, *map(_number_or_text, numbers), verdict, cause, notebook)
+        if claim.verdict not in VERDICTS:
+            raise ValueError(
+                f"{path.name} line {line}: verdict must be one of {', '.join(VERDICTS)}, but is {verdict!r}"
+            )
+        if claim.key in table:
+            raise ValueError(f"{path.name} line {line}: the key {_words(claim.key)} is there twice")
+        table[claim.key] = claim
+    return list(table.values())

@@ -1,0 +1,353 @@
+"""What a notebook run leaves behind: parameters, metrics, verdicts, comparisons with the papers, machine, duration.
+
+A run is one JSON file. The committed reference (`results/reference/`) is a copy of such files, the tables of README
+and report are made from them, and `tests/expected/` holds the bands that a fresh run must meet.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from advlib.environment import environment
+from advlib.figures import save_figure
+from advlib.paths import write_atomically
+from compendium import paths as places
+from compendium.claims.published import VERDICTS
+
+PROFILE_NAMES = ("quick", "paper")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+_IMAGE_SETS = {"mnist", "cifar10", "organamnist", "bloodmnist"}
+_COLOUR_NETWORKS = ("cifar10-cleverhans", "cifar10-resnet")
+
+
+def _increasing_from_zero(value: Any) -> bool:
+    whole = isinstance(value, list) and len(value) > 1 and all(_whole(n, 0) for n in value)
+    return whole and value[0] == 0 and all(a < b for a, b in pairwise(value))
+
+
+# One vocabulary of notebook parameters: the same name means the same thing everywhere.
+PARAMETERS = {
+    "profile": ("one of quick, paper", lambda v: v in PROFILE_NAMES),
+    "seed": ("a whole number ≥ 0", lambda v: _whole(v, 0)),
+    "draws": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
+    "batch_size": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
+    "epsilon": ("a number in (0, 1]", lambda v: _positive(v) and v <= 1),
+    "epsilons": (
+        "a list of numbers in [0, 1]",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(e == 0 or (_positive(e) and e <= 1) for e in v),
+    ),
+    "fgsm_sizes": ("a whole number ≥ 4", lambda v: _whole(v, 4)),
+    "images": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
+    "queries": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
+    "embedded_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
+    "samples_1d": ("a whole number ≥ 10", lambda v: _whole(v, 10)),
+    "sample_sizes": (
+        "a list of whole numbers ≥ 10",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 10) for n in v),
+    ),
+    "suspect_sizes": (
+        "a list of whole numbers ≥ 1",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 1) for n in v),
+    ),
+    "cifar_sizes": (
+        "a list of whole numbers ≥ 1",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 1) for n in v),
+    ),
+    "cifar_draws": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
+    "sizes": (
+        "a list of whole numbers ≥ 100",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 100) for n in v),
+    ),
+    "peer_limit": ("a whole number ≥ 100", lambda v: _whole(v, 100)),
+    "dimension": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "peer_fits": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "tolerances": (
+        "a list of numbers above 0",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(map(_positive, v)),
+    ),
+    "attacked_tolerances": (
+        "a list of numbers above 0",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(map(_positive, v)),
+    ),
+    "epsilon_step": ("a number in (0, 1]", lambda v: _positive(v) and v <= 1),
+    "attack_steps": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "attacked_images": ("a whole number ≥ 2", lambda v: _whole(v, 2)),
+    "search_repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "reference_images": ("a whole number ≥ 100", lambda v: _whole(v, 100)),
+    "shift_references": ("a whole number ≥ 100", lambda v: _whole(v, 100)),
+    "image_sets": (
+        "a list of mnist, cifar10, organamnist, bloodmnist",
+        lambda v: isinstance(v, list) and len(v) > 0 and set(v) <= _IMAGE_SETS,
+    ),
+    "power_references": ("a whole number ≥ 500", lambda v: _whole(v, 500)),
+    "reference_counts": (
+        "a list of whole numbers ≥ 100, growing",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 100) for n in v) and v == sorted(set(v)),
+    ),
+    "power_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
+    "power_epsilons": (
+        "a list of numbers in (0, 1], with 0.05 and 0.1",
+        lambda v: isinstance(v, list) and {0.05, 0.1} <= set(v) and all(_positive(e) and e <= 1 for e in v),
+    ),
+    "power_sizes": (
+        "a list of whole numbers ≥ 1, with 1 and 25",
+        lambda v: isinstance(v, list) and {1, 25} <= set(v) and all(_whole(n, 1) for n in v),
+    ),
+    "changed_shares": (
+        "a list of numbers in (0, 1], with 1",
+        lambda v: isinstance(v, list) and 1 in v and all(_positive(e) and e <= 1 for e in v),
+    ),
+    "power_batches": ("a whole number ≥ 40", lambda v: _whole(v, 40)),
+    "refitted_batches": ("a whole number ≥ 39", lambda v: _whole(v, 39)),
+    "slow_images": ("a whole number ≥ 0", lambda v: _whole(v, 0)),
+    "walk_steps": ("a whole number ≥ 0", lambda v: _whole(v, 0)),
+    "clean_batches": ("a whole number ≥ 1000", lambda v: _whole(v, 1000)),
+    "clean_sizes": (
+        "a list of whole numbers ≥ 1",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 1) for n in v),
+    ),
+    "calibrated_tests": (
+        "a list of names of tests, such as density · pixels",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(isinstance(name, str) and " · " in name for name in v),
+    ),
+    "weights_tried": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "jsma_images": ("a whole number ≥ 2, or 0 for all", lambda v: v == 0 or _whole(v, 2)),
+    "tgsm_steps": (
+        "a rising list of whole numbers ≥ 1",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 1) for n in v) and v == sorted(set(v)),
+    ),
+    "gamma": ("a number in (0, 1]", lambda v: _positive(v) and v <= 1),
+    "gammas": (
+        "a rising list of numbers in (0, 1]",
+        lambda v: (
+            isinstance(v, list) and len(v) > 0 and all(_positive(g) and g <= 1 for g in v) and v == sorted(set(v))
+        ),
+    ),
+    "jsma_ways": (
+        "a list of names",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(isinstance(name, str) for name in v),
+    ),
+    "colour_network": ("one of cifar10-cleverhans, cifar10-resnet", lambda v: v in _COLOUR_NETWORKS),
+    "map_epsilons": (
+        "a list of numbers in (0, 1]",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_positive(e) and e <= 1 for e in v),
+    ),
+    "mixed_shares": (
+        "a rising list of shares in [0, 1] that begins with 0",
+        lambda v: (
+            isinstance(v, list)
+            and len(v) > 1
+            and v[0] == 0
+            and all(_positive(s) and s <= 1 for s in v[1:])
+            and v == sorted(set(v))
+        ),
+    ),
+    "mixed_sizes": (
+        "a rising list of whole numbers ≥ 2",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 2) for n in v) and v == sorted(set(v)),
+    ),
+    "mixed_draws": ("a whole number ≥ 20", lambda v: _whole(v, 20)),
+    "repeats": ("a whole number ≥ 1", lambda v: _whole(v, 1)),
+    "boundary_images": ("a whole number ≥ 10, or 0 for all", lambda v: v == 0 or _whole(v, 10)),
+    "medical_images": ("a whole number ≥ 10, or 0 for all", lambda v: v == 0 or _whole(v, 10)),
+    "boundary_references": ("a whole number ≥ 100, or 0 for all", lambda v: v == 0 or _whole(v, 100)),
+    "boundary_steps": ("an increasing list of whole numbers from 0", lambda v: _increasing_from_zero(v)),
+    "medical_steps": ("an increasing list of whole numbers from 0", lambda v: _increasing_from_zero(v)),
+    "boundary_batch_sizes": (
+        "a list of whole numbers ≥ 2",
+        lambda v: isinstance(v, list) and len(v) > 0 and all(_whole(n, 2) for n in v),
+    ),
+    "image_file": ("a path, or empty", lambda v: isinstance(v, str)),
+    "control_images": ("a whole number ≥ 50", lambda v: _whole(v, 50)),
+}
+
+
+def validate(parameters: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first parameter that is unknown or out of range."""
+    for name, value in parameters.items():
+        if name not in PARAMETERS:
+            raise ValueError(f"unknown notebook parameter {name!r}; known are {', '.join(sorted(PARAMETERS))}")
+        words, holds = PARAMETERS[name]
+        if not holds(value):
+            raise ValueError(f"notebook parameter {name} must be {words}, but is {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a number, array or container as what JSON can hold; refuse what it cannot (NaN, infinity, objects)."""
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a recorded number must be finite, but is {value}")
+        return float(f"{value:.10g}")
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise ValueError(f"cannot record a {type(value).__name__}")
+
+
+class Run:
+    """One notebook run. Made by `start`, filled by the notebook, written by `finish`."""
+
+    def __init__(self, notebook: str, parameters: dict[str, Any]):
+        self.notebook = notebook
+        self.parameters = parameters
+        self.metrics: dict[str, Any] = {}
+        self.verdicts: dict[str, bool] = {}
+        self.comparisons: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._started = dt.datetime.now(dt.UTC)
+        self._clock = time.monotonic()
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's files go: `results/runs/<profile>/<notebook>/`."""
+        return places.RUNS / self.parameters["profile"] / self.notebook
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Give the generator of one section, derived from the run's seed and the section's name.
+
+        A section keeps its numbers when another one is edited, skipped or rerun.
+        """
+        words = np.frombuffer(hashlib.sha256(purpose.encode()).digest(), dtype=np.uint32)
+        return np.random.default_rng([self.parameters["seed"], *words.tolist()])
+
+    def metric(self, name: str, value: Any) -> None:
+        """Keep a number (or a list, or a dict of numbers) under a dotted name; running a cell again replaces it."""
+        self.metrics[name] = _plain(value)
+
+    def verdict(self, statement: str, holds: bool) -> None:
+        """Keep and print one statement that this run shows to be true or false."""
+        self.verdicts[statement] = bool(holds)
+        print(f"{statement}: {bool(holds)}")
+
+    def compare(self, comparison: Mapping[str, Any]) -> None:
+        """Keep one row of the claims table; running a cell again replaces it.
+
+        Keys: paper, item, row, column (as in `data/published/`), as_published, corrected, verdict, cause.
+        """
+        if comparison["verdict"] not in VERDICTS:
+            raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, but is {comparison['verdict']!r}")
+        key = tuple(comparison[part] for part in ("paper", "item", "row", "column"))
+        self.comparisons[key] = _plain({**comparison, "notebook": self.notebook})
+
+    def figure(self, name: str, figure: Any) -> Any:
+        """Keep a figure beside the record as `<name>.png`, and return it so that the cell shows it."""
+        save_figure(figure, self.folder / f"{name}.png")
+        return figure
+
+    def finish(self) -> None:
+        """Write `metrics.json` into the run's folder and say so."""
+        duration = time.monotonic() - self._clock
+        content = {
+            "generated_by": f"notebooks/{self.notebook}.ipynb",
+            "notebook": self.notebook,
+            "profile": self.parameters["profile"],
+            "parameters": self.parameters,
+            "metrics": self.metrics,
+            "verdicts": self.verdicts,
+            "comparisons": list(self.comparisons.values()),
+            "started": self._started.isoformat(timespec="seconds"),
+            "duration_s": round(duration, 1),
+            "environment": environment(),
+        }
+        path = self.folder / "metrics.json"
+        write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        print(f"{self.notebook}, profile {self.parameters['profile']}: {duration:.0f} s, metrics.json written")
+        print(stored_paper_run(self.notebook))
+
+
+def start(notebook: str, **parameters: Any) -> Run:
+    """Begin a notebook run: check its parameters, say which profile it is, and hand out the record.
+
+    Parameters
+    ----------
+    notebook : str
+        The notebook's name without ending, for instance "02_primary_results".
+    **parameters
+        Everything in the notebook's `parameters` cell, by name; `profile` and `seed` are required.
+
+    Raises
+    ------
+    ValueError
+        For a missing, unknown or impossible parameter.
+    """
+    for required in ("profile", "seed"):
+        if required not in parameters:
+            raise ValueError(f"notebook parameter {required} is missing")
+    validate(parameters)
+    settings = ", ".join(f"{name}={value}" for name, value in parameters.items() if name != "profile")
+    print(f"{notebook} · profile {parameters['profile']} · {settings}")
+    return Run(notebook, dict(parameters))
+
+
+def reference_path(notebook: str, profile: str) -> Path:
+    """Where the committed record of a notebook and profile lies."""
+    return places.REFERENCE / f"{notebook}.{profile}.json"
+
+
+def references(profile: str | None = None) -> list[dict[str, Any]]:
+    """Read the committed records, of one profile or of all, ordered by notebook."""
+    pattern = f"*.{profile or '*'}.json"
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(places.REFERENCE.glob(pattern))]
+
+
+def profile_parameters(profile: str) -> dict[str, Any]:
+    """Read `params/<profile>.yaml`: flat, notebook parameter → value."""
+    path = places.PROFILES / f"{profile}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in places.PROFILES.glob("*.yaml")))
+        raise ValueError(f"no profile {profile!r}; there are {there}")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def hardware(stored: Mapping[str, Any]) -> str:
+    """Name what a committed record was run on, in words."""
+    environment = stored["environment"]
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] != 1)}"
+    gpu = f" and one {environment['gpu']}" if environment["gpu"] else ""
+    return f"{threads} of {environment['cpu'].replace('(R)', '')}{gpu}"
+
+
+def smaller_settings(stored: Mapping[str, Any]) -> str:
+    """Name the settings of a committed record that are not its profile's, with the profile's in brackets."""
+    whole = profile_parameters(stored["profile"])
+    return ", ".join(
+        f"{name} = {value} ({whole[name]})"
+        for name, value in stored["parameters"].items()
+        if name in whole and value != whole[name]
+    )
+
+
+def stored_paper_run(notebook: str) -> str:
+    """Say what the committed run of a notebook at paper scale was run with, how long it took, and on what."""
+    path = reference_path(notebook, "paper")
+    if not path.is_file():
+        return "At paper scale nothing is stored yet."
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    settings = smaller_settings(stored)
+    return (
+        f"At paper scale, stored in results/reference/{path.name}: {stored['duration_s'] / 60:.0f} min on "
+        f"{hardware(stored)}, " + (f"with params/paper.yaml but {settings}." if settings else "with params/paper.yaml.")
+    )

@@ -1,0 +1,161 @@
+"""Gondara 2017's tables as functions: which data, network, attack and estimator stand behind each row.
+
+Two modes run everywhere. *As published* is what the author most likely ran: density-ratio packages of 2017 with the
+distance not squared in the kernel, CleverHans of 2017 with FGSM unclipped, CleverHans' tutorial network. *Corrected*
+is the method as the paper describes it: Gaussian kernel, images that stay images, a network of today's accuracy.
+
+References
+----------
+L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv:1705.02224 (2017).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from advlib import datasets
+from compendium.claims import published
+from compendium.common.protocol import Summary
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a table is rerun: kernel, clipping and networks.
+
+    Attributes
+    ----------
+    kernel : str
+        "gaussian" or "unsquared", see `advlib.ulsif`.
+    clip : tuple of float, optional
+        Range that FGSM keeps images in, None for none.
+    networks : dict
+        Image set → name of the attacked network.
+    """
+
+    name: str
+    kernel: str
+    clip: tuple[float, float] | None
+    networks: dict[str, str]
+
+
+AS_PUBLISHED = Mode(
+    "as published",
+    "unsquared",
+    None,
+    {"mnist": "mnist-cleverhans", "cifar10": "cifar10-cleverhans", "cifar10-grey": "cifar10-grey-cleverhans"},
+)
+CORRECTED = Mode(
+    "corrected",
+    "gaussian",
+    (0.0, 1.0),
+    {"mnist": "mnist-vs22-official", "cifar10": "cifar10-resnet", "cifar10-grey": "cifar10-grey-cleverhans"},
+)
+MODES = (AS_PUBLISHED, CORRECTED)
+
+# Table 1's rows: image set, and which of density_ratio_comparison's results the row shows.
+TABLE1 = {
+    "MNIST": ("mnist", "combined"),
+    "CIFAR-10 (grey)": ("cifar10-grey", "combined"),
+    "CIFAR-10 (red)": ("cifar10", "channel 0"),
+    "CIFAR-10 (green)": ("cifar10", "channel 1"),
+    "CIFAR-10 (blue)": ("cifar10", "channel 2"),
+    "CIFAR-10 (combined)": ("cifar10", "combined"),
+}
+
+TOLERANCE = 0.25
+"""A rerun number agrees with a printed one when they differ by at most this share of the printed one. The paper's
+network is unknown; see `notebooks/02_primary_results` for how far retrained networks spread."""
+
+
+def test_images(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return `count` (0: all) test images (n, c, h, w) float32 and labels (n,) of one of G17's sets.
+
+    Sets are "mnist", "cifar10" and "cifar10-grey", its luma. A part is taken at even steps through the whole: the first
+    half of MNIST's test images was written by other people than the second.
+    """
+    return all_and_attacked(image_set, count)[1:]
+
+
+def all_and_attacked(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return all test images, from which numerators are drawn, and what `test_images` returns, in one reading."""
+    data = datasets.load(image_set.removesuffix("-grey"))
+    everything, labels = data.test_images, data.test_labels
+    if count > len(everything):
+        raise ValueError(f"images must be at most {len(everything)}, the test images of {data.title}, but is {count}")
+    if image_set.endswith("-grey"):
+        everything = datasets.grey(everything)
+    chosen = np.arange(count) * len(everything) // count if count else slice(None)
+    return everything, everything[chosen], labels[chosen]
+
+
+@dataclass(frozen=True)
+class RatioRow:
+    """One row of a density-ratio table, rerun in one mode.
+
+    Attributes
+    ----------
+    row, epsilon, mode : str, float, str
+        As in the paper, and which rerun this is ("published" for the paper's own).
+    r1, r2 : Summary
+        Mean ratio with 95 % interval: real against adversarial, real against real.
+    auroc, tpr_at_5_fpr : float or None
+        What a decision about one batch gets; the paper does not say.
+    clean_accuracy, adversarial_accuracy : float or None
+        Of the attacked network before and after.
+    zero_gradient_share : float or None
+        Share of pixels whose gradient is exactly zero, which FGSM does not move.
+    p_value : float or None
+        Two-sided p of Welch's test that R1 and R2 have one mean, the draws taken as independent.
+    """
+
+    row: str
+    epsilon: float
+    mode: str
+    r1: Summary
+    r2: Summary
+    auroc: float | None = None
+    tpr_at_5_fpr: float | None = None
+    clean_accuracy: float | None = None
+    adversarial_accuracy: float | None = None
+    zero_gradient_share: float | None = None
+    p_value: float | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether the 95 % intervals of R1 and R2 do not touch."""
+        return self.r1.low > self.r2.high or self.r1.high < self.r2.low
+
+
+def column(side: str, epsilon: float) -> str:
+    """Name a column of Table 1 as `data/published/g17.csv` does: "R1 eps=0.1"."""
+    return f"{side} eps={epsilon:g}"
+
+
+def published_table1() -> list[RatioRow]:
+    """Table 1 as printed."""
+    rows = []
+    for name in TABLE1:
+        for epsilon in (0.1, 0.3, 0.5, 1.0):
+            sides = []
+            for side in ("R1", "R2"):
+                entry = published.lookup("g17", "Table 1", name, column(side, epsilon))
+                sides.append(Summary(entry.value, entry.low, entry.high))
+            rows.append(RatioRow(name, epsilon, "published", *sides))
+    return rows
+
+
+def agrees(value: float, printed: float) -> bool:
+    """Whether a rerun number lies within `TOLERANCE` of a printed one."""
+    return abs(value - printed) <= TOLERANCE * abs(printed)
+
+
+def verdict(printed: float, as_published: float, corrected: float) -> str:
+    """Judge one printed number by our two."""
+    if agrees(corrected, printed):
+        return "reproduced"
+    return "reproduced as published only" if agrees(as_published, printed) else "not reproduced"
+
+
+def printed_r1(name: str, epsilon: float) -> float:
+    """Mean R1 of a row of Table 1 as printed."""
+    return published.value("g17", "Table 1", name, column("R1", epsilon))

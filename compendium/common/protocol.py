@@ -1,0 +1,277 @@
+"""The papers' experiments as functions of arrays: draws in, statistics out. All randomness from one generator.
+
+References
+----------
+G17: L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv:1705.02224 (2017).
+VS22: D. K. Venkatesh and P. Steinbach, "Detecting adversarial examples in batches", arXiv:2206.08738 (2022).
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+from scipy.spatial.distance import cdist
+from sklearn.neighbors import NearestNeighbors
+
+from advlib.progress import track
+from advlib.ulsif import GridEdgeWarning, fit_batch_indices
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean of repeated draws with its 95 % confidence interval (Student's t over the draws)."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Summary":
+        """Summarise `values` (t,), t ≥ 2 draws."""
+        mean = float(np.mean(values))
+        half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+        return cls(mean, mean - half, mean + half)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ({self.low:.2f}, {self.high:.2f})"
+
+
+def departure(ratios: np.ndarray) -> np.ndarray:
+    """How far a mean density ratio lies from 1, in either direction: |log R|.
+
+    G17 decides by "far from 1"; the logarithm makes a half and a double equally far. R = 0 is infinitely far.
+    """
+    with np.errstate(divide="ignore"):
+        return np.abs(np.log(ratios))
+
+
+def auroc(null: np.ndarray, alternative: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a draw of `alternative` (n,) scores above one of `null` (m,).
+
+    Ties count one half, infinite scores are allowed (Mann & Whitney 1947).
+    """
+    ranks = stats.rankdata(np.concatenate([null, alternative]))
+    above = ranks[len(null) :].sum() - len(alternative) * (len(alternative) + 1) / 2
+    return float(above / (len(null) * len(alternative)))
+
+
+def tpr_at_fpr(null: np.ndarray, alternative: np.ndarray, fpr: float = 0.05) -> float:
+    """Share of `alternative` (n,) above the threshold that at most `fpr` of `null` (m,) exceeds."""
+    allowed = int(np.floor(fpr * len(null)))
+    threshold = np.sort(null)[len(null) - 1 - allowed]
+    return float(np.mean(alternative > threshold))
+
+
+@dataclass(frozen=True)
+class RatioComparison:
+    """Algorithm 1's two statistics over the draws, for one channel or for the combined estimate.
+
+    Attributes
+    ----------
+    r1 : (t,) float64
+        Mean density ratio, real against adversarial.
+    r2 : (t,) float64
+        Mean density ratio, real against real, same indices.
+    """
+
+    r1: np.ndarray
+    r2: np.ndarray
+
+    @cached_property
+    def r1_summary(self) -> Summary:
+        """Mean and 95 % interval of R1."""
+        return Summary.of(self.r1)
+
+    @cached_property
+    def r2_summary(self) -> Summary:
+        """Mean and 95 % interval of R2."""
+        return Summary.of(self.r2)
+
+    @cached_property
+    def auroc(self) -> float:
+        """How well one draw of R1 is told from one draw of R2 by its distance from 1."""
+        return auroc(departure(self.r2), departure(self.r1))
+
+    @cached_property
+    def tpr_at_5_fpr(self) -> float:
+        """Share of R1 draws flagged at the threshold that 5 % of the R2 draws exceed."""
+        return tpr_at_fpr(departure(self.r2), departure(self.r1))
+
+
+def _pool(images: np.ndarray, name: str) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim != 4:
+        raise ValueError(f"{name} must be images of shape (n, c, h, w), but has shape {images.shape}")
+    return images.reshape(len(images), images.shape[1], -1)
+
+
+def draw_indices(n: int, draws: int, size: int, rng: np.random.Generator, name: str = "batch_size") -> np.ndarray:
+    """Draw index sets of Algorithm 1: each without replacement, independent of each other.
+
+    Parameters
+    ----------
+    n : int
+        Images there are.
+    draws, size : int
+        Number of sets and images in each; `name` is what the caller calls the size.
+
+    Returns
+    -------
+    (draws, size) int64 array
+
+    Raises
+    ------
+    ValueError
+        When size is below 1 or above n, or draws is below 2.
+    """
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2 (a confidence interval needs a spread), but is {draws}")
+    if not 1 <= size <= n:
+        raise ValueError(f"{name} must lie between 1 and the {n} images there are, but is {size}")
+    return np.stack([rng.choice(n, size, replace=False) for _ in range(draws)])
+
+
+def mean_ratios(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    kernel: str = "gaussian",
+    **estimator,
+) -> np.ndarray:
+    """Mean density ratio of each draw, numerators[a[t]] against denominators[b[t]], over the numerator.
+
+    The papers' grid of σ and λ is part of their method, so that the best value lies at its edge is no warning here.
+
+    Parameters
+    ----------
+    numerators, denominators : (n, d) float array
+    a, b : (t, size) int array
+        Rows of each draw.
+    kernel : str
+        "gaussian" or "unsquared".
+    **estimator
+        Passed to `advlib.ulsif.fit_batch_indices`.
+
+    Returns
+    -------
+    (t,) float64 array
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GridEdgeWarning)
+        return fit_batch_indices(numerators, denominators, a, b, kernel=kernel, **estimator).mean_ratio_
+
+
+def density_ratio_comparison(
+    real: np.ndarray,
+    adversarial: np.ndarray,
+    *,
+    draws: int = 100,
+    batch_size: int = 100,
+    denominator_size: int | None = None,
+    numerators: np.ndarray | None = None,
+    rng: np.random.Generator,
+    **estimator,
+) -> dict[str, RatioComparison]:
+    """Run G17's Algorithm 1: density ratios of clean against suspect and of clean against clean batches.
+
+    Each draw takes index sets a and b, fits p(real[a]) / p(adversarial[b]) and p(real[a]) / p(real[b]) by uLSIF and
+    keeps the mean ratio over the numerator: R1 and R2. Colour images are fitted channel by channel; the combined
+    estimate is the mean of the channels' (G17 eq. 4). Every channel sees the same draws.
+
+    Parameters
+    ----------
+    real, adversarial : (n, c, h, w) float array
+        adversarial[i] was made from real[i].
+    draws : int
+        t of the paper.
+    batch_size : int
+        m of the paper, for numerator and denominator.
+    denominator_size : int, optional
+        Size of b where it differs from that of a (G17 §4.5).
+    numerators : (N, c, h, w) float array, optional
+        Clean images that a is drawn from, where only some of them were attacked; `real` by default. The more there
+        are, the fewer images do a and b share, and shared images pull R2 down.
+    rng : numpy.random.Generator
+        Source of all randomness: the index sets and the choice of kernel centres.
+    **estimator
+        Passed to `mean_ratios` (kernel, sigmas, lambdas, n_kernels …).
+
+    Returns
+    -------
+    dict
+        "channel 0", "channel 1", … and "combined" → RatioComparison; one channel has "combined" only.
+
+    Raises
+    ------
+    ValueError
+        When the two pools differ in shape, are not images, or sizes do not fit.
+    """
+    real, adversarial = _pool(real, "real"), _pool(adversarial, "adversarial")
+    if real.shape != adversarial.shape:
+        raise ValueError(
+            f"real and adversarial must pair up, but have shapes {real.shape} and {adversarial.shape} (n, c, h·w)"
+        )
+    clean = real if numerators is None else _pool(numerators, "numerators")
+    if clean.shape[1:] != real.shape[1:]:
+        raise ValueError(
+            f"numerators must be images like real, but have shapes {clean.shape} and {real.shape} (n, c, h·w)"
+        )
+    # a and b of one draw may share images, as in the paper.
+    a = draw_indices(len(clean), draws, batch_size, rng)
+    b = draw_indices(len(real), draws, denominator_size or batch_size, rng, "denominator_size")
+    estimator.setdefault("random_state", int(rng.integers(2**31)))
+
+    ratios: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for channel in track(range(real.shape[1]), "density ratios, channel"):
+        ratios[f"channel {channel}"] = tuple(
+            mean_ratios(clean[:, channel], pool[:, channel], a, b, **estimator) for pool in (adversarial, real)
+        )
+    combined = tuple(np.mean([pair[side] for pair in ratios.values()], axis=0) for side in (0, 1))
+    if len(ratios) == 1:
+        ratios.clear()
+    return {name: RatioComparison(*pair) for name, pair in {**ratios, "combined": combined}.items()}
+
+
+def disjoint_mean_ratio(numerator: np.ndarray, sigma: float, lambda_: float, kernel: str = "gaussian") -> float:
+    """Mean density ratio over the numerator when the denominator is out of every kernel's reach: ‖ĥ‖² / λ.
+
+    With no kernel value left between the samples, Ĥ = 0, so θ = (Ĥ + λI)⁻¹ĥ = ĥ/λ, and the mean over the numerator of
+    φ(x)·θ is ĥ·θ = ‖ĥ‖²/λ. All numerator points are centres. It depends on the numerator alone.
+
+    Parameters
+    ----------
+    numerator : (n, d) float array
+    sigma, lambda_ : float
+        Kernel width and regularisation.
+    kernel : str
+        "gaussian" or "unsquared".
+    """
+    distance = cdist(numerator, numerator, "sqeuclidean" if kernel == "gaussian" else "euclidean")
+    h = np.exp(-distance / (2 * sigma**2)).mean(axis=0)
+    return float(h @ h / lambda_)
+
+
+def clean_neighbour_share(real: np.ndarray, adversarial: np.ndarray) -> tuple[float, float]:
+    """Share of clean and of adversarial images whose nearest other image, in pixel space, is a clean one.
+
+    Two batches of one distribution give one half each; no embedding is involved.
+
+    Parameters
+    ----------
+    real, adversarial : (n, c, h, w) float array
+        Of different images: a twin would be its image's neighbour, and an independent batch has none.
+
+    Returns
+    -------
+    of_real, of_adversarial : float
+    """
+    n = len(real)
+    both = np.concatenate([real, adversarial]).reshape(2 * n, -1)
+    _, neighbours = NearestNeighbors(n_neighbors=2).fit(both).kneighbors(both)
+    own = np.arange(2 * n)
+    nearest = np.where(neighbours[:, 0] == own, neighbours[:, 1], neighbours[:, 0])
+    clean = nearest < n
+    return float(clean[:n].mean()), float(clean[n:].mean())

@@ -1,0 +1,1 @@
+"""Notebook 02_primary_results: its experiment, its verdicts, its figures."""

@@ -1,0 +1,1 @@
+"""Notebook 04_transferability: its experiment, its verdicts, its figures."""

@@ -1,0 +1,1 @@
+"""Notebook 06_crafting: its experiment, its verdicts, its figures."""

@@ -1,0 +1,1 @@
+"""Notebook 07_boundary_attack: its experiment, its verdicts, its figures."""

@@ -1,0 +1,1 @@
+"""Notebook 08_admixture: its experiment, its verdicts, its figures."""

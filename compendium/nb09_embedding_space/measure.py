@@ -1,0 +1,270 @@
+"""Density and coverage in a network's embeddings, beside pixel space (VS22 appendix C, Fig. 12).
+
+The paper's text says "the embeddings from the last layer"; its code [1]_ takes the output of the last dense layer, the
+logits. So both are here, the last hidden layer and the logits, and beside them pixel space and, where its weights lie
+on disk, a network that never saw the data.
+
+References
+----------
+.. [1] D. K. Venkatesh, P. Steinbach, "Detecting adversarial examples in batches", arXiv:2206.08738 (2022); code:
+   github.com/danushv07/n2gem, classes FXMNIST and FXMed.
+.. [2] K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016,
+   doi:10.1109/CVPR.2016.90.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models import ResNet18_Weights, resnet18
+
+from advlib import models
+from advlib.attacks import AdversarialBatch
+from advlib.detectors.features import FeatureMap
+from advlib.models import Classifier
+from advlib.prdc import ReferenceManifold
+from advlib.progress import track
+from compendium.common import vs22
+from compendium.common.vs22 import Curve, ImageSet, Score, Split
+
+PIXELS, HIDDEN, LOGITS, IMAGENET = "pixels", "last hidden layer", "logits", "ImageNet ResNet-18"
+
+IMAGENET_SIZE = 64
+"""Side in pixels to which images are scaled for the ImageNet network: an eighth of the work of its own 224."""
+
+TOLERANCE = 0.15, 0.02
+"""Relative and absolute deviation, the larger of the two, up to which a density or coverage counts as the published
+one: VS22's networks are not published, and ours differ from them in their training."""
+
+
+def embeddings(model: Classifier, images: np.ndarray, imagenet: FeatureMap | None = None) -> dict[str, np.ndarray]:
+    """Return the images as points of every space, by its name; the network runs once for both of its layers.
+
+    Parameters
+    ----------
+    model : Classifier
+    images : (n, c, h, w) float32 array
+        In [0, 1].
+    imagenet : callable, optional
+        From `imagenet_features`, where its weights are there.
+
+    Returns
+    -------
+    dict
+        Space → (n, d) float32: the pixels, the last hidden layer (d = 64), the logits (d = classes), and where given
+        the ImageNet network's features (d = 512).
+    """
+    hidden = models.embed(model, images, batch_size=50)  # few images fit into a CPU's cache: twice as fast
+    with torch.inference_mode():
+        device = next(model.parameters()).device
+        logits = model.head(torch.from_numpy(hidden).to(device)).cpu().numpy()
+    found = {PIXELS: vs22.flat(images), HIDDEN: hidden, LOGITS: logits}
+    return found if imagenet is None else found | {IMAGENET: imagenet(images)}
+
+
+def imagenet_features(folder: Path | None = None) -> tuple[FeatureMap | None, str]:
+    """Return the pooled features of torchvision's ImageNet ResNet-18 [2]_ if its weights lie on disk; fetches nothing.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where to look instead of torch's own `hub/checkpoints`, to which torchvision downloads.
+
+    Returns
+    -------
+    features : callable or None
+        (n, c, h, w) images in [0, 1] → (n, 512) float32.
+    sentence : str
+        What is used, or why nothing is.
+    """
+    weights = ResNet18_Weights.DEFAULT
+    file = (Path(torch.hub.get_dir()) / "checkpoints" if folder is None else Path(folder)) / Path(weights.url).name
+    if not file.is_file():
+        return None, (
+            f"ImageNet ResNet-18: its weights ({file.name}) are not in torch's checkpoint folder and are not fetched, "
+            "so this space is left out."
+        )
+    # torchvision's file names end in the first digits of their sha256.
+    wanted, found = file.stem.rsplit("-", 1)[-1], hashlib.sha256(file.read_bytes()).hexdigest()
+    if not found.startswith(wanted):
+        return None, (
+            f"ImageNet ResNet-18: {file.name} must have a sha256 that begins with {wanted}, but has {found[:8]}…, so "
+            "this space is left out."
+        )
+    return _ImageNet(
+        file
+    ), f"ImageNet ResNet-18: {file.name}, pooled features, images scaled to {IMAGENET_SIZE} pixels."
+
+
+@dataclass(frozen=True)
+class _ImageNet:
+    """The last hidden layer of ResNet-18 as a feature map."""
+
+    file: Path
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """(n, c, h, w) images in [0, 1] → (n, 512) float32."""
+        tensor = models.as_tensor(images).float()
+        model = _residual_network(self.file)
+        found = []
+        with torch.inference_mode():
+            for part in tensor.split(250):
+                colour = part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part
+                scaled = torch.nn.functional.interpolate(colour, size=IMAGENET_SIZE, mode="bilinear")
+                found.append(model((scaled - _IMAGENET_MEAN) / _IMAGENET_STD))
+        return torch.cat(found).numpy()
+
+
+_IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+_IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+
+@lru_cache(maxsize=1)
+def _residual_network(file: Path) -> torch.nn.Module:
+    model = resnet18(weights=None)
+    model.load_state_dict(torch.load(file, weights_only=True))
+    model.fc = torch.nn.Identity()
+    return model.eval().requires_grad_(False)
+
+
+# ---------------------------------------------------------------- curves
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceCurves:
+    """One image set's curves in every space.
+
+    Attributes
+    ----------
+    image_set : ImageSet
+    as_published, corrected : dict
+        Space → `vs22.Curve` over ε under FGSM, in the mode of that name.
+    noise : dict
+        Space → `vs22.Curve` over ε under random ±ε, a change without an aim, as large as corrected FGSM's.
+    hubs : dict
+        Space → the largest number of balls that hold one untouched query.
+    """
+
+    image_set: ImageSet
+    as_published: dict[str, Curve] = field(repr=False)
+    corrected: dict[str, Curve] = field(repr=False)
+    noise: dict[str, Curve] = field(repr=False)
+    hubs: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def by_mode(self) -> dict[str, dict[str, Curve]]:
+        """Return mode → space → curve, the attack's modes alone."""
+        return {vs22.AS_PUBLISHED.name: self.as_published, vs22.CORRECTED.name: self.corrected}
+
+
+def space_curves(
+    split: Split,
+    epsilons: Sequence[float],
+    batch_size: int,
+    rng: np.random.Generator,
+    imagenet: FeatureMap | None = None,
+) -> SpaceCurves:
+    """Attack one image set by FGSM and score the images in every space.
+
+    The attack is the same for all spaces, and so are the sub-batches: what differs is where the balls are.
+
+    Parameters
+    ----------
+    split : vs22.Split
+        Reference and queries.
+    epsilons : sequence of float
+        FGSM sizes in the mode's own units, see `vs22.fgsm_sweep`.
+    batch_size : int
+        Images in a sub-batch.
+    rng : numpy.random.Generator
+        Draws sub-batches and noise.
+    imagenet : callable, optional
+        From `imagenet_features`.
+    """
+    chosen = split.image_set
+    model = models.load_trained(chosen.network)
+    batches = vs22.sub_batches(len(split.images), batch_size, rng)
+    clean = embeddings(model, split.images, imagenet)
+    manifolds = {
+        space: ReferenceManifold(vs22.K).fit(points)
+        for space, points in embeddings(model, split.reference, imagenet).items()
+    }
+    clean_scores = {space: vs22.score(manifold, clean[space], batches) for space, manifold in manifolds.items()}
+
+    def curves(name: str, queries: Iterable[AdversarialBatch | np.ndarray]) -> dict[str, Curve]:
+        scores: dict[str, list[Score]] = {space: [] for space in manifolds}
+        for query in track(queries, f"{chosen.title}, {name}", len(epsilons)):
+            found_points = embeddings(model, getattr(query, "images", query), imagenet)
+            told = {"accuracy": float(np.mean(found_points[LOGITS].argmax(axis=1) == split.labels))}
+            if isinstance(query, AdversarialBatch):
+                told = {"accuracy": query.adversarial_accuracy, "success": float(np.mean(query.success))}
+            for space, points in found_points.items():
+                scores[space].append(replace(vs22.score(manifolds[space], points, batches), **told))
+        return {
+            space: Curve(
+                f"{chosen.title}, {space}, {name}",
+                np.asarray(epsilons, float),
+                clean_scores[space],
+                tuple(found),
+                len(split.reference),
+                len(split.images),
+                batch_size,
+                vs22.K,
+            )
+            for space, found in scores.items()
+        }
+
+    published_curves, corrected_curves = (
+        curves(mode.name, vs22.fgsm_sweep(mode, chosen, model, split.images, split.labels, epsilons))
+        for mode in vs22.MODES
+    )
+    noise = curves("±ε noise", vs22.noise_sweep(split.images, epsilons, rng))
+    hubs = {space: int(np.diff(manifold.hits(clean[space]).indptr).max()) for space, manifold in manifolds.items()}
+    return SpaceCurves(chosen, published_curves, corrected_curves, noise, hubs)
+
+
+# ---------------------------------------------------------------- what a decision gets, and verdicts
+
+
+def power(curve: Curve) -> np.ndarray:
+    """Power at 5 % false alarms of the better of density and coverage, two-sided, for one sub-batch at each ε, (e,).
+
+    The better of two is chosen with hindsight; a test that combines them pays for that (notebook 13).
+    """
+    return np.maximum(*(curve.decisions(statistic)[1] for statistic in ("density", "coverage")))
+
+
+def attack_beyond_noise(curves: SpaceCurves, largest: float = 0.35) -> dict[str, tuple[float, float]]:
+    """Return where a space tells FGSM best from aimless noise of the same size.
+
+    Parameters
+    ----------
+    curves : SpaceCurves
+    largest : float
+        ε up to which it is looked for; beyond, everything is flagged.
+
+    Returns
+    -------
+    dict
+        Space → (ε, power on FGSM minus power on ±ε noise there), of the same statistic, the larger of density's and
+        coverage's.
+    """
+    found = {}
+    for space, attack in curves.corrected.items():
+        near = attack.x <= largest
+        gaps = [
+            (attack.decisions(statistic)[1] - curves.noise[space].decisions(statistic)[1])[near]
+            for statistic in ("density", "coverage")
+        ]
+        gap = np.maximum(*gaps)
+        found[space] = float(attack.x[near][gap.argmax()]), float(gap.max())
+    return found
+
+
+def power_where_it_works(curve: Curve, share: float = 0.5) -> float | None:
+    """Smallest `power` over the ε at which the attack turned at least `share` of all images; None if it never did."""
+    works = np.array([score.success is not None and score.success >= share for score in curve.scores])
+    return float(power(curve)[works].min()) if works.any() else None

@@ -1,0 +1,1 @@
+"""Notebook 10_metric_analysis: its experiment, its verdicts, its figures."""

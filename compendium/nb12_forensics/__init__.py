@@ -1,0 +1,1 @@
+"""Notebook 12_forensics: its experiment, its verdicts, its figures."""

@@ -1,0 +1,218 @@
+"""Do the tests keep their level? Rejections of clean batches, against the band that exact tests stay in."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas
+from scipy import stats
+
+from advlib import attacks
+from advlib.detectors import DensityTest, Scores
+from advlib.progress import track
+from compendium.nb13_hypothesis_tests.changes import TITLES, Bench
+from compendium.nb13_hypothesis_tests.peers import Peer
+from compendium.nb13_hypothesis_tests.power import LEVEL, index_sets, on_vectors, suite, view_of
+
+
+def binomial_band(draws: int, alpha: float, confidence: float = 0.99) -> tuple[float, float]:
+    """Return the interval of rejection rates that `draws` independent tests of level `alpha` stay in."""
+    low, high = stats.binom.interval(confidence, draws, alpha)
+    return float(low / draws), float(high / draws)
+
+
+def uniformity(p: np.ndarray, permutations: int, rng: np.random.Generator) -> float:
+    """p-value of the hypothesis that p is uniform on 1/(1 + permutations), …, 1 (Kolmogorov-Smirnov).
+
+    The steps are smoothed over: minus a uniform part of a step each, such p-values are uniform on (0, 1).
+    """
+    return float(stats.kstest(p - rng.random(len(p)) / (1 + permutations), "uniform").pvalue)
+
+
+def calibration(
+    subject: Bench,
+    tests: Mapping[str, Any],
+    *,
+    batch_sizes: Sequence[int],
+    batches: int,
+    n_calibration: int,
+    rng: np.random.Generator,
+    alphas: Sequence[float] = (0.05, 0.01),
+) -> pandas.DataFrame:
+    """Test clean batches, each against a calibration set drawn anew, and count the rejections.
+
+    The pool is all images of `subject` that the network has not seen. Batch and calibration set are drawn from it at
+    random and disjoint, so that given the pool every one of the T tests is independent of the others and has exactly
+    its level: the binomial band for T tests is the right yardstick. (Against *one* calibration set all batches would
+    share its luck; `one_calibration_set` shows it.)
+
+    Parameters
+    ----------
+    subject : Bench
+    tests : dict
+        Name → unfitted test of `advlib.detectors`. (1 + draws)·α must be whole for each α; else the level is lower.
+    batch_sizes : sequence of int
+    batches : int
+        T.
+    n_calibration : int
+        Calibration images, or what the pool leaves, at least 50.
+    rng : numpy.random.Generator
+    alphas : sequence of float
+
+    Returns
+    -------
+    DataFrame
+        dataset, test, m, n (calibration images), alpha, rejected, low, high (99 % band), inside, uniform_p.
+    """
+    size = len(subject.clean) + len(subject.calibration)
+    rows = []
+    for name, test in track(tests.items(), f"calibration, {TITLES[subject.name]}", len(tests)):
+        fitted, scores = _fitted(subject, test)
+        for m in batch_sizes:
+            n = min(n_calibration, size - m)
+            if n < 50:
+                continue
+            sets = index_sets(size, batches, m + n, rng)
+            p = fitted.p_values(scores, sets[:, :m], sets[:, m:])
+            uniform = uniformity(p, n if m == 1 else fitted.draws, rng)
+            for alpha in alphas:
+                low, high = binomial_band(batches, alpha)
+                rejected = float(np.mean(p <= alpha + 1e-12))
+                rows.append(
+                    {
+                        "dataset": subject.name, "test": name, "m": m, "n": n, "alpha": alpha, "rejected": rejected,
+                        "low": low, "high": high, "inside": low <= rejected <= high, "uniform_p": uniform,
+                    }
+                )  # fmt: skip
+    return pandas.DataFrame(rows)
+
+
+def calibration_table(
+    benches: Mapping[str, Bench], names: Sequence[str], *, rng: np.random.Generator, **options: Any
+) -> pandas.DataFrame:
+    """Run `calibration` on several data sets, with tests of `suite` chosen by name; other arguments are passed on.
+
+    Raises
+    ------
+    ValueError
+        For a test that `suite` does not have, or a peer, which has no p-value here.
+    """
+    frames = []
+    for subject in benches.values():
+        tests = suite(subject.network, len(subject.reference))
+        for name in names:
+            if name not in tests or isinstance(tests[name], Peer):
+                known = ", ".join(name for name, test in tests.items() if not isinstance(test, Peer))
+                raise ValueError(f"calibrated_tests must be among {known}, but hold {name!r}")
+        chosen = {name: tests[name] for name in names}
+        frames.append(calibration(subject, chosen, rng=rng, **{"n_calibration": 500, **options}))
+    return pandas.concat(frames, ignore_index=True)
+
+
+def _fitted(subject: Bench, test: Any) -> tuple[Any, Scores]:
+    """Return the fitted test and the scores of all images that the network has not seen."""
+    seen, test = on_vectors(test)
+    view = view_of(subject, seen)
+    pool = np.concatenate([view.clean, view.calibration])
+    fitted = test.fit(view.reference, pool[:50])
+    return fitted, fitted.measure(pool)
+
+
+def one_calibration_set(
+    subject: Bench, test: Any, *, batch_size: int, batches: int, sets: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Rejection rate at 5 % of clean batches that share one calibration set, for several such sets.
+
+    The mean over the sets is 5 %; a single set may be luckier or less lucky, the more so the larger the batches are.
+
+    Returns
+    -------
+    (sets,) float64 array
+    """
+    fitted, scores = _fitted(subject, test)
+    rates = []
+    for _ in range(sets):
+        order = rng.permutation(len(scores))
+        half = len(order) // 2
+        drawn = order[half:][index_sets(len(order) - half, batches, batch_size, rng)]
+        p = fitted.p_values(scores, drawn, [order[:half]] * batches)
+        rates.append(np.mean(p <= LEVEL))
+    return np.array(rates)
+
+
+def mismatches(subject: Bench, *, rng: np.random.Generator) -> pandas.DataFrame:
+    """Ask the check in `fit` about calibration sets that were drawn as the reference was, and about some that were not.
+
+    Reference and calibration images are two halves of images that the network has not seen; density on pixels.
+
+    Returns
+    -------
+    DataFrame
+        calibration ("drawn alike", "half of one class", "rotated by 10°"), p (of the check), p_by_class (of the
+        class-conditional test, which is given the labels).
+    """
+    half = len(subject.calibration) // 2
+    (reference, labels), (rest, other) = (
+        (subject.calibration[rows], subject.calibration_labels[rows]) for rows in (slice(half), slice(half, 2 * half))
+    )
+    mine = other == np.bincount(other).argmax()
+    tilted = np.flatnonzero(mine)
+    tilted = np.concatenate([tilted, rng.choice(np.flatnonzero(~mine), min(len(tilted), (~mine).sum()), replace=False)])
+    moved = attacks.rotated(rest, degrees=10.0 * rng.choice([-1, 1], len(rest)))
+    cases = {
+        "drawn alike": (rest, other),
+        "half of one class": (rest[tilted], other[tilted]),
+        "rotated by 10°": (np.asarray(moved, dtype=np.float32), other),
+    }
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for name, (images, classes) in cases.items():
+            given = {"reference_labels": labels, "calibration_labels": classes}
+            p = DensityTest().fit(reference, images).exchangeability_p_
+            by_class = DensityTest().fit(reference, images, **given).exchangeability_p_
+            rows.append({"calibration": name, "p": p, "p_by_class": by_class})
+    return pandas.DataFrame(rows)
+
+
+def seen_by_the_network(
+    subject: Bench, *, batch_sizes: Sequence[int], batches: int, rng: np.random.Generator
+) -> pandas.DataFrame:
+    """Rejection at 5 % of clean, unseen images when calibration images are some that the network was trained on.
+
+    Nobody tampered with anything; a network just treats images that it has learned unlike others. Half of the bench's
+    reference is the reference, the other half the pool that calibration sets are drawn from anew.
+
+    Returns
+    -------
+    DataFrame
+        features ("pixels", "hidden"), m, rejected, low, high (99 % band), and fit_p: what the check in
+        `fit` says of reference and calibration if that is the unseen images, as it should be.
+    """
+    half = len(subject.reference) // 2
+    rows = []
+    for name in ("pixels", f"hidden:{subject.network}"):
+        view = view_of(subject, name)
+        reference, learned = view.reference[:half], view.reference[half:]
+        unseen = np.concatenate([view.clean, view.calibration])
+        test = DensityTest(draws=99, check=False).fit(reference, learned)
+        scores = Scores.stack([test.calibration_, test.measure(unseen)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            fit_p = DensityTest().fit(reference, unseen).exchangeability_p_
+        for m in batch_sizes:
+            drawn = len(learned) + index_sets(len(unseen), batches, m, rng)
+            known = index_sets(len(learned), batches, min(500, len(learned) // 2), rng)
+            low, high = binomial_band(batches, LEVEL)
+            rejected = float(np.mean(test.p_values(scores, drawn, known) <= LEVEL))
+            rows.append(
+                {"features": name.split(":")[0], "m": m, "rejected": rejected, "low": low, "high": high, "fit_p": fit_p}
+            )
+    return pandas.DataFrame(rows)
+
+
+def outside_band(calibrated: pandas.DataFrame) -> tuple[int, int, int]:
+    """Return how many rejection rates lie outside their 99 % band, of how many, and how many chance allows (99.9 %)."""
+    cells = len(calibrated)
+    return int((~calibrated.inside).sum()), cells, int(stats.binom.ppf(0.999, cells, 0.01))

@@ -1,0 +1,334 @@
+"""Run notebooks headlessly with papermill: progress on the terminal, reuse of what is still valid, records kept."""
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from papermill.engines import NBClientEngine, papermill_engines
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from advlib import paths
+from advlib.progress import STATUS_FILE
+from compendium import paths as places
+from compendium.claims import record
+
+_TREE = Path(__file__).resolve().parents[1]
+_PACKAGES = ("advlib", "compendium")
+
+
+class UnknownNotebook(ValueError):
+    """A notebook was asked for that is not there."""
+
+
+def notebooks(names: Iterable[str] = ()) -> list[Path]:
+    """Return the notebooks whose file name starts with one of `names`; all, in order, when none is given.
+
+    Raises
+    ------
+    UnknownNotebook
+        When a name fits none.
+    """
+    there = sorted(places.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    chosen: list[Path] = []
+    for name in names:
+        found = [path for path in there if path.stem.startswith(name.removesuffix(".ipynb"))]
+        if not found:
+            raise UnknownNotebook(f"no notebook starts with {name!r}; there are {', '.join(p.stem for p in there)}")
+        chosen += [path for path in found if path not in chosen]
+    return sorted(chosen) if names else there
+
+
+def parameters_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return the one cell tagged `parameters`; raise a ValueError when there is none or more than one."""
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise ValueError(f"a notebook has exactly one cell tagged `parameters`, but this one has {len(cells)}")
+    return cells[0]
+
+
+def defaults(path: Path) -> dict[str, Any]:
+    """Read a notebook's parameters and their default values."""
+    cell = parameters_cell(nbformat.read(path, as_version=4))
+    values: dict[str, Any] = {}
+    # Ours, from the tree, and flat literals by a tested rule.
+    exec(compile(cell.source, str(path), "exec"), {}, values)
+    return values
+
+
+def _injected(cell: nbformat.NotebookNode) -> bool:
+    return "injected-parameters" in cell.metadata.get("tags", [])
+
+
+def source_digest(notebook: nbformat.NotebookNode) -> str:
+    """Digest of a notebook's cells without their outputs: changes exactly when a stored output may be stale."""
+    cells = [(cell.cell_type, cell.source) for cell in notebook.cells if not _injected(cell)]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+
+
+def _modules(tree: ast.AST) -> set[str]:
+    """Names of the modules that a piece of code may import, packages above them included."""
+    named = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # "from package import name": the name may be a module or something in one.
+            named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {".".join(parts[: n + 1]) for parts in (name.split(".") for name in named) for n in range(len(parts))}
+
+
+def _file_of(module: str) -> Path | None:
+    parts = module.split(".")
+    stem = _TREE.joinpath(*parts)
+    candidates = (stem.with_suffix(".py"), stem / "__init__.py")
+    return next((path for path in candidates if parts[0] in _PACKAGES and path.is_file()), None)
+
+
+def import_closure(source: str) -> list[Path]:
+    """Return the files of our packages that a piece of code imports, directly or through others, sorted."""
+    found: set[Path] = set()
+    waiting = [ast.parse(source)]
+    while waiting:
+        files = {path for path in map(_file_of, _modules(waiting.pop())) if path is not None}
+        waiting += [ast.parse(path.read_text(encoding="utf-8")) for path in files - found]
+        found |= files
+    return sorted(found)
+
+
+def inputs_digest(path: Path, parameters: dict[str, Any]) -> str:
+    """Digest of all that decides a run's numbers: cells, parameters, imported code, published tables, weights, pins.
+
+    Only the code that the notebook imports, by its place in the tree: an edit leaves other notebooks' runs valid.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    digest = hashlib.sha256(source_digest(notebook).encode())
+    digest.update(json.dumps(parameters, sort_keys=True).encode())
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    tree = [
+        *import_closure(code),
+        *sorted(places.PUBLISHED.glob("*")),
+        *sorted(paths.WEIGHTS.glob("*")),
+        paths.HOME / "requirements.lock",
+    ]
+    for file in tree:
+        if file.is_file():
+            digest.update(os.path.relpath(file, _TREE).encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+class _ReportingEngine(NBClientEngine):
+    """papermill's own engine, telling a callback which cell begins."""
+
+    on_cell: Callable[[int, int], None] = staticmethod(lambda index, total: None)
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+        announce = nb_man.cell_start
+
+        def cell_start(cell, cell_index=None, **options):
+            cls.on_cell(cell_index, len(nb_man.nb.cells))
+            return announce(cell, cell_index, **options)
+
+        nb_man.cell_start = cell_start
+        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+
+
+papermill_engines.register("advlib", _ReportingEngine)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class _Progress:
+    """One live line: notebook, cell, elapsed, expected, and what the kernel says it is doing."""
+
+    def __init__(self, console: Console, title: str, expected: float | None, status: Path):
+        self.console, self.title, self.expected, self.status = console, title, expected, status
+        self.began = time.monotonic()
+        self.cell, self.cells = 0, 0
+        self._said = -1
+
+    def __rich__(self) -> Text:
+        expected = f" of about {_clock(self.expected)}" if self.expected else ""
+        doing = self.status.read_text(encoding="utf-8").strip() if self.status.is_file() else ""
+        where = f"cell {self.cell}/{self.cells}" if self.cells else "starting the kernel"
+        elapsed = _clock(time.monotonic() - self.began)
+        return Text(f"  {self.title}  {where}  {elapsed}{expected}  {doing}", overflow="ellipsis", no_wrap=True)
+
+    def on_cell(self, index: int, total: int) -> None:
+        self.cell, self.cells = index + 1, total
+        # A log file shows no live line: say every fourth cell instead.
+        if not self.console.is_terminal and index // 4 != self._said:
+            self._said = index // 4
+            self.console.print(self.__rich__())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook.
+
+    Attributes
+    ----------
+    status : str
+        "ran", "reused" or "failed".
+    seconds : float
+        Time taken by this call.
+    message : str
+        The error of a failed run, or why an earlier run still stands.
+    """
+
+    notebook: str
+    status: str
+    seconds: float
+    message: str = ""
+
+
+def _expected_seconds(notebook: str, profile: str) -> float | None:
+    path = record.reference_path(notebook, profile)
+    return json.loads(path.read_text(encoding="utf-8"))["duration_s"] if path.is_file() else None
+
+
+def run_notebook(
+    path: Path,
+    parameters: dict[str, Any],
+    console: Console,
+    *,
+    force: bool = False,
+    runs: Path | None = None,
+) -> Outcome:
+    """Execute one notebook with `parameters` into `results/runs/<profile>/<notebook>/`.
+
+    A run whose inputs have not changed since is kept. Output and records appear under their final names only when
+    the run succeeded; a failed notebook is kept beside them as `failed.ipynb`.
+    """
+    profile = parameters["profile"]
+    runs = runs or places.RUNS
+    folder = runs / profile / path.stem
+    executed, stamp = folder / f"{path.stem}.ipynb", folder / "inputs.sha256"
+    digest = inputs_digest(path, parameters)
+    whole = executed.is_file() and (folder / "metrics.json").is_file() and stamp.is_file()
+    if not force and whole and stamp.read_text(encoding="utf-8") == digest:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp.stat().st_mtime))
+        return Outcome(path.stem, "reused", 0.0, f"nothing it depends on has changed since {when}")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="advlib-") as scratch:
+        status, output = Path(scratch) / "status", Path(scratch) / path.name
+        progress = _Progress(console, path.stem, _expected_seconds(path.stem, profile), status)
+        _ReportingEngine.on_cell = staticmethod(progress.on_cell)
+        before = {name: os.environ.get(name) for name in (STATUS_FILE, "ADVLIB_RUNS")}
+        os.environ[STATUS_FILE], os.environ["ADVLIB_RUNS"] = str(status), str(runs)
+        try:
+            with Live(progress, console=console, refresh_per_second=2, transient=True):
+                papermill.execute_notebook(
+                    str(path), str(output), parameters=parameters, engine_name="advlib", cwd=str(path.parent),
+                    progress_bar=False, log_output=False, kernel_name="python3",
+                    # The kernel's own log would break the live line; errors of cells arrive as exceptions.
+                    extra_arguments=["--IPKernelApp.log_level=50"],
+                )  # fmt: skip
+        except papermill.PapermillExecutionError as error:
+            shutil.copyfile(output, folder / "failed.ipynb")
+            return Outcome(path.stem, "failed", time.monotonic() - began, f"{error.ename}: {error.evalue}")
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        paths.write_atomically(executed, output.read_text(encoding="utf-8"))
+    (folder / "failed.ipynb").unlink(missing_ok=True)
+    paths.write_atomically(stamp, digest)
+    return Outcome(path.stem, "ran", time.monotonic() - began)
+
+
+def run_all(
+    names: Iterable[str],
+    profile: str,
+    overrides: dict[str, Any],
+    console: Console,
+    *,
+    force: bool = False,
+) -> list[Outcome]:
+    """Run the named notebooks (all when none is named) with a profile's parameters, one after the other.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Beginnings of notebook names, such as "02".
+    profile : str
+        A file in `params/`.
+    overrides : dict
+        Parameters that replace the profile's; each must be one of a chosen notebook.
+
+    Raises
+    ------
+    ValueError
+        For an unknown notebook, profile or parameter, before anything runs.
+    """
+    chosen = notebooks(names)
+    known = {path: defaults(path) for path in chosen}
+    for name in overrides:
+        if not any(name in parameters for parameters in known.values()):
+            all_known = sorted(set().union(*known.values()))
+            raise ValueError(f"no chosen notebook has a parameter {name!r}; there are {', '.join(all_known)}")
+    requested = {**record.profile_parameters(profile), **overrides}
+    plan = {
+        path: {name: requested.get(name, value) for name, value in parameters.items()}
+        for path, parameters in known.items()
+    }
+    for parameters in plan.values():
+        record.validate(parameters)
+
+    outcomes = []
+    for number, (path, parameters) in enumerate(plan.items(), 1):
+        outcome = run_notebook(path, parameters, console, force=force)
+        outcomes.append(outcome)
+        mark = {"ran": "[green]ran[/]", "reused": "[cyan]reused[/]", "failed": "[red]failed[/]"}[outcome.status]
+        detail = outcome.message if outcome.message else _clock(outcome.seconds)
+        console.print(f"[{number}/{len(plan)}] {path.stem}  {mark}  {detail}", highlight=False, soft_wrap=True)
+    return outcomes
+
+
+def store_reference(path: Path, profile: str) -> None:
+    """Make a finished run the committed one: its record into `results/reference/`, and what it shows.
+
+    Figures of other profiles than quick lie beside the record; those of the quick one are in the notebook, whose
+    outputs are stored. papermill's injected cell is left out of it (the defaults and the quick profile agree, a test
+    holds them together), and it is stamped with the digest of the cells that its outputs belong to.
+    """
+    folder = places.RUNS / profile / path.stem
+    metrics = (folder / "metrics.json").read_text(encoding="utf-8")
+    paths.write_atomically(record.reference_path(path.stem, profile), metrics)
+    if profile != "quick":
+        for figure in sorted(folder.glob("*.png")):
+            with paths.replacing(places.REFERENCE / f"{path.stem}.{profile}.{figure.name}") as temporary:
+                shutil.copyfile(figure, temporary)
+        return
+    executed = nbformat.read(folder / path.name, as_version=4)
+    executed.cells = [cell for cell in executed.cells if not _injected(cell)]
+    for count, cell in enumerate((c for c in executed.cells if c.cell_type == "code"), 1):
+        cell.execution_count = count
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags" and value}
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+    for cell in executed.cells:
+        cell.metadata.pop("papermill", None)
+    executed.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "advlib": {"source_digest": source_digest(executed), "profile": profile},
+    }
+    paths.write_atomically(path, nbformat.writes(executed) + "\n")
