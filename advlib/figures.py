@@ -26,7 +26,7 @@ CORRECTED = "#009E73"
 LIMIT = "#7F7F7F"
 MARKERS = {"published": "s", "as published": "o", "corrected": "^"}
 
-_STYLE = {
+STYLE = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "font.size": 10,
@@ -41,7 +41,7 @@ _STYLE = {
 
 def subplots(*args: Any, **kwargs: Any) -> tuple[Figure, Any]:
     """Do what `plt.subplots` does, in the style of this project; the figure is left to whoever returns it."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(*args, **kwargs)
     # A closed figure is shown once, by the cell that returns it, and not a second time by the inline backend.
     plt.close(figure)
