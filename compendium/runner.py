@@ -118,7 +118,7 @@ def inputs_digest(path: Path, parameters: dict[str, Any]) -> str:
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     tree = [
         *import_closure(code),
-        *sorted(places.PUBLISHED.glob("*")),
+        *sorted(places.PUBLISHED.rglob("*")),
         *sorted(paths.WEIGHTS.glob("*")),
         paths.HOME / "requirements.lock",
     ]

@@ -1,7 +1,14 @@
 """From what the two reruns gave to a row of the claims table: one shape, one three-way verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+import pandas
+import yaml
+
+from compendium import paths as places
+from compendium.claims.published import Published, lookup
 
 AS_PUBLISHED, CORRECTED = "as published", "corrected"
 
@@ -53,3 +60,84 @@ def compare(
     names = dict(zip(("paper", "item", "row", "column"), key, strict=True))
     mine = {"as_published": ours.get(AS_PUBLISHED), "corrected": ours.get(CORRECTED)}
     return {**names, **mine, "verdict": verdict(holds), "cause": cause}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a predicate finds out about one sentence of a paper.
+
+    Attributes
+    ----------
+    holds : dict
+        "as published" and "corrected" → whether this rerun bears the sentence out.
+    words : dict
+        The same keys → what was measured, in words.
+    numbers : dict
+        What the cause in the YAML file names in curly brackets.
+    """
+
+    holds: Mapping[str, bool]
+    words: Mapping[str, str]
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def sentences(notebook: str) -> list[dict[str, str]]:
+    """Read the sentences that a notebook judges from `data/published/sentences/<notebook>.yaml`.
+
+    Each has paper, row (its short name in `data/published/`), predicate, criterion, cause and, where it differs when
+    the corrected rerun alone agrees, corrected_only.
+    """
+    path = places.PUBLISHED / "sentences" / f"{notebook}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def judge_sentences(run: Any, findings: Mapping[str, Finding]) -> None:
+    """Record a verdict on each sentence that the run's notebook judges.
+
+    Parameters
+    ----------
+    run : record.Run
+    findings : dict
+        Name of the predicate → what it found; each sentence of the YAML file needs one.
+    """
+    for entry in sentences(run.notebook):
+        found = findings[entry["predicate"]]
+        run.compare(
+            compare(
+                (entry["paper"], "claim", entry["row"], ""),
+                found.words,
+                found.holds,
+                entry["cause"].format(**found.numbers),
+                corrected_only=entry.get("corrected_only", ""),
+            )
+        )
+
+
+def judge_numbers(
+    run: Any,
+    ours: Mapping[tuple[str, str, str, str], Mapping[str, float | None]],
+    agrees: Callable[[float, Published], bool],
+    cause: Callable[[Published, Mapping[str, float | None]], str],
+) -> None:
+    """Record a verdict on each printed number.
+
+    Parameters
+    ----------
+    run : record.Run
+    ours : dict
+        (paper, item, row, column) → {"as published": number, "corrected": number}.
+    agrees : callable
+        Whether one of our numbers agrees with the printed one; never asked for None, which does not.
+    cause : callable
+        Why, from the printed row and our two.
+    """
+    for key, mine in ours.items():
+        printed = lookup(*key)
+        holds = {mode: mine.get(mode) is not None and agrees(mine[mode], printed) for mode in (AS_PUBLISHED, CORRECTED)}
+        run.compare(compare(key, mine, holds, cause(printed, mine)))
+
+
+def rows(run: Any, item: str | None = None) -> pandas.DataFrame:
+    """Tabulate what a run has compared so far, of one item or all: row, column, ours, verdict, cause."""
+    chosen = [entry for entry in run.comparisons.values() if item is None or entry["item"] == item]
+    return pandas.DataFrame(chosen)
