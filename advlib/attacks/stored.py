@@ -84,15 +84,8 @@ def stored_attack(
     appear whole or not at all. Two processes that ask for the same set do not compute it twice: the second waits.
     """
     images, labels = _array(images), _array(labels)
-    if len(images) == 0 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"labels must be one an image and images not empty, but have shapes {labels.shape} and {images.shape}"
-        )
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, but is {chunk}")
-    if not hasattr(attack, "version"):
-        raise ValueError(f"{attack.__name__} has no version: mark it with @advlib.attacks.versioned(1)")
     parameters = {name: _array(x) if isinstance(x, torch.Tensor) else x for name, x in parameters.items()}
+    _check(attack, images, labels, chunk)
     origin = {
         "attack": attack.__name__,
         "version": attack.version,
@@ -107,30 +100,43 @@ def stored_attack(
     key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     place = (paths.CACHE / "attacked" if folder is None else Path(folder)) / key[:32]
     place.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(images), chunk)
-    files = [place / f"{start:08d}.safetensors" for start in starts]
+    files = {place / f"{start:08d}.safetensors": start for start in range(0, len(images), chunk)}
+
+    def attacked(model: nn.Module, start: int) -> tuple[bool, list[AdversarialBatch]]:
+        rows = slice(start, start + chunk)
+        own = {name: value[rows] if _is_split(value, images) else value for name, value in parameters.items()}
+        if seed is not None:
+            own["rng"] = np.random.default_rng([seed, start // chunk])
+        result = attack(model, images[rows], labels[rows], **own)
+        return (False, [result]) if isinstance(result, AdversarialBatch) else (True, list(result))
 
     with FileLock(place / ".lock"):
         for leftover in place.glob(".*.safetensors"):  # of a killed process: whoever writes holds the lock
             leftover.unlink()
         done = {file: parts for file in files if (parts := _read(file, key)) is not None}
-        missing = [(start, file) for start, file in zip(starts, files, strict=True) if file not in done]
+        missing = [file for file in files if file not in done]
         if missing:
             with paths.replacing(place / "origin.json") as temporary:
                 temporary.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
             model = models.load_trained(network, device, weights)
-        for start, file in track(missing, f"{attack.__name__} on {network}") if missing else ():
-            rows = slice(start, start + chunk)
-            own = {name: value[rows] if _is_split(value, images) else value for name, value in parameters.items()}
-            if seed is not None:
-                own["rng"] = np.random.default_rng([seed, start // chunk])
-            result = attack(model, images[rows], labels[rows], **own)
-            several = not isinstance(result, AdversarialBatch)
-            done[file] = several, list(result) if several else [result]
+        for file in track(missing, f"{attack.__name__} on {network}") if missing else ():
+            done[file] = attacked(model, files[file])
             _write(file, key, *done[file])
 
+    several = [parts for parts, _ in done.values()][0]
     joined = [base.join(batches) for batches in zip(*(done[file][1] for file in files), strict=True)]
-    return joined if done[files[0]][0] else joined[0]
+    return joined if several else joined[0]
+
+
+def _check(attack: Callable, images: np.ndarray, labels: np.ndarray, chunk: int) -> None:
+    if len(images) == 0 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels must be one an image and images not empty, but have shapes {labels.shape} and {images.shape}"
+        )
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, but is {chunk}")
+    if not hasattr(attack, "version"):
+        raise ValueError(f"{attack.__name__} has no version: mark it with @advlib.attacks.versioned(1)")
 
 
 def _array(values: ArrayLike) -> np.ndarray:

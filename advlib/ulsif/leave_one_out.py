@@ -39,7 +39,7 @@ def loo_scores(exponents: torch.Tensor, largest: torch.Tensor, n_nu: int, settin
 
 
 def _pairs(phi_nu: torch.Tensor, phi_de: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Kernel values of the pairs left out in turn, denominator and numerator, and the sums z of the others; (C, n, b)."""
+    """Kernel values of the pairs left out in turn, denominator and numerator, and the others' sums z; all (C, n, b)."""
     n = min(phi_nu.shape[1], phi_de.shape[1])
     return phi_de[:, :n], phi_nu[:, :n], phi_nu.sum(1, keepdim=True) - phi_nu[:, :n]
 
