@@ -11,7 +11,8 @@ import math
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -122,52 +123,21 @@ def fit(
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     images, labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-    steps = math.ceil(len(images) / recipe.batch_size)
+    total = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=recipe.epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=total)
     generator = torch.Generator().manual_seed(seed)
     history = []
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[latest]}"),
-    )
-    with (
-        torch.random.fork_rng(),
-        Progress(*columns, console=Console(stderr=True), disable=not progress) as bar,
-    ):
+    with torch.random.fork_rng(), Progress(*_COLUMNS, console=Console(stderr=True), disable=not progress) as bar:
         torch.manual_seed(seed)  # dropout draws from the global generator, which fork_rng restores
-        task = bar.add_task(description, total=recipe.epochs * steps, latest="")
+        task = bar.add_task(description, total=total, latest="")
         for epoch in range(1, recipe.epochs + 1):
-            start = time.perf_counter()
-            model.train()
-            loss_sum = correct = 0.0
-            for index in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
-                index = index.to(device)
-                batch = _augment(images[index], recipe, generator).contiguous(memory_format=torch.channels_last)
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-                    logits = model(batch)
-                logits = logits.float()
-                loss = functional.cross_entropy(logits, labels[index])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                loss_sum += loss.item() * len(index)
-                correct += (logits.argmax(1) == labels[index]).sum().item()
-                bar.advance(task)
-            if not math.isfinite(loss_sum):
-                raise FloatingPointError(f"the training loss became {loss_sum} in epoch {epoch}; lower max_lr")
-            model.eval()
-            row = {
-                "epoch": epoch,
-                "train_loss": round(loss_sum / len(images), 5),
-                "train_accuracy": round(correct / len(images), 5),
-                "learning_rate": float(f"{schedule.get_last_lr()[0]:.4g}"),
-                "seconds": round(time.perf_counter() - start, 2),
-            }
+            measured = _epoch(model, images, labels, recipe, generator, optimizer, schedule, lambda: bar.advance(task))
+            if not math.isfinite(measured["train_loss"]):
+                raise FloatingPointError(
+                    f"the training loss became {measured['train_loss']} in epoch {epoch}; lower max_lr"
+                )
+            row = {"epoch": epoch, **measured}
             latest = f"loss {row['train_loss']:.4f}"
             if holdout is not None:
                 row["accuracy"] = models.accuracy(model, *holdout)
@@ -176,6 +146,52 @@ def fit(
             bar.update(task, latest=latest)
     model.to(memory_format=torch.contiguous_format)
     return history
+
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+    TextColumn("{task.fields[latest]}"),
+)
+
+
+def _epoch(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    advance: Callable[[], None],
+) -> dict[str, float]:
+    """One pass over the images; leaves the model in evaluation mode and returns the epoch's part of the history."""
+    start = time.perf_counter()
+    model.train()
+    loss_sum = correct = 0.0
+    for index in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
+        index = index.to(images.device)
+        batch = _augment(images[index], recipe, generator).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+            logits = model(batch)
+        logits = logits.float()
+        loss = functional.cross_entropy(logits, labels[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        loss_sum += loss.item() * len(index)
+        correct += (logits.argmax(1) == labels[index]).sum().item()
+        advance()
+    model.eval()
+    return {
+        "train_loss": round(loss_sum / len(images), 5),
+        "train_accuracy": round(correct / len(images), 5),
+        "learning_rate": float(f"{schedule.get_last_lr()[0]:.4g}"),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
 
 
 def _augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
@@ -235,12 +251,12 @@ def train(
     advlib.datasets.DataUnavailable
         If the data set is neither on disk nor to be had.
     """
-    spec = models.spec(name)
+    models.spec(name)
     recipe = RECIPES[name]
     if epochs is not None:
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, but is {epochs}")
-        recipe = Recipe(**asdict(recipe) | {"epochs": epochs})
+        recipe = replace(recipe, epochs=epochs)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     data = models.partition(name)
@@ -249,23 +265,34 @@ def train(
         model = models.build(name).to(device)
     start = time.perf_counter()
     holdout = data.holdout_images, data.holdout_labels
-    history = fit(
-        model,
-        data.train_images,
-        data.train_labels,
-        recipe,
-        seed=seed,
-        holdout=holdout,
-        progress=progress,
-        description=name,
-    )
+    options = {"seed": seed, "holdout": holdout, "progress": progress, "description": name}
+    history = fit(model, data.train_images, data.train_labels, recipe, **options)
     duration = time.perf_counter() - start
 
     state = _stored(model)
     model.load_state_dict({key: value.float() for key, value in state.items()})
     contents = save(state)
-    official = spec.holdout_fraction is None
     card = {
+        **_trained_on(name, model, data),
+        "accuracy": models.accuracy(model, *holdout),
+        "accuracy_of": "last epoch, parameters rounded to float16",
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "duration_s": round(duration, 1),
+        **_made_with(torch.device(device)),
+        "size_bytes": len(contents),
+        "sha256": hashlib.sha256(contents).hexdigest(),
+        "history": history,
+    }
+    _write(name, folder, contents, card)
+    return card
+
+
+def _trained_on(name: str, model: nn.Module, data: models.Partition) -> dict[str, object]:
+    """The card's part on the network and its images."""
+    spec = models.spec(name)
+    official = spec.holdout_fraction is None
+    return {
         "name": name,
         "architecture": spec.network.__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -279,25 +306,32 @@ def train(
             "holdout_size": len(data.holdout_index),
             "holdout_index_sha256": hashlib.sha256(data.holdout_index.astype("<i8").tobytes()).hexdigest(),
         },
-        "accuracy": models.accuracy(model, *holdout),
-        "accuracy_of": "last epoch, parameters rounded to float16",
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "duration_s": round(duration, 1),
-        "versions": {"advlib": __version__, "python": platform.python_version()}
-        | {package: metadata.version(package) for package in ("torch", "numpy", "safetensors", "scikit-learn")},
-        "hardware": _hardware(torch.device(device)),
-        "size_bytes": len(contents),
-        "sha256": hashlib.sha256(contents).hexdigest(),
-        "history": history,
     }
+
+
+def _made_with(device: torch.device) -> dict[str, object]:
+    """The card's part on versions and hardware."""
+    packages = ("torch", "numpy", "safetensors", "scikit-learn")
+    return {
+        "versions": {"advlib": __version__, "python": platform.python_version()}
+        | {package: metadata.version(package) for package in packages},
+        "hardware": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        },
+    }
+
+
+def _write(name: str, folder: Path | None, contents: bytes, card: dict) -> None:
     weights_path, card_path = models.files(name, folder)
     # Both are complete under temporary names before either is renamed. Should the machine stop between the two
     # renamings, the checksum on the old card refuses the new weights.
     with paths.replacing(card_path) as card_part, paths.replacing(weights_path) as weights_part:
         weights_part.write_bytes(contents)
         card_part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return card
 
 
 def _stored(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -306,15 +340,4 @@ def _stored(model: nn.Module) -> dict[str, torch.Tensor]:
     return {
         key: (value.half() if key in parameters else value).cpu().contiguous()
         for key, value in model.state_dict().items()
-    }
-
-
-def _hardware(device: torch.device) -> dict[str, object]:
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": gpu,
     }

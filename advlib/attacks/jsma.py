@@ -42,17 +42,16 @@ def jsma(
 
     At every iteration α = ∂Z_target/∂x and β = ∂(sum of the other Z)/∂x, and the pair of features (p, q) is moved by θ
     that maximises −(α_p + α_q)(β_p + β_q) with α_p + α_q > 0 > β_p + β_q (signs reversed for θ < 0), or with
-    `pairs=False` the single feature. A feature that reaches the edge of `clip` is left alone from then on. An image
-    is finished when it is read as its target, when no pair has the right signs, or when its budget is spent.
-
-    The search over all pairs is exact, and its memory grows linearly in the number of features (see `_best_pair`).
+    `pairs=False` the single feature; the search is exact (see `_best_pair`). A feature that reaches the edge of `clip`
+    is left alone from then on. An image is finished when it is read as its target, when no pair has the right signs,
+    or when its budget is spent.
 
     Parameters
     ----------
-    model, images
+    model, images, batch_size
         As for `fgsm`.
-    labels : (n,) integer array or tensor
-        True classes: they say what is a success and do not steer the attack.
+    labels, targets, rng
+        As for `tgsm`. An image that is read as its target already stays as it is.
     gamma : float
         Budget, the share of features that may change, 0 to 1: ⌊γ d / 2⌋ iterations for pairs, ⌊γ d⌋ for single
         features, with d = c · h · w. Papernot et al. take 0.145 as the largest on MNIST.
@@ -62,20 +61,16 @@ def jsma(
         Change of a feature in one iteration, not 0; in pixels. 1 and −1 push it to the edge.
     pairs : bool
         Two features an iteration, or one.
-    targets, rng
-        As for `tgsm`. An image that is read as its target already stays as it is.
     saliency : "logits" or "softmax"
         What Z is. The paper recommends logits. G17's code takes the softmax's probabilities: their sum is 1, so β = −α
         exactly, and the map always picks the features with the largest α, whatever they do to the other classes.
     stop_at_target : bool
         Whether an image is left alone once it is read as its target; otherwise the budget is spent.
-    batch_size : int
-        Images at a time; bounds the memory.
 
     Returns
     -------
     AdversarialBatch
-        With `targets` and `targeted_success`; `l0` is the number of changed features.
+        With `targets` and `targeted_success`.
 
     Raises
     ------
