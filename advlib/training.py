@@ -289,7 +289,7 @@ def train(
 
 
 def _trained_on(name: str, model: nn.Module, data: models.Partition) -> dict[str, object]:
-    """The card's part on the network and its images."""
+    """Return the card's part on the network and its images."""
     spec = models.spec(name)
     official = spec.holdout_fraction is None
     return {
@@ -310,7 +310,7 @@ def _trained_on(name: str, model: nn.Module, data: models.Partition) -> dict[str
 
 
 def _made_with(device: torch.device) -> dict[str, object]:
-    """The card's part on versions and hardware."""
+    """Return the card's part on versions and hardware."""
     packages = ("torch", "numpy", "safetensors", "scikit-learn")
     return {
         "versions": {"advlib": __version__, "python": platform.python_version()}
