@@ -91,19 +91,15 @@ def fit(
     ----------
     model : nn.Module
         (n, c, h, w) images in [0, 1] → (n, classes) logits. Left in evaluation mode.
-    images : (n, c, h, w) float32 array
-        In [0, 1].
-    labels : (n,) int64 array
+    images, labels : (n, c, h, w) float32 array, (n,) int64 array
     recipe : Recipe
     seed : int
-        Of order, augmentation and dropout. The same seed on the same machine with as many threads gives the same
-        weights to the bit; torch's global generators are left as they were.
+        Of order, augmentation and dropout; on the same machine with as many threads it gives the same weights to the
+        bit. Torch's global generators are left as they were.
     holdout : (images, labels), optional
         Measured after every epoch, for the curve alone.
-    progress : bool
-        Whether to draw a bar on the terminal (standard error).
-    description : str
-        What the bar says.
+    progress, description : bool, str
+        Whether to draw a bar on the terminal (standard error), and what it says.
 
     Returns
     -------
@@ -113,10 +109,8 @@ def fit(
 
     Raises
     ------
-    ValueError
-        If there are no images or not one label an image.
-    FloatingPointError
-        If the loss becomes NaN or infinite.
+    ValueError, FloatingPointError
+        If there are no images or not one label an image; if the loss becomes NaN or infinite.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"labels must be one an image and not empty, but are {len(labels)} for {len(images)} images")
@@ -124,26 +118,20 @@ def fit(
     model.to(memory_format=torch.channels_last)
     images, labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
     total = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=total)
-    generator = torch.Generator().manual_seed(seed)
-    history = []
+    optimizers = _optimizers(model, recipe, total)
+    generator, history = torch.Generator().manual_seed(seed), []
     with torch.random.fork_rng(), Progress(*_COLUMNS, console=Console(stderr=True), disable=not progress) as bar:
         torch.manual_seed(seed)  # dropout draws from the global generator, which fork_rng restores
         task = bar.add_task(description, total=total, latest="")
         for epoch in range(1, recipe.epochs + 1):
-            measured = _epoch(model, images, labels, recipe, generator, optimizer, schedule, lambda: bar.advance(task))
-            if not math.isfinite(measured["train_loss"]):
-                raise FloatingPointError(
-                    f"the training loss became {measured['train_loss']} in epoch {epoch}; lower max_lr"
-                )
+            measured = _epoch(model, images, labels, recipe, generator, *optimizers, lambda: bar.advance(task))
+            if not math.isfinite(loss := measured["train_loss"]):
+                raise FloatingPointError(f"the training loss became {loss} in epoch {epoch}; lower max_lr")
             row = {"epoch": epoch, **measured}
-            latest = f"loss {row['train_loss']:.4f}"
             if holdout is not None:
                 row["accuracy"] = models.accuracy(model, *holdout)
-                latest += f", hold-out {row['accuracy']:.4f}"
             history.append(row)
-            bar.update(task, latest=latest)
+            bar.update(task, latest=_words(row))
     model.to(memory_format=torch.contiguous_format)
     return history
 
@@ -155,6 +143,17 @@ _COLUMNS = (
     TimeRemainingColumn(),
     TextColumn("{task.fields[latest]}"),
 )
+
+
+def _words(row: dict[str, float]) -> str:
+    return f"loss {row['train_loss']:.4f}" + (f", hold-out {row['accuracy']:.4f}" if "accuracy" in row else "")
+
+
+def _optimizers(
+    model: nn.Module, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=steps)
 
 
 def _epoch(
@@ -226,49 +225,34 @@ def train(
     ----------
     name : str
         A key of `advlib.models.SPECS`.
-    epochs : int, optional
-        Instead of the recipe's.
-    seed : int
-        Of initial weights, order, augmentation and dropout.
+    epochs, seed : int
+        Instead of the recipe's; of initial weights, order, augmentation and dropout.
     folder : path, optional
         Where NAME.safetensors and NAME.json go; the package's own weights by default.
     device : torch.device, optional
         A GPU if there is one, by default.
     progress : bool
-        Whether to draw a bar.
 
     Returns
     -------
     dict
-        The card. "holdout" says in words what "accuracy" was measured on, with the weights as stored; "history" is
-        the curve (see `fit`); "split" says how to find the same images again, with a SHA-256 of the hold-out's
-        positions as little-endian int64.
+        The card. "holdout" says what "accuracy" was measured on, with the weights as stored; "history" is the curve
+        (see `fit`); "split" tells the images, with a SHA-256 of the hold-out's positions as little-endian int64.
 
     Raises
     ------
-    ValueError
-        For an unknown name or epochs below 1.
-    advlib.datasets.DataUnavailable
-        If the data set is neither on disk nor to be had.
+    ValueError, advlib.datasets.DataUnavailable
+        For an unknown name or epochs below 1; if the data set is neither on disk nor to be had.
     """
-    models.spec(name)
-    recipe = RECIPES[name]
-    if epochs is not None:
-        if epochs < 1:
-            raise ValueError(f"epochs must be at least 1, but is {epochs}")
-        recipe = replace(recipe, epochs=epochs)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    recipe = _recipe(name, epochs)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data = models.partition(name)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = models.build(name).to(device)
+    model = _fresh(name, seed).to(device)
     start = time.perf_counter()
     holdout = data.holdout_images, data.holdout_labels
     options = {"seed": seed, "holdout": holdout, "progress": progress, "description": name}
     history = fit(model, data.train_images, data.train_labels, recipe, **options)
-    duration = time.perf_counter() - start
-
+    duration = round(time.perf_counter() - start, 1)
     state = _stored(model)
     model.load_state_dict({key: value.float() for key, value in state.items()})
     contents = save(state)
@@ -278,7 +262,7 @@ def train(
         "accuracy_of": "last epoch, parameters rounded to float16",
         "recipe": asdict(recipe),
         "seed": seed,
-        "duration_s": round(duration, 1),
+        "duration_s": duration,
         **_made_with(torch.device(device)),
         "size_bytes": len(contents),
         "sha256": hashlib.sha256(contents).hexdigest(),
@@ -286,6 +270,21 @@ def train(
     }
     _write(name, folder, contents, card)
     return card
+
+
+def _recipe(name: str, epochs: int | None) -> Recipe:
+    models.spec(name)  # raises for an unknown name
+    if epochs is None:
+        return RECIPES[name]
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, but is {epochs}")
+    return replace(RECIPES[name], epochs=epochs)
+
+
+def _fresh(name: str, seed: int) -> models.Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return models.build(name)
 
 
 def _trained_on(name: str, model: nn.Module, data: models.Partition) -> dict[str, object]:

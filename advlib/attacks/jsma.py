@@ -57,10 +57,8 @@ def jsma(
         features, with d = c · h · w. Papernot et al. take 0.145 as the largest on MNIST.
     clip : (float, float)
         Range of valid images.
-    theta : float
-        Change of a feature in one iteration, not 0; in pixels. 1 and −1 push it to the edge.
-    pairs : bool
-        Two features an iteration, or one.
+    theta, pairs : float, bool
+        Change of a feature in one iteration, not 0, in pixels (1 and −1 push it to the edge); two an iteration, or one.
     saliency : "logits" or "softmax"
         What Z is. The paper recommends logits. G17's code takes the softmax's probabilities: their sum is 1, so β = −α
         exactly, and the map always picks the features with the largest α, whatever they do to the other classes.
