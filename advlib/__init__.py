@@ -1,23 +1,20 @@
-"""Detecting adversarial examples in batches: two papers re-run, checked, and turned into a calibrated test.
+"""Detecting adversarial examples in batches: the library. The papers' reruns are the package `compendium`.
 
-Data flows one way, and so do imports: a module imports only what stands above it, or left of it in its line. (A test
-reads this drawing.) The first line of each module says what it is.
+Its rooms, in the order of the flow; a room imports only rooms above its own line (a test reads this list):
 
-    ground       paths · checks · progress · published · exercises
-    data         downloads · datasets · batch_files
-    networks     models · features · training
-    attacks      boundary · attacks · crafted
-    engines      ulsif · prdc · runtime
-    experiments  protocol · crafting
-    tests        samples · permutations · contamination · sealed_file · balls · exchangeability · batch_test
-                 · ball_tests · ratio_test · combined_test · detectors · sequential
-    G17          g17 · sample_size · transferability · tolerance
-    VS22         vs22 · vs22_claims · vs22_boundary · rising_density · admixture · embedding · geometry
-                 · cluster_analysis
-    both         forensics · forensics_vs22 · changes · peers · power · levels · power_tables
-    notebooks    record · runner
-    figures      plotting · plotting_g17 · plotting_vs22 · plotting_boundary · plotting_tests
-    doors        own_file · report · verdicts · cli
+    paths        where data, weights and caches lie; files whole or not at all
+    checks       arrays at the public border
+    progress     signs of life of anything over a few seconds
+    environment  versions and hardware behind a run's numbers
+    figures      the look of figures, and saving them
+    datasets     the papers' image data sets, and the reader's own files
+    models       the papers' classifiers and their trained weights
+    training     how those weights were made
+    attacks      FGSM, TGSM, PGD, JSMA, boundary; harmless changes; attacked images on disk
+    ulsif        density ratios, one or many at once
+    prdc         density, coverage, precision, recall
+    detectors    calibrated tests of one batch or a stream
+    cli          the command line
 """
 
 __version__ = "0.1.0"

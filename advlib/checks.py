@@ -46,18 +46,7 @@ def as_matrix(
         real, or a NaN or infinity.
     """
     shape_words = "(n, d)" if ndim == 2 else "(T, n, d)"
-    if isinstance(values, torch.Tensor):
-        tensor = values.detach()
-    else:
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(f"{name} must be a {shape_words} array, but its rows differ in length") from error
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}")
-        tensor = torch.as_tensor(np.ascontiguousarray(array))
-    if tensor.is_complex():
-        raise ValueError(f"{name} must hold real numbers, but its dtype is {tensor.dtype}")
+    tensor = _real_tensor(values, name, shape_words)
     if tensor.ndim != ndim:
         raise ValueError(
             f"{name} must be a {shape_words} array, but has shape {tuple(tensor.shape)}; "
@@ -74,7 +63,26 @@ def as_matrix(
             UserWarning,
             stacklevel=3,
         )
-    tensor = tensor.to(device=device, dtype=dtype)
+    return _finite(tensor.to(device=device, dtype=dtype), name)
+
+
+def _real_tensor(values: ArrayLike, name: str, shape_words: str) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        tensor = values.detach()
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a {shape_words} array, but its rows differ in length") from error
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}")
+        tensor = torch.as_tensor(np.ascontiguousarray(array))
+    if tensor.is_complex():
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {tensor.dtype}")
+    return tensor
+
+
+def _finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
     # One pass instead of five: a sum of finite numbers can only overflow, a NaN or infinity never leaves it.
     if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())

@@ -6,8 +6,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from advlib import __version__
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "cleverhans", "foolbox", "faiss-cpu")
@@ -15,6 +13,8 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "cleverha
 
 def environment() -> dict[str, Any]:
     """Versions and hardware that a run's numbers and duration depend on."""
+    import torch  # seconds, which whoever only wants to know where this module is need not wait
+
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

@@ -11,7 +11,8 @@ import math
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -90,19 +91,15 @@ def fit(
     ----------
     model : nn.Module
         (n, c, h, w) images in [0, 1] → (n, classes) logits. Left in evaluation mode.
-    images : (n, c, h, w) float32 array
-        In [0, 1].
-    labels : (n,) int64 array
+    images, labels : (n, c, h, w) float32 array, (n,) int64 array
     recipe : Recipe
     seed : int
-        Of order, augmentation and dropout. The same seed on the same machine with as many threads gives the same
-        weights to the bit; torch's global generators are left as they were.
+        Of order, augmentation and dropout; on the same machine with as many threads it gives the same weights to the
+        bit. Torch's global generators are left as they were.
     holdout : (images, labels), optional
         Measured after every epoch, for the curve alone.
-    progress : bool
-        Whether to draw a bar on the terminal (standard error).
-    description : str
-        What the bar says.
+    progress, description : bool, str
+        Whether to draw a bar on the terminal (standard error), and what it says.
 
     Returns
     -------
@@ -112,70 +109,88 @@ def fit(
 
     Raises
     ------
-    ValueError
-        If there are no images or not one label an image.
-    FloatingPointError
-        If the loss becomes NaN or infinite.
+    ValueError, FloatingPointError
+        If there are no images or not one label an image; if the loss becomes NaN or infinite.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"labels must be one an image and not empty, but are {len(labels)} for {len(images)} images")
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     images, labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-    steps = math.ceil(len(images) / recipe.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=recipe.epochs * steps)
-    generator = torch.Generator().manual_seed(seed)
-    history = []
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[latest]}"),
-    )
-    with (
-        torch.random.fork_rng(),
-        Progress(*columns, console=Console(stderr=True), disable=not progress) as bar,
-    ):
+    total = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
+    optimizers = _optimizers(model, recipe, total)
+    generator, history = torch.Generator().manual_seed(seed), []
+    with torch.random.fork_rng(), Progress(*_COLUMNS, console=Console(stderr=True), disable=not progress) as bar:
         torch.manual_seed(seed)  # dropout draws from the global generator, which fork_rng restores
-        task = bar.add_task(description, total=recipe.epochs * steps, latest="")
+        task = bar.add_task(description, total=total, latest="")
         for epoch in range(1, recipe.epochs + 1):
-            start = time.perf_counter()
-            model.train()
-            loss_sum = correct = 0.0
-            for index in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
-                index = index.to(device)
-                batch = _augment(images[index], recipe, generator).contiguous(memory_format=torch.channels_last)
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-                    logits = model(batch)
-                logits = logits.float()
-                loss = functional.cross_entropy(logits, labels[index])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                loss_sum += loss.item() * len(index)
-                correct += (logits.argmax(1) == labels[index]).sum().item()
-                bar.advance(task)
-            if not math.isfinite(loss_sum):
-                raise FloatingPointError(f"the training loss became {loss_sum} in epoch {epoch}; lower max_lr")
-            model.eval()
-            row = {
-                "epoch": epoch,
-                "train_loss": round(loss_sum / len(images), 5),
-                "train_accuracy": round(correct / len(images), 5),
-                "learning_rate": float(f"{schedule.get_last_lr()[0]:.4g}"),
-                "seconds": round(time.perf_counter() - start, 2),
-            }
-            latest = f"loss {row['train_loss']:.4f}"
+            measured = _epoch(model, images, labels, recipe, generator, *optimizers, lambda: bar.advance(task))
+            if not math.isfinite(loss := measured["train_loss"]):
+                raise FloatingPointError(f"the training loss became {loss} in epoch {epoch}; lower max_lr")
+            row = {"epoch": epoch, **measured}
             if holdout is not None:
                 row["accuracy"] = models.accuracy(model, *holdout)
-                latest += f", hold-out {row['accuracy']:.4f}"
             history.append(row)
-            bar.update(task, latest=latest)
+            bar.update(task, latest=_words(row))
     model.to(memory_format=torch.contiguous_format)
     return history
+
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+    TextColumn("{task.fields[latest]}"),
+)
+
+
+def _words(row: dict[str, float]) -> str:
+    return f"loss {row['train_loss']:.4f}" + (f", hold-out {row['accuracy']:.4f}" if "accuracy" in row else "")
+
+
+def _optimizers(
+    model: nn.Module, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=steps)
+
+
+def _epoch(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    advance: Callable[[], None],
+) -> dict[str, float]:
+    """One pass over the images; leaves the model in evaluation mode and returns the epoch's part of the history."""
+    start = time.perf_counter()
+    model.train()
+    loss_sum = correct = 0.0
+    for index in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
+        index = index.to(images.device)
+        batch = _augment(images[index], recipe, generator).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+            logits = model(batch)
+        logits = logits.float()
+        loss = functional.cross_entropy(logits, labels[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        loss_sum += loss.item() * len(index)
+        correct += (logits.argmax(1) == labels[index]).sum().item()
+        advance()
+    model.eval()
+    return {
+        "train_loss": round(loss_sum / len(images), 5),
+        "train_accuracy": round(correct / len(images), 5),
+        "learning_rate": float(f"{schedule.get_last_lr()[0]:.4g}"),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
 
 
 def _augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
@@ -210,62 +225,73 @@ def train(
     ----------
     name : str
         A key of `advlib.models.SPECS`.
-    epochs : int, optional
-        Instead of the recipe's.
-    seed : int
-        Of initial weights, order, augmentation and dropout.
+    epochs, seed : int
+        Instead of the recipe's; of initial weights, order, augmentation and dropout.
     folder : path, optional
         Where NAME.safetensors and NAME.json go; the package's own weights by default.
     device : torch.device, optional
         A GPU if there is one, by default.
     progress : bool
-        Whether to draw a bar.
 
     Returns
     -------
     dict
-        The card. "holdout" says in words what "accuracy" was measured on, with the weights as stored; "history" is
-        the curve (see `fit`); "split" says how to find the same images again, with a SHA-256 of the hold-out's
-        positions as little-endian int64.
+        The card. "holdout" says what "accuracy" was measured on, with the weights as stored; "history" is the curve
+        (see `fit`); "split" tells the images, with a SHA-256 of the hold-out's positions as little-endian int64.
 
     Raises
     ------
-    ValueError
-        For an unknown name or epochs below 1.
-    advlib.datasets.DataUnavailable
-        If the data set is neither on disk nor to be had.
+    ValueError, advlib.datasets.DataUnavailable
+        For an unknown name or epochs below 1; if the data set is neither on disk nor to be had.
     """
-    spec = models.spec(name)
-    recipe = RECIPES[name]
-    if epochs is not None:
-        if epochs < 1:
-            raise ValueError(f"epochs must be at least 1, but is {epochs}")
-        recipe = Recipe(**asdict(recipe) | {"epochs": epochs})
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    recipe = _recipe(name, epochs)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data = models.partition(name)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = models.build(name).to(device)
+    model = _fresh(name, seed).to(device)
     start = time.perf_counter()
     holdout = data.holdout_images, data.holdout_labels
-    history = fit(
-        model,
-        data.train_images,
-        data.train_labels,
-        recipe,
-        seed=seed,
-        holdout=holdout,
-        progress=progress,
-        description=name,
-    )
-    duration = time.perf_counter() - start
-
+    options = {"seed": seed, "holdout": holdout, "progress": progress, "description": name}
+    history = fit(model, data.train_images, data.train_labels, recipe, **options)
+    duration = round(time.perf_counter() - start, 1)
     state = _stored(model)
     model.load_state_dict({key: value.float() for key, value in state.items()})
     contents = save(state)
-    official = spec.holdout_fraction is None
     card = {
+        **_trained_on(name, model, data),
+        "accuracy": models.accuracy(model, *holdout),
+        "accuracy_of": "last epoch, parameters rounded to float16",
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "duration_s": duration,
+        **_made_with(torch.device(device)),
+        "size_bytes": len(contents),
+        "sha256": hashlib.sha256(contents).hexdigest(),
+        "history": history,
+    }
+    _write(name, folder, contents, card)
+    return card
+
+
+def _recipe(name: str, epochs: int | None) -> Recipe:
+    models.spec(name)  # raises for an unknown name
+    if epochs is None:
+        return RECIPES[name]
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, but is {epochs}")
+    return replace(RECIPES[name], epochs=epochs)
+
+
+def _fresh(name: str, seed: int) -> models.Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return models.build(name)
+
+
+def _trained_on(name: str, model: nn.Module, data: models.Partition) -> dict[str, object]:
+    """Return the card's part on the network and its images."""
+    spec = models.spec(name)
+    official = spec.holdout_fraction is None
+    return {
         "name": name,
         "architecture": spec.network.__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -279,25 +305,32 @@ def train(
             "holdout_size": len(data.holdout_index),
             "holdout_index_sha256": hashlib.sha256(data.holdout_index.astype("<i8").tobytes()).hexdigest(),
         },
-        "accuracy": models.accuracy(model, *holdout),
-        "accuracy_of": "last epoch, parameters rounded to float16",
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "duration_s": round(duration, 1),
-        "versions": {"advlib": __version__, "python": platform.python_version()}
-        | {package: metadata.version(package) for package in ("torch", "numpy", "safetensors", "scikit-learn")},
-        "hardware": _hardware(torch.device(device)),
-        "size_bytes": len(contents),
-        "sha256": hashlib.sha256(contents).hexdigest(),
-        "history": history,
     }
+
+
+def _made_with(device: torch.device) -> dict[str, object]:
+    """Return the card's part on versions and hardware."""
+    packages = ("torch", "numpy", "safetensors", "scikit-learn")
+    return {
+        "versions": {"advlib": __version__, "python": platform.python_version()}
+        | {package: metadata.version(package) for package in packages},
+        "hardware": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        },
+    }
+
+
+def _write(name: str, folder: Path | None, contents: bytes, card: dict) -> None:
     weights_path, card_path = models.files(name, folder)
     # Both are complete under temporary names before either is renamed. Should the machine stop between the two
     # renamings, the checksum on the old card refuses the new weights.
     with paths.replacing(card_path) as card_part, paths.replacing(weights_path) as weights_part:
         weights_part.write_bytes(contents)
         card_part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return card
 
 
 def _stored(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -306,15 +339,4 @@ def _stored(model: nn.Module) -> dict[str, torch.Tensor]:
     return {
         key: (value.half() if key in parameters else value).cpu().contiguous()
         for key, value in model.state_dict().items()
-    }
-
-
-def _hardware(device: torch.device) -> dict[str, object]:
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": gpu,
     }

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from prdc import compute_prdc
 
-import advlib.prdc
 from advlib import datasets
-from advlib.prdc import ReferenceManifold
+from advlib.prdc import ReferenceManifold, rounded
+from advlib.prdc.radii import fine_radii
 from compendium.nb11_runtime import in_turns
 
 K = 5
@@ -121,7 +121,7 @@ def without_bfloat16(what: str, reference: np.ndarray, queries: np.ndarray, roun
     """Store and multiply the coarse product in float32: the same numbers, as on processors without bfloat16."""
 
     def float32() -> None:
-        with mock.patch.object(advlib.prdc, "_product_type", lambda device: torch.float32):
+        with mock.patch.object(rounded, "product_type", lambda device: torch.float32):
             fit_and_score(reference, queries)
 
     times = in_turns(rounds, ours=lambda: fit_and_score(reference, queries), off=float32)
@@ -132,14 +132,13 @@ def without_sample(what: str, reference: np.ndarray, queries: np.ndarray, rounds
     """Do without any coarse product: radii from whole rows of float64 squares."""
 
     def whole_rows() -> None:
-        manifold = ReferenceManifold(K)
-        manifold._hold(torch.from_numpy(reference))
+        points = rounded.RoundedPoints(torch.from_numpy(reference), memory_gb=1.0)
         radii = np.empty(len(reference))
 
         def task(lo: int, hi: int) -> None:
-            radii[lo:hi] = manifold._fine_radii(lo, hi, K)
+            radii[lo:hi] = fine_radii(points, lo, hi, K)
 
-        manifold._each_panel(task, len(reference), manifold._panel_rows())
+        points.workers.each_panel(task, len(reference), points.workers.panel_rows())
 
     times = in_turns(rounds, ours=lambda: ReferenceManifold(K).fit(reference), off=whole_rows)
     return row("ours, every pair in float64", f"{what}, fit only", reference, queries, times["ours"], times["off"])
@@ -149,7 +148,7 @@ def without_float64_tiles(what: str, reference: np.ndarray, queries: np.ndarray,
     """Decide what the coarse product leaves open one pair at a time, however many pairs that are."""
 
     def one_by_one() -> None:
-        with mock.patch.object(advlib.prdc, "_worth_a_tile", lambda pairs: pairs):
+        with mock.patch.object(rounded, "worth_a_tile", lambda pairs: pairs):
             fit_and_score(reference, queries)
 
     times = in_turns(rounds, ours=lambda: fit_and_score(reference, queries), off=one_by_one)

@@ -23,7 +23,7 @@ def versioned(version: int) -> Callable[[Callable], Callable]:
     """Give an attack the version by which `advlib.attacks.stored` keeps its images.
 
     Raise it by hand whenever the attack gives other images for the same input: what was stored before is then made
-    anew. Where the code stands, and how it is written, does not matter. `tests/unit/attacks/test_versions.py` notices
+    anew. Where the code stands, and how it is written, does not matter. `tests/advlib/attacks/test_versions.py` notices
     images that changed without it.
     """
 
@@ -83,19 +83,20 @@ class AdversarialBatch:
         return len(self.images)
 
 
-def _gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
-    _check_batch_size(batch_size)
+def loss_gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """Sign of the gradient of the cross-entropy, (n, c, h, w) int8 on the CPU, of checked images and labels."""
+    check_batch_size(batch_size)
     signs = []
     with frozen(model) as device, torch.enable_grad():
         for part, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             part, target = part.to(device), target.to(device)
             # A step of 1, unclipped; the difference gives its sign back exactly, whatever x + 1 was rounded to.
-            step = fast_gradient_method(lambda x: _logits(model, x, labels), part, 1.0, np.inf, y=target) - part
+            step = fast_gradient_method(lambda x: checked_logits(model, x, labels), part, 1.0, np.inf, y=target) - part
             signs.append(step.detach().sign().to("cpu", torch.int8))
     return torch.cat(signs)
 
 
-def _logits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def checked_logits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the model's logits, or raise where they are none or `labels` go beyond them."""
     logits = model(images)
     if logits.ndim != 2:
@@ -107,12 +108,13 @@ def _logits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tor
     return logits
 
 
-def _moved(clean: torch.Tensor, epsilon: float, signs: torch.Tensor, clip: Clip) -> torch.Tensor:
+def clipped_step(clean: torch.Tensor, epsilon: float, signs: torch.Tensor, clip: Clip) -> torch.Tensor:
+    """Images plus ε times directions, clipped."""
     moved = clean + epsilon * signs.float()
     return moved if clip is None else moved.clamp(*clip)
 
 
-def _result(
+def measure(
     model: nn.Module,
     clean: torch.Tensor,
     moved: torch.Tensor,
@@ -157,7 +159,7 @@ def summarised(
     aimed = None if targets is None else targets != labels
     arrays = arrays | {"success": arrays["clean_correct"] & ~correct}
     return AdversarialBatch(
-        **{name: None if tensor is None else _like(kind, tensor) for name, tensor in arrays.items()},
+        **{name: None if tensor is None else of_kind(kind, tensor) for name, tensor in arrays.items()},
         clean_accuracy=float(arrays["clean_correct"].double().mean()),
         adversarial_accuracy=float(correct.double().mean()),
         zero_gradient_share=zero_gradient_share,
@@ -190,7 +192,7 @@ ARRAYS = ("images", "labels", "clean_correct", "predictions", "linf", "l2", "l0"
 """Fields of an `AdversarialBatch` from which all others follow, save the share of zero gradients."""
 
 
-def _measured(
+def measure_walk(
     model: nn.Module,
     clean: torch.Tensor,
     labels: torch.Tensor,
@@ -199,12 +201,13 @@ def _measured(
     batch_size: int,
     targets: torch.Tensor | None = None,
 ) -> Iterator[AdversarialBatch]:
+    """Measure the images that an attack is at, one result a state of `walk`; see `measure`."""
     clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == labels
     for moved in walk:
-        yield _result(model, clean, moved, labels, clean_correct, kind, batch_size, targets=targets)
+        yield measure(model, clean, moved, labels, clean_correct, kind, batch_size, targets=targets)
 
 
-def _sign_steps(
+def sign_steps(
     model: nn.Module,
     clean: torch.Tensor,
     start: torch.Tensor,
@@ -221,14 +224,14 @@ def _sign_steps(
     if 0 in counts:
         yield moved
     for done in track(range(1, max(counts, default=0) + 1), f"{name}, {len(clean)} images"):
-        moved = _moved(moved, step, _gradient_signs(model, moved, classes, batch_size), clip)
+        moved = clipped_step(moved, step, loss_gradient_signs(model, moved, classes, batch_size), clip)
         if ball is not None:
-            moved = _moved(clean, 1.0, (moved - clean).clamp(-ball, ball), clip)
+            moved = clipped_step(clean, 1.0, (moved - clean).clamp(-ball, ball), clip)
         if done in counts:
             yield moved
 
 
-def _aims(
+def target_classes(
     model: nn.Module,
     clean: torch.Tensor,
     labels: torch.Tensor,
@@ -237,9 +240,9 @@ def _aims(
     batch_size: int,
 ) -> torch.Tensor:
     """Return the class that each image is to be read as, (n,) int64."""
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     with frozen(model) as device, torch.inference_mode():
-        classes = _logits(model, clean[:1].to(device), labels).shape[1]
+        classes = checked_logits(model, clean[:1].to(device), labels).shape[1]
     if isinstance(targets, str):
         if targets == "least_likely":
             return torch.from_numpy(models.logits(model, clean, batch_size).argmin(1))
@@ -260,30 +263,34 @@ def _aims(
     return aims.long().expand(labels.shape).contiguous()
 
 
-def _check_batch_size(batch_size: int) -> None:
+def check_batch_size(batch_size: int) -> None:
+    """Raise a ValueError for a batch size below 1."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
 
 
-def _checked_steps(steps: Sequence[int]) -> list[int]:
+def checked_steps(steps: Sequence[int]) -> list[int]:
+    """Return numbers of steps as integers, or raise unless they are at least 0 and increase."""
     steps = [operator.index(count) for count in steps]
     if min(steps, default=0) < 0 or any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         raise ValueError(f"steps must be at least 0 and, if several, increase, but is {steps}")
     return steps
 
 
-def _like(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
+def of_kind(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
+    """Return a CPU tensor as NumPy or torch (on its device), as `kind` is."""
     return tensor.to(kind.device) if isinstance(kind, torch.Tensor) else tensor.numpy()
 
 
-def _checked_size(size: float, name: str) -> float:
+def checked_size(size: float, name: str) -> float:
+    """Return a size as a float, or raise unless it is finite and at least 0."""
     size = float(size)
     if not (np.isfinite(size) and size >= 0):
         raise ValueError(f"{name} must be a finite number of at least 0, but is {size}")
     return size
 
 
-def _checked_images(images: ArrayLike, clip: Clip) -> torch.Tensor:
+def checked_images(images: ArrayLike, clip: Clip) -> torch.Tensor:
     """Return images as a float32 tensor on the CPU, or raise."""
     low, high = (0.0, 1.0) if clip is None else clip
     if not low < high:
@@ -305,7 +312,8 @@ def _checked_images(images: ArrayLike, clip: Clip) -> torch.Tensor:
     return tensor.float()
 
 
-def _checked_labels(labels: ArrayLike, images: torch.Tensor) -> torch.Tensor:
+def checked_labels(labels: ArrayLike, images: torch.Tensor) -> torch.Tensor:
+    """Return labels as an int64 tensor on the CPU, or raise unless they are one class an image."""
     tensor = as_tensor(labels).cpu()
     if tensor.shape != images.shape[:1]:
         raise ValueError(f"labels must be one an image, shape ({len(images)},), but has shape {tuple(tensor.shape)}")

@@ -1,9 +1,10 @@
-"""The boundary attack's machinery: foolbox's BoundaryAttack, without what loses whole batches; see `attacks.boundary`.
+"""Boundary attack (Brendel et al. 2018, arXiv:1712.04248): decisions only, along the boundary toward the image.
 
-foolbox raises for all images when a single one finds no start (its issue 541), gives images back unchanged that were
-misread before, draws from torch's global generator, says nothing while it runs, and keeps only the last state. None of
-its code is copied here: starts are drawn apart, so that images without one can be left out, and a criterion that
-watches what the network is asked follows the walk.
+The walk is foolbox's BoundaryAttack, without what loses whole batches. foolbox raises for all images when a single one
+finds no start (its issue 541), gives images back unchanged that were misread before, draws from torch's global
+generator, says nothing while it runs, and keeps only the last state. None of its code is copied here: starts are drawn
+apart, so that images without one can be left out, and a criterion that watches what the network is asked follows the
+walk.
 """
 
 import warnings
@@ -18,12 +19,12 @@ from torch import nn
 
 from advlib.attacks.base import (
     AdversarialBatch,
-    _check_batch_size,
-    _checked_images,
-    _checked_labels,
-    _checked_steps,
-    _logits,
-    _result,
+    check_batch_size,
+    checked_images,
+    checked_labels,
+    checked_logits,
+    checked_steps,
+    measure,
     versioned,
 )
 from advlib.checks import ArrayLike
@@ -35,6 +36,127 @@ BLENDS = 50
 
 STATISTICS_EVERY = 10
 """Steps between two looks at the success rates, foolbox's default; every such step asks the network a second time."""
+
+
+@versioned(1)
+def boundary(
+    model: nn.Module,
+    images: ArrayLike,
+    labels: ArrayLike,
+    steps: int = 25_000,
+    clip: tuple[float, float] = (0.0, 1.0),
+    *,
+    rng: np.random.Generator,
+    directions: int = 1_000,
+    batch_size: int = 100,
+    outside: bool = False,
+) -> AdversarialBatch:
+    """Boundary attack: from noise that is misread, walk along the decision boundary to as near the image as it gets.
+
+    It asks the network for classes only, about 1.1 times a step and image. This is `foolbox`'s BoundaryAttack with its
+    defaults, which are VS22's. An image for which no start is found stays as it is, is no success, and a warning says
+    how many there are. An image that is misread already is left alone as well, without a warning.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (n, c, h, w) images → (n, classes) logits. Runs where it lives, in evaluation mode, and is left as it was.
+    images : (n, c, h, w) float array or tensor
+        Within `clip`.
+    labels : (n,) integer array or tensor
+        True classes; misread is any other.
+    steps : int
+        Number of steps, at least 0. VS22: 25,000.
+    clip : (float, float)
+        Range of noise, candidates and result.
+    rng : numpy.random.Generator
+        Source of starts and steps. Two machines of the same kind give the same result; torch's own global generator is
+        left as it was.
+    directions : int
+        Noise images tried for a start before an image is given up, at least 1.
+    batch_size : int
+        Images of one run of foolbox. In it all images take the same random directions, so images influence the result
+        of others only through their number and order.
+    outside : bool
+        Whether images may lie outside `clip`; then the result may, too, where nothing better was found. For replaying
+        attacks that mixed up their ranges, as foolbox allowed before 3.3.3.
+
+    Returns
+    -------
+    AdversarialBatch
+        Every image with `clean_correct` whose `l2` is 0 is one without a start. The others end so near the boundary
+        that another batch size or machine can read one or the other rightly again; `predictions` are measured anew.
+
+    Raises
+    ------
+    ValueError
+        As `fgsm`; also for clip=None, negative steps, or fewer than one direction.
+
+    References
+    ----------
+    W. Brendel, J. Rauber, M. Bethge, "Decision-based adversarial attacks: reliable attacks against black-box machine
+    learning models", ICLR 2018, arXiv:1712.04248; VS22 §4.3.
+    """
+    options = {"rng": rng, "directions": directions, "batch_size": batch_size, "outside": outside}
+    return boundary_sweep(model, images, labels, [steps], clip, **options)[0]
+
+
+@versioned(1)
+def boundary_sweep(
+    model: nn.Module,
+    images: ArrayLike,
+    labels: ArrayLike,
+    steps: Sequence[int],
+    clip: tuple[float, float] = (0.0, 1.0),
+    *,
+    rng: np.random.Generator,
+    directions: int = 1_000,
+    batch_size: int = 100,
+    outside: bool = False,
+) -> list[AdversarialBatch]:
+    """Boundary attack after several numbers of steps, for the price of the largest: states of one run.
+
+    Parameters and errors are those of `boundary`, save `steps`, which must increase; 0 gives the starts. While it
+    runs, the median distance is shown.
+
+    Returns
+    -------
+    list of AdversarialBatch
+        In the order of `steps`, each equal to `boundary` with that many and a generator in the same state, save images
+        that have converged: there it may be closer by some 1e-7 of the distance, but for the last.
+    """
+    steps = checked_steps(steps)
+    if not steps:
+        raise ValueError("steps must hold at least one number, but is empty")
+    if clip is None or not clip[0] < clip[1]:
+        raise ValueError(
+            f"clip must be a range (low, high) with low < high, because noise comes from it, but is {clip}"
+        )
+    if directions < 1:
+        raise ValueError(f"directions must be at least 1, but is {directions}")
+    check_batch_size(batch_size)
+    clean = checked_images(images, (-np.inf, np.inf) if outside else clip)
+    truth = checked_labels(labels, clean)
+    with frozen(model) as device, torch.inference_mode():
+        checked_logits(model, clean[:1].to(device), truth)
+    clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == truth
+    rows = torch.nonzero(clean_correct)[:, 0]
+    states, started = walk(
+        model, clean[rows], truth[rows], steps, clip, rng, directions=directions, batch_size=batch_size
+    )
+    if not started.all():
+        warnings.warn(
+            f"no start was found for {int((~started).sum())} of {len(clean)} images in {directions} random directions; "
+            "these stay as they are and are no success",
+            UserWarning,
+            stacklevel=2,
+        )
+    results = []
+    for state in states:
+        moved = clean.clone()
+        moved[rows] = state if outside else state.clamp(*clip)  # blending may leave the range by a rounding error
+        results.append(measure(model, clean, moved, truth, clean_correct, images, batch_size))
+    return results
 
 
 def walk(
@@ -77,26 +199,47 @@ def walk(
     started = torch.zeros(len(images), dtype=torch.bool)
     for first in range(0, len(images), batch_size):
         rows = slice(first, first + batch_size)
-        start_seed, walk_seed = rng.integers(2**63, size=2).tolist()
+        seeds = rng.integers(2**63, size=2).tolist()
         with frozen(model) as device, torch.no_grad(), torch.random.fork_rng(_generators(device)):
             clean, truth = images[rows].to(device), labels[rows].to(device)
-            asked = _Model(model, bounds)
-            torch.manual_seed(start_seed)
-            starts, found = _starts(asked, clean, truth, directions)
-            # Asked again in the batch that foolbox will ask about: with other images beside it, an image on the very
-            # boundary can be read the other way, and then foolbox would give up all of them.
-            while found.any() and not (wrong := _misread(asked, starts[found], truth[found])).all():
-                found[found.clone()] = wrong
-            if found.any():
-                torch.manual_seed(walk_seed)
-                watch = _Watch(clean[found], truth[found], steps)
-                attack = BoundaryAttack(steps=max(steps), update_stats_every_k=STATISTICS_EVERY)
-                last = attack.run(asked, clean[found], watch, starting_points=starts[found])
-                place = first + torch.nonzero(found.cpu())[:, 0]
-                for state, reached in zip(states, watch.finish(last), strict=True):
-                    state[place] = reached.cpu()
-            started[rows] = found.cpu()
+            found, reached = _walk_batch(_Model(model, bounds), clean, truth, steps, directions, seeds)
+        started[rows] = found
+        place = first + torch.nonzero(found)[:, 0]
+        for state, now in zip(states, reached, strict=False):
+            state[place] = now
     return states, started
+
+
+def _walk_batch(
+    model: "_Model",
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    steps: Sequence[int],
+    directions: int,
+    seeds: Sequence[int],
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """One run of foolbox; `seeds` are those of starts and walk.
+
+    Returns
+    -------
+    found : (n,) bool tensor
+        Which images have a start; on the CPU, as the states.
+    states : list of (k, c, h, w) tensor
+        Of the k images that have one, one an entry of `steps`; empty where k = 0.
+    """
+    torch.manual_seed(seeds[0])
+    starts, found = _starts(model, images, labels, directions)
+    # Asked again in the batch that foolbox will ask about: with other images beside it, an image on the very boundary
+    # can be read the other way, and then foolbox would give up all of them.
+    while found.any() and not (wrong := _misread(model, starts[found], labels[found])).all():
+        found[found.clone()] = wrong
+    if not found.any():
+        return found.cpu(), []
+    torch.manual_seed(seeds[1])
+    watch = _Watch(images[found], labels[found], steps)
+    attack = BoundaryAttack(steps=max(steps), update_stats_every_k=STATISTICS_EVERY)
+    last = attack.run(model, images[found], watch, starting_points=starts[found])
+    return found.cpu(), [state.cpu() for state in watch.finish(last)]
 
 
 def _generators(device: torch.device) -> list[torch.device]:
@@ -209,125 +352,3 @@ class _Watch(foolbox.criteria.Criterion):
     def _words(self) -> str:
         median = float("nan") if self.distances is None else self.distances.median().item()
         return f"boundary attack, {len(self.labels)} images, median L2 {median:.3f}, step"
-
-
-@versioned(1)
-def boundary(
-    model: nn.Module,
-    images: ArrayLike,
-    labels: ArrayLike,
-    steps: int = 25_000,
-    clip: tuple[float, float] = (0.0, 1.0),
-    *,
-    rng: np.random.Generator,
-    directions: int = 1_000,
-    batch_size: int = 100,
-    outside: bool = False,
-) -> AdversarialBatch:
-    """Boundary attack: from noise that is misread, walk along the decision boundary to as near the image as it gets.
-
-    It asks the network for classes only, about 1.1 times a step and image. This is `foolbox`'s BoundaryAttack with its
-    defaults, which are VS22's; what foolbox does to a whole batch because of one image is undone. An image for which no
-    start is found is left out, and not the batch (foolbox's issue 541): it stays as it is, is no success, and a warning
-    says how many there are. An image that is misread already is left alone as well, without a warning.
-
-    Parameters
-    ----------
-    model : nn.Module
-        (n, c, h, w) images → (n, classes) logits. Runs where it lives, in evaluation mode, and is left as it was.
-    images : (n, c, h, w) float array or tensor
-        Within `clip`.
-    labels : (n,) integer array or tensor
-        True classes; misread is any other.
-    steps : int
-        Number of steps, at least 0. VS22: 25,000.
-    clip : (float, float)
-        Range of noise, candidates and result.
-    rng : numpy.random.Generator
-        Source of starts and steps. Two machines of the same kind give the same result; torch's own global generator is
-        left as it was.
-    directions : int
-        Noise images tried for a start before an image is given up, at least 1.
-    batch_size : int
-        Images of one run of foolbox. In it all images take the same random directions, so images influence the result
-        of others only through their number and order.
-    outside : bool
-        Whether images may lie outside `clip`; then the result may, too, where nothing better was found. For replaying
-        attacks that mixed up their ranges, as foolbox allowed before 3.3.3.
-
-    Returns
-    -------
-    AdversarialBatch
-        Every image with `clean_correct` whose `l2` is 0 is one without a start. The others end so near the boundary
-        that another batch size or machine can read one or the other rightly again; `predictions` are measured anew.
-
-    Raises
-    ------
-    ValueError
-        As `fgsm`; also for clip=None, negative steps, or fewer than one direction.
-
-    References
-    ----------
-    W. Brendel, J. Rauber, M. Bethge, "Decision-based adversarial attacks: reliable attacks against black-box machine
-    learning models", ICLR 2018, arXiv:1712.04248; VS22 §4.3.
-    """
-    options = {"rng": rng, "directions": directions, "batch_size": batch_size, "outside": outside}
-    return boundary_sweep(model, images, labels, [steps], clip, **options)[0]
-
-
-@versioned(1)
-def boundary_sweep(
-    model: nn.Module,
-    images: ArrayLike,
-    labels: ArrayLike,
-    steps: Sequence[int],
-    clip: tuple[float, float] = (0.0, 1.0),
-    *,
-    rng: np.random.Generator,
-    directions: int = 1_000,
-    batch_size: int = 100,
-    outside: bool = False,
-) -> list[AdversarialBatch]:
-    """Boundary attack after several numbers of steps, for the price of the largest: states of one run.
-
-    Parameters and errors are those of `boundary`, save `steps`, which must increase; 0 gives the starts. While it
-    runs, the median distance is shown.
-
-    Returns
-    -------
-    list of AdversarialBatch
-        In the order of `steps`, each equal to `boundary` with that many and a generator in the same state, save images
-        that have converged: there it may be closer by some 1e-7 of the distance, but for the last.
-    """
-    steps = _checked_steps(steps)
-    if not steps:
-        raise ValueError("steps must hold at least one number, but is empty")
-    if clip is None or not clip[0] < clip[1]:
-        raise ValueError(
-            f"clip must be a range (low, high) with low < high, because noise comes from it, but is {clip}"
-        )
-    if directions < 1:
-        raise ValueError(f"directions must be at least 1, but is {directions}")
-    _check_batch_size(batch_size)
-    clean = _checked_images(images, (-np.inf, np.inf) if outside else clip)
-    truth = _checked_labels(labels, clean)
-    with frozen(model) as device, torch.inference_mode():
-        _logits(model, clean[:1].to(device), truth)
-    clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == truth
-    rows = torch.nonzero(clean_correct)[:, 0]
-    states, started = walk(
-        model, clean[rows], truth[rows], steps, clip, rng, directions=directions, batch_size=batch_size
-    )
-    if not started.all():
-        warnings.warn(
-            f"no start was found for {int((~started).sum())} of {len(clean)} images in {directions} random directions; "
-            "these stay as they are and are no success",
-            UserWarning,
-            stacklevel=2,
-        )
-    results = []
-    for state in states:
-        moved = clean.clone()
-        moved[rows] = state if outside else state.clamp(*clip)  # blending may leave the range by a rounding error
-        results.append(_result(model, clean, moved, truth, clean_correct, images, batch_size))
-    return results

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import Clip, _checked_images, _checked_size, _like, _moved
+from advlib.attacks.base import Clip, checked_images, checked_size, clipped_step, of_kind
 from advlib.checks import ArrayLike
 from advlib.models import as_tensor
 
@@ -31,10 +31,10 @@ def random_sign_noise(
     (n, c, h, w) float32
         Of the kind of `images`.
     """
-    epsilon = _checked_size(epsilon, "epsilon")
-    clean = _checked_images(images, clip)
+    epsilon = checked_size(epsilon, "epsilon")
+    clean = checked_images(images, clip)
     signs = torch.from_numpy(rng.integers(0, 2, size=clean.shape, dtype=np.int8) * 2 - 1)
-    return _like(images, _moved(clean, epsilon, signs, clip))
+    return of_kind(images, clipped_step(clean, epsilon, signs, clip))
 
 
 def gaussian_noise(
@@ -67,12 +67,12 @@ def gaussian_noise(
         As `fgsm` for images and clip; if not exactly one norm is given, or it is negative, not finite or not one an
         image.
     """
-    clean = _checked_images(images, clip)
+    clean = checked_images(images, clip)
     noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
     if (l2 is None) == (linf is None):
         raise ValueError(f"exactly one of l2 and linf must be given, but they are {l2} and {linf}")
     norm, name, value = (_linf, "linf", linf) if l2 is None else (_l2, "l2", l2)
-    return _like(images, _scaled(clean, noise, norm, _checked_norms(value, name, clean), name, clip))
+    return of_kind(images, _scaled(clean, noise, norm, _checked_norms(value, name, clean), name, clip))
 
 
 def match_l2(images: ArrayLike, changed: ArrayLike, l2: float | ArrayLike, clip: Clip = (0.0, 1.0)) -> ArrayLike:
@@ -96,12 +96,12 @@ def match_l2(images: ArrayLike, changed: ArrayLike, l2: float | ArrayLike, clip:
         Of the kind of `images`. Where a norm cannot be reached, for clipping or because nothing changed, the largest
         that can, with a warning.
     """
-    clean = _checked_images(images, clip)
-    moved = _checked_images(changed, (-np.inf, np.inf))
+    clean = checked_images(images, clip)
+    moved = checked_images(changed, (-np.inf, np.inf))
     if moved.shape != clean.shape:
         raise ValueError(f"changed must have the shape of images, {tuple(clean.shape)}, but has {tuple(moved.shape)}")
     change = moved - clean
-    return _like(images, _scaled(clean, change, _l2, _checked_norms(l2, "l2", clean), "l2", clip))
+    return of_kind(images, _scaled(clean, change, _l2, _checked_norms(l2, "l2", clean), "l2", clip))
 
 
 def shifted(
@@ -137,7 +137,7 @@ def shifted(
         As `fgsm` for images; if not exactly one of pixels and l2 is given, or it is not finite or not one an image, or
         the norm is negative.
     """
-    clean = _checked_images(images, None)
+    clean = checked_images(images, None)
     angle = torch.deg2rad(_each(direction, "direction", clean))
 
     def shift(amount: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -145,7 +145,7 @@ def shifted(
         return _warped(clean[rows], torch.zeros_like(amount), dx, dy)
 
     grid = torch.arange(0, min(clean.shape[2:]) / 2 + 0.5, 0.5, dtype=torch.float64)
-    return _like(images, _by_amount(clean, shift, grid, pixels, "pixels", l2))
+    return of_kind(images, _by_amount(clean, shift, grid, pixels, "pixels", l2))
 
 
 def rotated(
@@ -171,13 +171,13 @@ def rotated(
     ValueError
         As `shifted`.
     """
-    clean = _checked_images(images, None)
+    clean = checked_images(images, None)
 
     def rotate(amount: torch.Tensor, rows: slice) -> torch.Tensor:
         return _warped(clean[rows], amount, torch.zeros_like(amount), torch.zeros_like(amount))
 
     grid = torch.arange(0, 183, 3, dtype=torch.float64)
-    return _like(images, _by_amount(clean, rotate, grid, degrees, "degrees", l2))
+    return of_kind(images, _by_amount(clean, rotate, grid, degrees, "degrees", l2))
 
 
 def _linf(change: torch.Tensor) -> torch.Tensor:
@@ -199,7 +199,7 @@ def _scaled(
     """Add the change times a factor an image, so that its norm after clipping is as wanted."""
 
     def added(amount: torch.Tensor, rows: slice) -> torch.Tensor:
-        return _moved(clean[rows], 1.0, amount[:, None, None, None].float() * change[rows], clip)
+        return clipped_step(clean[rows], 1.0, amount[:, None, None, None].float() * change[rows], clip)
 
     # Clipping only shrinks, so the plain quotient is the least factor; for a change of zero any will do.
     least = wanted / norm(change).clamp_min(1e-30)

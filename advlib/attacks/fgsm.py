@@ -9,13 +9,13 @@ from torch import nn
 from advlib.attacks.base import (
     AdversarialBatch,
     Clip,
-    _checked_images,
-    _checked_labels,
-    _checked_size,
-    _gradient_signs,
-    _like,
-    _moved,
-    _result,
+    checked_images,
+    checked_labels,
+    checked_size,
+    clipped_step,
+    loss_gradient_signs,
+    measure,
+    of_kind,
     versioned,
 )
 from advlib.checks import ArrayLike
@@ -93,17 +93,17 @@ def fgsm_sweep(
     iterator of AdversarialBatch
         In the order of `epsilons`, each equal to `fgsm` at that ε to the bit; one at a time is held in memory.
     """
-    epsilons = [_checked_size(epsilon, "epsilon") for epsilon in epsilons]
-    clean = _checked_images(images, clip)
-    targets = _checked_labels(labels, clean)
-    signs = _gradient_signs(model, clean, targets, batch_size)
+    epsilons = [checked_size(epsilon, "epsilon") for epsilon in epsilons]
+    clean = checked_images(images, clip)
+    targets = checked_labels(labels, clean)
+    signs = loss_gradient_signs(model, clean, targets, batch_size)
     zero_share = float((signs == 0).double().mean())
     clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == targets
 
     def attacked() -> Iterator[AdversarialBatch]:
         for epsilon in epsilons:
-            moved = _moved(clean, epsilon, signs, clip)
-            yield _result(model, clean, moved, targets, clean_correct, images, batch_size, zero_share)
+            moved = clipped_step(clean, epsilon, signs, clip)
+            yield measure(model, clean, moved, targets, clean_correct, images, batch_size, zero_share)
 
     return attacked()
 
@@ -114,5 +114,5 @@ def gradient_signs(model: nn.Module, images: ArrayLike, labels: ArrayLike, *, ba
     Parameters are those of `fgsm`, save that images may lie anywhere, so that attacks can be replayed which mixed up
     their ranges.
     """
-    clean = _checked_images(images, (-np.inf, np.inf))
-    return _like(images, _gradient_signs(model, clean, _checked_labels(labels, clean), batch_size))
+    clean = checked_images(images, (-np.inf, np.inf))
+    return of_kind(images, loss_gradient_signs(model, clean, checked_labels(labels, clean), batch_size))

@@ -10,11 +10,11 @@ from torch import nn
 from advlib.attacks.base import (
     AdversarialBatch,
     Targets,
-    _aims,
-    _checked_images,
-    _checked_labels,
-    _logits,
-    _measured,
+    checked_images,
+    checked_labels,
+    checked_logits,
+    measure_walk,
+    target_classes,
     versioned,
 )
 from advlib.checks import ArrayLike
@@ -42,45 +42,33 @@ def jsma(
 
     At every iteration α = ∂Z_target/∂x and β = ∂(sum of the other Z)/∂x, and the pair of features (p, q) is moved by θ
     that maximises −(α_p + α_q)(β_p + β_q) with α_p + α_q > 0 > β_p + β_q (signs reversed for θ < 0), or with
-    `pairs=False` the single feature. A feature that reaches the edge of `clip` is left alone from then on. An image
-    is finished when it is read as its target, when no pair has the right signs, or when its budget is spent.
-
-    The search over all pairs is exact, and its memory grows linearly in the number of features: a pair can only be
-    the best if each of its members is matched or beaten in both −β and α by at most one other feature, the other
-    member. A sort finds those candidates, usually a few dozen of thousands.
+    `pairs=False` the single feature; the search is exact (see `_best_pair`). A feature that reaches the edge of `clip`
+    is left alone from then on. An image is finished when it is read as its target, when no pair has the right signs,
+    or when its budget is spent.
 
     Parameters
     ----------
-    model, images
+    model, images, batch_size
         As for `fgsm`.
-    labels : (n,) integer array or tensor
-        True classes: they say what is a success and do not steer the attack.
+    labels, targets, rng
+        As for `tgsm`. An image that is read as its target already stays as it is.
     gamma : float
         Budget, the share of features that may change, 0 to 1: ⌊γ d / 2⌋ iterations for pairs, ⌊γ d⌋ for single
         features, with d = c · h · w. Papernot et al. take 0.145 as the largest on MNIST.
     clip : (float, float)
         Range of valid images.
-    theta : float
-        Change of a feature in one iteration, not 0; in pixels. 1 and −1 push it to the edge.
-    pairs : bool
-        Two features an iteration, or one.
-    targets, rng
-        As for `tgsm`. An image that is read as its target already stays as it is.
+    theta, pairs : float, bool
+        Change of a feature in one iteration, not 0, in pixels (1 and −1 push it to the edge); two an iteration, or one.
     saliency : "logits" or "softmax"
-        What Z is. The paper recommends logits. G17's code takes the softmax's probabilities: their sum is 1 for every
-        image, so β = −α exactly, the second condition follows from the first, the score is (α_p + α_q)², and the map
-        always picks the features with the largest α, whatever they do to the other classes. (Computed here as the
-        gradient of the log-probability: it differs from α by a positive factor, the probability itself, and does not
-        underflow where that is tiny.)
+        What Z is. The paper recommends logits. G17's code takes the softmax's probabilities: their sum is 1, so β = −α
+        exactly, and the map always picks the features with the largest α, whatever they do to the other classes.
     stop_at_target : bool
         Whether an image is left alone once it is read as its target; otherwise the budget is spent.
-    batch_size : int
-        Images at a time; bounds the memory.
 
     Returns
     -------
     AdversarialBatch
-        With `targets` and `targeted_success`; `l0` is the number of changed features.
+        With `targets` and `targeted_success`.
 
     Raises
     ------
@@ -131,9 +119,9 @@ def jsma_sweep(
         raise ValueError(f"saliency must be 'logits' or 'softmax', but is {saliency!r}")
     if clip is None:
         raise ValueError("clip must be a range (low, high), because a feature is left alone at its edge, but is None")
-    clean = _checked_images(images, clip)
-    truth = _checked_labels(labels, clean)
-    aims = _aims(model, clean, truth, targets, rng, batch_size)
+    clean = checked_images(images, clip)
+    truth = checked_labels(labels, clean)
+    aims = target_classes(model, clean, truth, targets, rng, batch_size)
     # Without the 1e-9, 0.29 · 100 would be 28.
     budgets = [int(gamma * clean[0].numel() / (1 + pairs) + 1e-9) for gamma in gammas]
     picks = _jsma_picks(
@@ -147,7 +135,7 @@ def jsma_sweep(
                 _push(moved, chosen.long(), theta, clip)
             yield moved
 
-    return _measured(model, clean, truth, walk(), images, batch_size, aims)
+    return measure_walk(model, clean, truth, walk(), images, batch_size, aims)
 
 
 def _jsma_picks(
@@ -194,9 +182,11 @@ def _forward_derivative(
 
     Images do not mix in evaluation mode, so two backward passes of sums over the batch give what would take one for
     each class: α, and the gradient of the sum of all outputs, which is α + β.
+    The softmax's α is that of the log-probability: it differs by a positive factor, the probability itself, and does
+    not underflow where that is tiny.
     """
     with torch.enable_grad():
-        outputs = _logits(model, images, targets)
+        outputs = checked_logits(model, images, targets)
         said = outputs.argmax(1)
         if saliency == "softmax":
             outputs = outputs.log_softmax(1)
@@ -234,7 +224,8 @@ def _best_pair(a: torch.Tensor, b: torch.Tensor, free: torch.Tensor) -> torch.Te
     Let (p, q) be a best pair and r another free feature with a_r ≥ a_q and b_r ≥ b_q. Then (p, r) has the right
     signs and is no worse. So some best pair has no such r for either member (equal features count as beaten by those of
     lower index): each is beaten by at most one feature, its partner. In the order of falling a, a feature is beaten by
-    those before it with b at least as large; there is at most one iff b exceeds the second largest b before it.
+    those before it with b at least as large; there is at most one iff b exceeds the second largest b before it. So a
+    sort finds the candidates, usually a few dozen of thousands.
     """
     a, b = a.masked_fill(~free, -torch.inf), b.masked_fill(~free, -torch.inf)
     order = b.sort(dim=1, descending=True, stable=True).indices

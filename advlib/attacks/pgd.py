@@ -7,13 +7,13 @@ from torch import nn
 from advlib.attacks.base import (
     AdversarialBatch,
     Clip,
-    _checked_images,
-    _checked_labels,
-    _checked_size,
-    _checked_steps,
-    _measured,
-    _moved,
-    _sign_steps,
+    checked_images,
+    checked_labels,
+    checked_size,
+    checked_steps,
+    clipped_step,
+    measure_walk,
+    sign_steps,
     versioned,
 )
 from advlib.checks import ArrayLike
@@ -66,13 +66,13 @@ def pgd(
     A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu, "Towards deep learning models resistant to adversarial
     attacks", ICLR 2018, arXiv:1706.06083, section 2.1.
     """
-    epsilon = _checked_size(epsilon, "epsilon")
-    counts = _checked_steps([steps])
-    step = 2.5 * epsilon / max(steps, 1) if step is None else _checked_size(step, "step")
-    clean = _checked_images(images, clip)
-    truth = _checked_labels(labels, clean)
+    epsilon = checked_size(epsilon, "epsilon")
+    counts = checked_steps([steps])
+    step = 2.5 * epsilon / max(steps, 1) if step is None else checked_size(step, "step")
+    clean = checked_images(images, clip)
+    truth = checked_labels(labels, clean)
     start = clean
     if rng is not None:
-        start = _moved(clean, epsilon, torch.from_numpy(rng.random(clean.shape, dtype=np.float32) * 2 - 1), clip)
-    walk = _sign_steps(model, clean, start, truth, step, counts, clip, epsilon, batch_size, "PGD")
-    return next(_measured(model, clean, truth, walk, images, batch_size))
+        start = clipped_step(clean, epsilon, torch.from_numpy(rng.random(clean.shape, dtype=np.float32) * 2 - 1), clip)
+    walk = sign_steps(model, clean, start, truth, step, counts, clip, epsilon, batch_size, "PGD")
+    return next(measure_walk(model, clean, truth, walk, images, batch_size))

@@ -3,12 +3,19 @@
 Attacks over thousands of images take minutes to hours, and several notebooks want the same ones. The name of a set is
 a digest of all that, so that anything that changes gives a new one; that an attack changed is told by its version. A
 set is computed and kept in chunks: what was finished before an interruption is not computed again.
+
+The name covers the sha256 of the weights, of images and labels, the attack's name, version and parameters, seed and
+chunk. Versions of libraries are not part of it, nor is the processor: clear `advlib.paths.CACHE` after a change of
+either, if rounding matters. Every file holds a digest of its content, checked on load; a damaged one is computed again,
+with a warning. Files appear whole or not at all. Two processes that ask for the same set do not compute it twice: the
+second waits.
 """
 
 import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +24,7 @@ import safetensors
 import torch
 from filelock import FileLock
 from safetensors.numpy import save_file
+from torch import nn
 
 from advlib import models, paths
 from advlib.attacks import base
@@ -44,20 +52,17 @@ def stored_attack(
     ----------
     attack : callable
         Marked by `advlib.attacks.versioned`, called as attack(model, images, labels, **parameters) on one chunk after
-        another. Gives an `AdversarialBatch`, as `advlib.attacks.jsma` does, or several, as `advlib.attacks.tgsm_sweep`
-        does. Each image must be attacked by itself, whatever else is in its chunk.
+        another; gives one `AdversarialBatch` or several. Each image must be attacked by itself, whatever else is in its
+        chunk.
     network : str
         Name for `advlib.models.load_trained`; loaded only if there is something to compute.
-    images : (n, c, h, w) float array or tensor
-    labels : (n,) integer array or tensor
+    images, labels : (n, c, h, w) float array or tensor, (n,) integer array or tensor
     seed : int, optional
         For an attack that draws: chunk i is given the argument rng = numpy.random.default_rng([seed, i]).
     chunk : int
         Images that are attacked and kept at a time: no more than their work is lost by an interruption.
-    folder : path, optional
-        Instead of `advlib.paths.CACHE`/attacked.
-    weights : path, optional
-        Folder of the network's weights, if not the package's own.
+    folder, weights : path, optional
+        Instead of `advlib.paths.CACHE`/attacked, and of the folder with the package's own weights.
     device : torch.device, optional
         Where to compute; not part of the name.
     **parameters
@@ -74,63 +79,83 @@ def stored_attack(
     ValueError
         If there is not one label an image, no image, chunk is below 1, or a parameter cannot be written down; and as
         the attack.
-
-    Notes
-    -----
-    The name covers the sha256 of the weights, of images and labels, the attack's name, version and parameters, seed and
-    chunk. Versions of libraries are not part of it, nor is the processor: clear `advlib.paths.CACHE` after a change of
-    either, if rounding matters.
-    Every file holds a digest of its content, checked on load; a damaged one is computed again, with a warning. Files
-    appear whole or not at all. Two processes that ask for the same set do not compute it twice: the second waits.
     """
-    images, labels = _array(images), _array(labels)
-    if len(images) == 0 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"labels must be one an image and images not empty, but have shapes {labels.shape} and {images.shape}"
-        )
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, but is {chunk}")
-    if not hasattr(attack, "version"):
-        raise ValueError(f"{attack.__name__} has no version: mark it with @advlib.attacks.versioned(1)")
     parameters = {name: _array(x) if isinstance(x, torch.Tensor) else x for name, x in parameters.items()}
-    origin = {
-        "attack": attack.__name__,
-        "version": attack.version,
-        "network": network,
-        "weights": models.card(network, weights)["sha256"],
-        "images": _digest(images),
-        "labels": _digest(labels),
-        "parameters": {name: _written(name, value) for name, value in sorted(parameters.items())},
-        "seed": seed,
-        "chunk": chunk,
-    }
+    wanted = _Set(attack, network, _array(images), _array(labels), parameters, seed, chunk)
+    origin = wanted.origin(weights)
     key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     place = (paths.CACHE / "attacked" if folder is None else Path(folder)) / key[:32]
-    place.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(images), chunk)
-    files = [place / f"{start:08d}.safetensors" for start in starts]
+    chunks = _completed(wanted, origin, key, place, lambda: models.load_trained(network, device, weights))
+    joined = [base.join(batches) for batches in zip(*(batches for _, batches in chunks), strict=True)]
+    return joined if chunks[0][0] else joined[0]
 
+
+@dataclass
+class _Set:
+    """Attacked images that are asked for."""
+
+    attack: Callable[..., AdversarialBatch | Iterable[AdversarialBatch]]
+    network: str
+    images: np.ndarray
+    labels: np.ndarray
+    parameters: dict[str, Any]
+    seed: int | None
+    chunk: int
+
+    def __post_init__(self):
+        if len(self.images) == 0 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                "labels must be one an image and images not empty, "
+                f"but have shapes {self.labels.shape} and {self.images.shape}"
+            )
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1, but is {self.chunk}")
+        if not hasattr(self.attack, "version"):
+            raise ValueError(f"{self.attack.__name__} has no version: mark it with @advlib.attacks.versioned(1)")
+
+    def origin(self, weights: Path | None) -> dict[str, Any]:
+        """All that the images follow from, as JSON has it."""
+        return {
+            "attack": self.attack.__name__,
+            "version": self.attack.version,
+            "network": self.network,
+            "weights": models.card(self.network, weights)["sha256"],
+            "images": _digest(self.images),
+            "labels": _digest(self.labels),
+            "parameters": {name: _written(name, value) for name, value in sorted(self.parameters.items())},
+            "seed": self.seed,
+            "chunk": self.chunk,
+        }
+
+    def attacked(self, model: nn.Module, start: int) -> tuple[bool, list[AdversarialBatch]]:
+        """Attack one chunk; say whether the attack gives several results, and give them."""
+        rows = slice(start, start + self.chunk)
+        own = {name: value[rows] if _is_split(value, self.images) else value for name, value in self.parameters.items()}
+        if self.seed is not None:
+            own["rng"] = np.random.default_rng([self.seed, start // self.chunk])
+        result = self.attack(model, self.images[rows], self.labels[rows], **own)
+        return (False, [result]) if isinstance(result, AdversarialBatch) else (True, list(result))
+
+
+def _completed(
+    wanted: _Set, origin: dict[str, Any], key: str, place: Path, load_model: Callable[[], nn.Module]
+) -> list[tuple[bool, list[AdversarialBatch]]]:
+    """Return all chunks in order, from their files in `place`, where those that are missing are made first."""
+    place.mkdir(parents=True, exist_ok=True)
+    files = {place / f"{start:08d}.safetensors": start for start in range(0, len(wanted.images), wanted.chunk)}
     with FileLock(place / ".lock"):
         for leftover in place.glob(".*.safetensors"):  # of a killed process: whoever writes holds the lock
             leftover.unlink()
-        done = {file: parts for file in files if (parts := _read(file, key)) is not None}
-        missing = [(start, file) for start, file in zip(starts, files, strict=True) if file not in done]
+        chunks = {file: _read(file, key) for file in files}
+        missing = [file for file, batches in chunks.items() if batches is None]
         if missing:
             with paths.replacing(place / "origin.json") as temporary:
                 temporary.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-            model = models.load_trained(network, device, weights)
-        for start, file in track(missing, f"{attack.__name__} on {network}") if missing else ():
-            rows = slice(start, start + chunk)
-            own = {name: value[rows] if _is_split(value, images) else value for name, value in parameters.items()}
-            if seed is not None:
-                own["rng"] = np.random.default_rng([seed, start // chunk])
-            result = attack(model, images[rows], labels[rows], **own)
-            several = not isinstance(result, AdversarialBatch)
-            done[file] = several, list(result) if several else [result]
-            _write(file, key, *done[file])
-
-    joined = [base.join(batches) for batches in zip(*(done[file][1] for file in files), strict=True)]
-    return joined if done[files[0]][0] else joined[0]
+            model = load_model()
+        for file in track(missing, f"{wanted.attack.__name__} on {wanted.network}") if missing else ():
+            chunks[file] = wanted.attacked(model, files[file])
+            _write(file, key, *chunks[file])
+    return list(chunks.values())
 
 
 def _array(values: ArrayLike) -> np.ndarray:
@@ -197,7 +222,7 @@ def _read(file: Path, key: str) -> tuple[bool, list[AdversarialBatch]] | None:
         if about["key"] != key:
             raise ValueError("it belongs to another set")
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        warnings.warn(f"{file} is damaged and is computed again: {error}", UserWarning, stacklevel=3)
+        warnings.warn(f"{file} is damaged and is computed again: {error}", UserWarning, stacklevel=5)
         return None
     batches = []
     for index, share in enumerate(about["zero_gradient_shares"]):

@@ -9,13 +9,13 @@ from advlib.attacks.base import (
     AdversarialBatch,
     Clip,
     Targets,
-    _aims,
-    _checked_images,
-    _checked_labels,
-    _checked_size,
-    _checked_steps,
-    _measured,
-    _sign_steps,
+    checked_images,
+    checked_labels,
+    checked_size,
+    checked_steps,
+    measure_walk,
+    sign_steps,
+    target_classes,
     versioned,
 )
 from advlib.checks import ArrayLike
@@ -103,11 +103,11 @@ def tgsm_sweep(
     iterator of AdversarialBatch
         In the order of `steps`, each equal to `tgsm` with that many; one at a time is held in memory.
     """
-    epsilon = _checked_size(epsilon, "epsilon")
-    ball = None if ball is None else _checked_size(ball, "ball")
-    steps = _checked_steps(steps)
-    clean = _checked_images(images, clip)
-    truth = _checked_labels(labels, clean)
-    aims = _aims(model, clean, truth, targets, rng, batch_size)
-    walk = _sign_steps(model, clean, clean, aims, -epsilon, steps, clip, ball, batch_size, "TGSM")
-    return _measured(model, clean, truth, walk, images, batch_size, aims)
+    epsilon = checked_size(epsilon, "epsilon")
+    ball = None if ball is None else checked_size(ball, "ball")
+    steps = checked_steps(steps)
+    clean = checked_images(images, clip)
+    truth = checked_labels(labels, clean)
+    aims = target_classes(model, clean, truth, targets, rng, batch_size)
+    walk = sign_steps(model, clean, clean, aims, -epsilon, steps, clip, ball, batch_size, "TGSM")
+    return measure_walk(model, clean, truth, walk, images, batch_size, aims)

@@ -36,9 +36,7 @@ class Balls:
             reference, radii = finite(tensors[f"{name}.{number}.reference"]), tensors[f"{name}.{number}.radii"]
             if radii.shape != (len(reference),) or radii.dtype != np.float64 or not (radii >= 0).all():
                 raise ValueError(f"its radii have shape {radii.shape} and dtype {radii.dtype}, or are no distances")
-            manifold = self.manifolds[c] = ReferenceManifold(self.k)
-            manifold._hold(torch.from_numpy(reference))
-            manifold._set_radii(radii * manifold._scale)
+            self.manifolds[c] = ReferenceManifold.from_radii(self.k, reference, radii)
         self._number()
         return self
 

@@ -14,8 +14,18 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
-from advlib import datasets, ulsif
-from advlib.ulsif import DEFAULT_GRID, KERNELS, ULSIF, GridEdgeWarning, fit_batch, fit_batch_indices
+from advlib import datasets
+from advlib.ulsif import (
+    DEFAULT_GRID,
+    KERNELS,
+    ULSIF,
+    GridEdgeWarning,
+    fit_batch,
+    fit_batch_indices,
+    fitting,
+    kernels,
+    leave_one_out,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
 
@@ -277,7 +287,7 @@ def test_predict_works_in_blocks(monkeypatch):
     numerator, denominator = samples(30, 20, 4)
     model = ULSIF().fit(numerator, denominator)
     whole = model.predict(numerator)
-    monkeypatch.setattr(ulsif, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(kernels, "CHUNK_BYTES", 1)
     np.testing.assert_allclose(model.predict(numerator), whole, rtol=1e-13)
 
 
@@ -382,12 +392,13 @@ def test_the_short_series_equal_the_factorisation(decade):
     phi_de = phi_de * 10.0 ** (decade / 2)
     lambdas = torch.tensor([1e-3, 0.1, 10.0], dtype=torch.float64)
     delta = (phi_de.square().sum((1, 2)) / (14 * 1e-3)).max()
-    wanted = ulsif._scores_full(phi_nu, phi_de, lambdas)
+    wanted = leave_one_out.scores_full(phi_nu, phi_de, lambdas)
     eps = np.finfo(float).eps
-    for limit, score in ((eps / 4, ulsif._scores_diagonal), (math.sqrt(eps / 4), ulsif._scores_two_terms)):
+    shorter = (eps / 4, leave_one_out.scores_diagonal), (math.sqrt(eps / 4), leave_one_out.scores_two_terms)
+    for limit, score in shorter:
         if delta <= limit:
             np.testing.assert_allclose(score(phi_nu, phi_de, lambdas), wanted, rtol=1e-13, atol=0)
-    beyond = ulsif._scores_two_terms(phi_nu, phi_de, lambdas)
+    beyond = leave_one_out.scores_two_terms(phi_nu, phi_de, lambdas)
     assert delta < 1e-3 or not np.allclose(beyond, wanted, rtol=1e-13, atol=0)  # the limit is needed
 
 
@@ -395,7 +406,7 @@ def test_batch_leaves_thread_count_alone(monkeypatch):
     torch.set_num_threads(2)
     fit_batch(*stacks(6, 5, 5, 3), chunk_draws=1)
     assert torch.get_num_threads() == 2
-    monkeypatch.setattr(ulsif, "_loo_scores", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(leave_one_out, "loo_scores", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit_batch(*stacks(6, 5, 5, 3), chunk_draws=1)
     assert torch.get_num_threads() == 2
@@ -404,14 +415,14 @@ def test_batch_leaves_thread_count_alone(monkeypatch):
 @pytest.mark.parametrize(("budget", "largest"), [(1, 1), (5 * 12_000, 5), (2**30, 20)])
 def test_memory_is_bounded_by_the_chunk(monkeypatch, budget, largest):
     seen = []
-    work = ulsif._fit_chunk
+    work = fitting.fit_chunk
 
     def spy(numerators, *rest):
         seen.append(len(numerators))
         return work(numerators, *rest)
 
-    monkeypatch.setattr(ulsif, "_fit_chunk", spy)
-    monkeypatch.setattr(ulsif, "_CHUNK_BYTES", budget)
+    monkeypatch.setattr(fitting, "fit_chunk", spy)
+    monkeypatch.setattr(kernels, "CHUNK_BYTES", budget)
     numerators, denominators = stacks(20, 10, 10, 3)
     fit_batch(numerators, denominators)
     # 8 (3 · 20 · 10 + 5 · 10 · 10 + 4 · 10²) = 12,000 bytes a draw; chunks are made even.

@@ -1,3 +1,4 @@
+import importlib
 import itertools
 import os
 import signal
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advlib import attacks, models, progress
-from advlib.attacks.stored import crafted
+from advlib.attacks.stored import stored_attack
 
+boundary_module = importlib.import_module("advlib.attacks.boundary")  # the package's attribute is the attack
 SHAPE = (1, 4, 4)
 D = 16
 
@@ -113,11 +115,11 @@ def test_intermediate_states_are_those_of_shorter_runs():
 
 
 def test_a_walk_that_converges_before_its_last_step_gives_its_last_state_from_there_on(monkeypatch):
-    class Impatient(attacks.BoundaryAttack):
+    class Impatient(boundary_module.BoundaryAttack):
         def __init__(self, **options):
             super().__init__(**options, source_step_convergance=1e9)
 
-    monkeypatch.setattr(attacks, "BoundaryAttack", Impatient)
+    monkeypatch.setattr(boundary_module, "BoundaryAttack", Impatient)
     model, images = Plane(), inner_images(5)
     labels = read(model, images)
     start, later, last = attacks.boundary_sweep(model, images, labels, [0, 5, 10], rng=np.random.default_rng(1))
@@ -328,11 +330,12 @@ def test_progress_says_the_median_distance(tmp_path, monkeypatch):
 def test_a_killed_run_goes_on_with_the_chunk_that_it_was_at(tmp_path):
     """Chunks are kept as they finish: the second process computes the last chunk only, and gets the same."""
     script = textwrap.dedent("""
-        import os, signal, sys
+        import importlib, os, signal, sys
         import numpy as np
         from pathlib import Path
-        from advlib import attacks, boundary
-        from advlib.crafted import crafted
+        from advlib import attacks
+        from advlib.attacks.stored import stored_attack
+        boundary = importlib.import_module("advlib.attacks.boundary")
         images = np.random.default_rng(0).random((6, 1, 28, 28), dtype=np.float32)
         from advlib import models
         labels = models.predict(models.load_trained("mnist-vs22"), images)
@@ -342,9 +345,9 @@ def test_a_killed_run_goes_on_with_the_chunk_that_it_was_at(tmp_path):
             if len(runs) == int(sys.argv[2]):
                 os.kill(os.getpid(), signal.SIGKILL)
             return whole(*a, **k)
-        attacks.walk = counted
-        sets = crafted(attacks.boundary_sweep, "mnist-vs22", images, labels, seed=3, chunk=2, steps=[0, 20],
-                       directions=1, folder=Path(sys.argv[1]))
+        boundary.walk = counted
+        sets = stored_attack(attacks.boundary_sweep, "mnist-vs22", images, labels, seed=3, chunk=2, steps=[0, 20],
+                             directions=1, folder=Path(sys.argv[1]))
         np.save(sys.argv[3], np.stack([s.images for s in sets]))
         print("computed", len(runs))
     """)
@@ -363,14 +366,14 @@ def test_a_killed_run_goes_on_with_the_chunk_that_it_was_at(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "resumed.npy"), np.load(tmp_path / "whole.npy"))
 
 
-def test_crafted_keeps_all_states(tmp_path):
+def test_stored_sets_keep_all_states(tmp_path):
     images = np.random.default_rng(1).random((3, 1, 28, 28), dtype=np.float32)
     labels = np.array([0, 1, 2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {"seed": 0, "chunk": 2, "steps": [0, 5], "directions": 1, "folder": tmp_path}
-        first = crafted(attacks.boundary_sweep, "mnist-vs22", images, labels, **options)
-    again = crafted(attacks.boundary_sweep, "mnist-vs22", images, labels, **options)
+        first = stored_attack(attacks.boundary_sweep, "mnist-vs22", images, labels, **options)
+    again = stored_attack(attacks.boundary_sweep, "mnist-vs22", images, labels, **options)
     assert len(first) == len(again) == 2
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.images, b.images)

@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-import advlib.prdc
 from advlib import datasets
-from advlib.prdc import ReferenceManifold, expected_coverage, prdc
+from advlib.prdc import ReferenceManifold, expected_coverage, prdc, rounded
+from advlib.prdc.rounded import RoundedPoints
 
 BOTH_STORAGES = pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])
 
@@ -28,7 +28,7 @@ BOTH_STORAGES = pytest.mark.parametrize("storage", [torch.bfloat16, torch.float3
 @pytest.fixture
 def storage_type(storage, monkeypatch):
     """Force the coarse product into one storage type, whatever this processor prefers."""
-    monkeypatch.setattr(advlib.prdc, "_product_type", lambda device: storage)
+    monkeypatch.setattr(rounded, "product_type", lambda device: storage)
 
 
 def distances(points, others):
@@ -229,13 +229,13 @@ def test_a_distance_does_not_depend_on_its_company():
     rng = np.random.default_rng(0)
     for d in (1, 2, 7, 8, 9, 127, 128, 129, 784, 3000):
         points = rng.normal(size=(50, d))
-        manifold = ReferenceManifold(3).fit(points)
+        held = RoundedPoints(torch.from_numpy(points), memory_gb=1.0)
         i, j = rng.integers(0, 50, size=(2, 400))
-        together = manifold._distances(points, i, j)
+        together = held.distances(points, i, j)
         np.testing.assert_array_equal(together, distances(points, points)[i, j])
         for pair in range(5):
-            assert manifold._distances(points, i[pair : pair + 1], j[pair : pair + 1])[0] == together[pair]
-        np.testing.assert_array_equal(manifold._distances(points, j, i), together)
+            assert held.distances(points, i[pair : pair + 1], j[pair : pair + 1])[0] == together[pair]
+        np.testing.assert_array_equal(held.distances(points, j, i), together)
 
 
 @BOTH_STORAGES
@@ -244,21 +244,20 @@ def test_the_bounds_hold_the_true_distance(storage, storage_type):
     for family in FAMILIES:
         rng = np.random.default_rng(2)
         points = family(rng, 400, 90).astype(np.float32)
-        manifold = ReferenceManifold(5)
-        manifold._hold(torch.from_numpy(points))
-        threshold = np.full(400, 4.0 * float(manifold._square.max()) + 1.0)
-        column_slack, _ = manifold._fold_columns(threshold)
-        fold, slack = manifold._fold(manifold._square, threshold)
-        rows = manifold._rows(manifold._columns[:, :90], fold)
-        tiles = list(manifold._survivors(rows, 0, 400))
+        held = RoundedPoints(torch.from_numpy(points), memory_gb=1.0)
+        threshold = np.full(400, 4.0 * float(held.square.max()) + 1.0)
+        column_slack, _ = held.fold_columns(threshold)
+        fold, slack = held.fold(held.square, threshold)
+        rows = held.rows(held.columns[:, :90], fold)
+        tiles = list(held.survivors(rows, 0, 400))
         i, j, h = (np.concatenate([tile[part] for tile in tiles]) for part in (2, 3, 4))
         assert len(i) == 400 * 400
-        low, high = advlib.prdc._bounds(
-            h, threshold[i] + threshold[j], slack[i] + column_slack[j], manifold._residual[i] + manifold._residual[j]
+        low, high = rounded.distance_bounds(
+            h, threshold[i] + threshold[j], slack[i] + column_slack[j], held.residual[i] + held.residual[j]
         )
-        exact = manifold._distances(points, i, j)
+        exact = held.distances(points, i, j)
         assert (low <= exact).all() and (exact <= high).all(), family.__name__
-        square, error = manifold._fine(points, 0, 400)
+        square, error = held.fine_squares(points, 0, 400)
         assert (np.abs(square[i, j] - exact**2) <= error[i, j]).all(), family.__name__
 
 
