@@ -4,7 +4,6 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from advlib.cli import console, errors, fail
 from compendium import paths as places
@@ -24,6 +23,8 @@ def _parse(setting: str) -> tuple[str, Any]:
     name, separator, text = setting.partition("=")
     if not separator or not name.strip():
         raise fail(f"a parameter is given as NAME=VALUE, not {setting!r}")
+    import yaml  # an extra: without it, too, `advlib run` has to say what is missing
+
     try:
         return name.strip(), yaml.safe_load(text)
     except yaml.YAMLError:

@@ -1,36 +1,25 @@
-"""The command line: every wrong call gets one clear sentence and exit status 2."""
+"""The command line: every wrong call gets one clear sentence and exit status 2; plug-ins cannot break it."""
 
-import numpy as np
+import dataclasses
+import json
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
 from advlib import cli, datasets, paths
-from compendium import exercises
-from compendium import nb01_intuition as nb01
-from compendium.claims import report
-
-run = CliRunner().invoke
 
 
 def call(*arguments):
-    result = run(cli.app, list(arguments))
+    result = CliRunner().invoke(cli.app, list(arguments))
     assert not isinstance(result.exception, (ValueError, KeyError)), result.exception
     return result
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [
-        (["run", "77"], "no notebook starts with '77'"),
-        (["run", "--profile", "fast"], "no profile 'fast'"),
-        (["run", "-p", "draws"], "NAME=VALUE"),
-        (["run", "-p", "draws=[1"], "not a number, a word or a list"),
-        (["run", "-p", "nothing=1"], "no chosen notebook has a parameter"),
-        (["run", "--update-reference", "-p", "seed=1"], "keeps a profile as it is"),
-        (["data", "fetch", "imagenet"], "imagenet"),
-        (["train", "alexnet"], "alexnet"),
-        (["report", "--profile", "fast"], "no profile 'fast'"),
-    ],
+    [(["data", "fetch", "imagenet"], "imagenet"), (["train", "alexnet"], "alexnet")],
 )
 def test_wrong_calls(arguments, words):
     result = call(*arguments)
@@ -45,37 +34,81 @@ def test_data_lists_every_data_set(monkeypatch):
     assert all(name in result.output for name in datasets.NAMES)
 
 
+@pytest.fixture
+def only_the_optional_one_is_missing(monkeypatch):
+    found = [dataclasses.replace(row, check="missing" if row.optional else "ok") for row in datasets.status()]
+    monkeypatch.setattr(datasets, "status", lambda: found)
+    monkeypatch.setattr(datasets, "fetch", lambda names=None: [row for row in found if row.name in (names or row.name)])
+
+
+def test_an_optional_data_set_that_is_missing_is_no_error(only_the_optional_one_is_missing, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert [row.name for row in datasets.status() if row.optional] == ["pathmnist"]
+    assert "missing (optional)" in call("data").output
+    assert call("data", "fetch").exit_code == 0
+    assert call("data", "fetch", "pathmnist").exit_code == 1  # who asks for it by name wants it
+    doctor = call("doctor")
+    assert doctor.exit_code == 0 and "data pathmnist: missing (optional)" in doctor.output
+
+
 def test_doctor_says_what_is_there():
     result = call("doctor")
     assert "cores" in result.output and "network mnist-vs22: ok" in result.output
 
 
-def test_report_without_runs_says_how_to_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "RUNS", tmp_path)
-    page = report.write_html("quick").read_text(encoding="utf-8")
-    assert "not run yet" in page and "advlib run 01" in page
+def test_doctor_without_the_repositorys_networks(only_the_optional_one_is_missing, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "none")
+    result = call("doctor")
+    assert result.exit_code == 0 and "networks: none, they come with the repository" in " ".join(result.output.split())
 
 
-@pytest.mark.parametrize(
-    ("check", "right", "wrong", "refused"),
-    [(exercises.choice, " B ", "a", "ab"), (exercises.number, 1.25, 1.3, "1.25")],
-)
-def test_exercises_check_themselves(capsys, check, right, wrong, refused):
-    name = "01.1" if check is exercises.choice else "01.2"
-    for answer, words in ((None, "not answered yet"), (right, "right"), (wrong, "not yet")):
-        check(name, answer)
-        assert words in capsys.readouterr().out
-    with pytest.raises(ValueError, match="answer must be"):
-        check(name, refused)
-    with pytest.raises(ValueError, match="no exercise"):
-        check("99.9", right)
+def test_light_commands_import_nothing_heavy():
+    code = """import sys
+from advlib import cli, datasets
+try:
+    cli.app(["fit", "none.npy", "-o", "d"])
+except SystemExit as ended:
+    assert ended.code == 2
+import json
+print(json.dumps(sorted(sys.modules)))"""
+    before = "import sys, json\nfrom advlib import cli, datasets\nprint(json.dumps(sorted(sys.modules)))"
+    light, fitting = (
+        set(json.loads(subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True).stdout))
+        for c in (before, code)
+    )
+    assert not light & {"torch", "matplotlib", "pandas", "sklearn", "scipy", "PIL", "compendium"}
+    assert not fitting & {"torchvision", "foolbox", "cleverhans", "advlib.attacks", "compendium", "pandas", "medmnist"}
 
 
-def test_images_are_drawn_where_they_were_put():
-    image = np.zeros((3, 4, 4))
-    image[0, 1, 2] = 1  # red, row 1, column 2
-    figure = nb01.image_twins([{"image": image, "twin": image, "epsilon": 0.1, "said": "cat", "said_of_twin": "dog"}])
-    drawn = figure.axes[0].images[0].get_array()
-    assert drawn.shape == (4, 4, 3) and drawn[1, 2, 0] == 1 and drawn.sum() == 1
-    difference = figure.axes[2].images[0].get_array()
-    np.testing.assert_allclose(difference, 0.5)
+class PlugIn:
+    """An entry point whose module cannot be imported."""
+
+    name = "broken"
+
+    def load(self):
+        raise ModuleNotFoundError("No module named 'nothing'")
+
+
+@pytest.fixture
+def broken_plug_in(monkeypatch):
+    monkeypatch.setattr(cli, "entry_points", lambda group: [PlugIn()])
+    monkeypatch.setattr(cli, "_plug_ins", {})
+
+
+def main(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["advlib", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code, capsys.readouterr()
+
+
+def test_a_broken_plug_in_is_not_heard_of_elsewhere(broken_plug_in, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, printed = main(monkeypatch, capsys, "fit", "none.npy", "-o", "d")
+    assert status == 2 and "there is no file none.npy" in printed.err and "broken" not in printed.err
+
+
+def test_a_broken_plug_in_is_named_where_its_command_is_asked_for(broken_plug_in, monkeypatch, capsys):
+    status, printed = main(monkeypatch, capsys, "plot", "--all")
+    assert status == 2 and printed.out == "" and printed.err.count("\n") == 1
+    assert "there is no command 'plot'" in printed.err and "broken (ModuleNotFoundError: No module" in printed.err
