@@ -157,5 +157,5 @@ def test_doctor_and_data_do_without_the_repository_too(advlib, tmp_path):
 
 
 def test_a_missing_extra_is_named(advlib):
-    found = advlib("advlib.attacks.boundary", module="runpy")
+    found = advlib("fgsm", module="advlib.attacks")
     assert found.returncode == 1 and "pip install 'advlib[attacks]'" in found.stderr
