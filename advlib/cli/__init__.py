@@ -33,7 +33,7 @@ _plug_ins: dict[str, Exception | None] = {}
 
 def fail(message: object) -> typer.Exit:
     """Print one sentence on standard error and return what ends the command with exit status 2."""
-    errors.print(f"[red]advlib:[/] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[red]advlib:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
     return typer.Exit(2)
 
 
@@ -48,7 +48,7 @@ def data_status(context: typer.Context) -> None:
         return
     table = Table(title=f"Data sets in {paths.DOWNLOADS}", title_justify="left")
     for heading in ("name", "check", "size", "files", "source", "licence"):
-        table.add_column(heading, justify="right" if heading == "size" else "left")
+        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading == "check")
     for row in datasets.status():
         size = f"{row.size / 1e6:.0f} MB" if row.size else ""
         files = "\n".join(f"{file.path.name}  {'' if file.check == 'ok' else file.check}" for file in row.files)
@@ -123,7 +123,7 @@ def fit(
 ) -> None:
     """Learn what clean images look like, and save a detector for `advlib detect`."""
     with _one_sentence():
-        from advlib.cli import detect as detection  # takes torch, without which `advlib --help` is quick
+        from advlib.cli import detection  # takes torch, without which `advlib --help` is quick
 
         record = detection.fit(
             reference, output, calibration, kind=test, features=features, k=k, per_channel=per_channel,
@@ -162,8 +162,7 @@ def detect(
             raise ValueError("give batches, or a folder to --watch, one of the two")
         if show < 0:
             raise ValueError(f"show must be a whole number of at least 0, but is {show}")
-        from advlib.cli import detect as detection
-        from advlib.cli import records
+        from advlib.cli import detection, records
 
         stream = watch is not None or len(batches) > 1
         if figure is None and not stream and not as_json:
@@ -184,13 +183,9 @@ def detect(
             else:
                 _print_lines([records.step_line(record)])
 
-        def print_skipped(error: ValueError) -> None:
-            errors.print(f"[red]advlib:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-
         alarm, skipped = detection.detect_stream(
-            detector, batches, watch, **options, interval=interval, idle=idle, on_step=print_step,
-            on_skipped=print_skipped,
-        )  # fmt: skip
+            detector, batches, watch, **options, interval=interval, idle=idle, on_step=print_step, on_skipped=fail
+        )
         raise typer.Exit(1 if alarm else 2 if skipped else 0)
 
 
@@ -211,13 +206,13 @@ def _one_sentence() -> Iterator[None]:
     except typer.Exit:
         raise
     except (ValueError, OSError, datasets.DataUnavailable) as error:
-        raise fail(escape(" ".join(str(error).split()))) from None
+        raise fail(" ".join(str(error).split())) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except MemoryError:
         raise fail("the samples do not fit into this machine's memory") from None
     except Exception as error:
-        raise fail(escape(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}")) from error
+        raise fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 @app.command()
@@ -267,6 +262,6 @@ def main() -> None:
     broken = [f"{name} ({type(error).__name__}: {error})" for name, error in _plug_ins.items() if error is not None]
     if broken and command is not None and command not in typer.main.get_command(app).commands:
         # Quiet otherwise: who fits a detector need not hear what the compendium lacks.
-        fail(escape(f"there is no command {command!r}; it may belong to a plug-in that failed: {', '.join(broken)}"))
+        fail(f"there is no command {command!r}; it may belong to a plug-in that failed: {', '.join(broken)}")
         sys.exit(2)
     app()

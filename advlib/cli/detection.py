@@ -233,7 +233,7 @@ def detect_stream(
     interval: float = 1.0,
     idle: float | None = None,
     on_step: Callable[[dict[str, Any]], None],
-    on_skipped: Callable[[ValueError], None],
+    on_skipped: Callable[[ValueError], object],
 ) -> tuple[bool, int]:
     """Test a stream of batches with one bound on false alarms; return whether it rang, and how many files were skipped.
 
