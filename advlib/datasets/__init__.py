@@ -10,7 +10,7 @@ from advlib.datasets.catalogue import NAMES
 from advlib.datasets.dataset import Dataset, grey, pooled, stratified_holdout
 from advlib.datasets.decoding import load_npz
 from advlib.datasets.downloads import DataUnavailable, FileStatus
-from advlib.datasets.loading import OWN, DataStatus, fetch, load, load_or_substitute, rgb_medical, status
+from advlib.datasets.loading import OWN, DataStatus, fetch, load, rgb_medical, status
 
 __all__ = [
     "NAMES",
@@ -23,7 +23,6 @@ __all__ = [
     "grey",
     "load",
     "load_npz",
-    "load_or_substitute",
     "pooled",
     "rgb_medical",
     "status",

@@ -49,17 +49,15 @@ def load(name: str, *, download: bool = True, progress: bool = True) -> Dataset:
     return decode(name, entry.read())
 
 
-def load_or_substitute(
-    name: str, substitute: str, *, download: bool = True, progress: bool = True
-) -> tuple[Dataset, str]:
-    """Return data set `name` if its file lies on disk, else `substitute` under its own name.
+def rgb_medical(*, download: bool = True, progress: bool = True) -> tuple[Dataset, str]:
+    """Return PathMNIST if its file is there, else BloodMNIST under that name.
+
+    PathMNIST is only looked for on disk: an experiment does not wait for a source each time.
 
     Parameters
     ----------
-    name, substitute : str
-        Keys of `load`. `name` is only looked for on disk: an experiment does not wait for a source each time.
     download, progress : bool
-        As in `load`, for the substitute.
+        As in `load`, for BloodMNIST.
 
     Returns
     -------
@@ -69,20 +67,12 @@ def load_or_substitute(
         Which data set is used and why.
     """
     try:
-        dataset = load(name, download=False)
+        dataset = load("pathmnist", download=False)
     except DataUnavailable as missing:
-        dataset = load(substitute, download=download, progress=progress)
-        absent = source(name).title
-        return dataset, f"{dataset.title} is used in place of {absent}, whose results are not run: {missing}"
+        dataset = load("bloodmnist", download=download, progress=progress)
+        wanted = source("pathmnist").title
+        return dataset, f"{dataset.title} is used in place of {wanted}, whose results are not run: {missing}"
     return dataset, f"{dataset.title} is used, from its official file."
-
-
-def rgb_medical(*, download: bool = True, progress: bool = True) -> tuple[Dataset, str]:
-    """Return PathMNIST if its file is there, else BloodMNIST under that name, and a sentence that says which and why.
-
-    See `load_or_substitute`.
-    """
-    return load_or_substitute("pathmnist", "bloodmnist", download=download, progress=progress)
 
 
 @dataclass(frozen=True)
