@@ -261,9 +261,11 @@ class BatchTest(BaseEstimator):
     # ------------------------------------------------------------------ to be filled in
 
     def _learn(self, reference: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> None:
+        """Learn from the reference; `cache` holds what tests that are combined share: features, balls."""
         raise NotImplementedError
 
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
+        """Return `Scores.parts` of samples; `cache` as in `_learn`."""
         raise NotImplementedError
 
     def _n_parts(self) -> int:
@@ -281,6 +283,7 @@ class BatchTest(BaseEstimator):
         """Take back what `_state` returned."""
 
     def _settings(self) -> dict[str, Any]:
+        """Return the parameters to save."""
         return self.get_params(deep=False)
 
     def _statistics(self, parts: Sequence[Any], rows: np.ndarray) -> np.ndarray:
@@ -297,9 +300,11 @@ class BatchTest(BaseEstimator):
         """Learn what takes the calibration's scores."""
 
     def _least_reference(self) -> int:
+        """Return how many reference samples (of each class) there must be."""
         return 2
 
     def _notes(self, m: int) -> list[str]:
+        """Return sentences for `Verdict.assumed` about a batch of m."""
         return []
 
     # ------------------------------------------------------------------ permutations
@@ -328,7 +333,7 @@ class BatchTest(BaseEstimator):
         return Verdict(
             statistic=parts[0].statistic if len(parts) == 1 else min(part.p_value for part in parts),
             p_value=p,
-            sample_scores=self._sample_scores(mine, ranked),
+            sample_scores=self._reported_scores(mine, ranked),
             sample_p_values=ranked,
             contamination=contamination(smoothed, n_ranked),
             parts=parts,
@@ -336,7 +341,8 @@ class BatchTest(BaseEstimator):
             assumed=(*self._assumed(batch, calibration, values), *self.assumed_),
         )
 
-    def _sample_scores(self, columns: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    def _reported_scores(self, columns: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+        """Return `Verdict.sample_scores` from `_score_samples` (m, J) and the samples' p-values (m,)."""
         return columns.mean(axis=1)
 
     # ------------------------------------------------------------------ words

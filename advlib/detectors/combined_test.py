@@ -126,7 +126,7 @@ class CombinedTest(BatchTest):
             sides.append(test._score_samples(mine, theirs, rng))
         return tuple(np.concatenate(side, axis=1) for side in zip(*sides, strict=True))
 
-    def _sample_scores(self, columns: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    def _reported_scores(self, columns: np.ndarray, ranked: np.ndarray) -> np.ndarray:
         return ranked
 
     def _notes(self, m: int) -> list[str]:
