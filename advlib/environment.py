@@ -11,6 +11,14 @@ from advlib import __version__
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "cleverhans", "foolbox", "faiss-cpu")
 
 
+def _version(package: str) -> str | None:
+    """Return the version of an installed package; some are extras."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware that a run's numbers and duration depend on."""
     import torch  # seconds, which whoever only wants to know where this module is need not wait
@@ -25,7 +33,7 @@ def environment() -> dict[str, Any]:
     return {
         "advlib": __version__,
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -1,8 +1,7 @@
-"""The figures' common style and those of notebooks 01, 02 and 11: takes results, returns a matplotlib Figure.
+"""The figures' common style, and the library's own figures: a verdict, the evidence of a stream, a training's course.
 
-The same thing has the same colour everywhere.
-
-Colours are Okabe & Ito's, told apart by colour-blind readers; line styles and markers say the same once more.
+The same thing has the same colour everywhere. Colours are Okabe & Ito's, told apart by colour-blind readers; line
+styles and markers say the same once more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,49 +86,54 @@ def verdict(result: Any, images: np.ndarray | None, names: Sequence[str], alpha:
         Level of the decision in the title.
     """
     shown = 0 if images is None else min(6, len(images))
-    parts = result.parts
-    figure, axes = subplots(
-        2 if shown else 1, 6, figsize=(10.5, max(3.2, 1.2 + 0.35 * len(parts)) + (2.2 if shown else 0)), squeeze=False,
-        height_ratios=[max(3.2, 1.2 + 0.35 * len(parts)), 2.2] if shown else None,
-    )  # fmt: skip
-    grid = axes[0, 0].get_gridspec()
-    for axis in axes[0]:
-        axis.remove()
-    nulls, curve = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
-    for axis in (nulls, curve):
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    for row, part in enumerate(parts):
-        spread = part.null.std() or 1.0
-        low, high = (np.quantile(part.null, [0.025, 0.975]) - part.expected) / spread
-        away = (part.statistic - part.expected) / spread
-        nulls.plot([low, high], [row, row], color=REAL, lw=6, alpha=0.4, solid_capstyle="butt",
-                   label="95 % of the permutations" if not row else None)  # fmt: skip
-        nulls.plot(np.clip(away, -30, 30), row, "D", color=ADVERSARIAL, label="this batch" if not row else None)
-    nulls.axvline(0, color=LIMIT, lw=0.8)
-    nulls.set_yticks(range(len(parts)), [f"{part.name}\np = {part.p_value:.3g}" for part in parts])
-    nulls.set(ylim=(len(parts) - 0.4, -0.6), xlabel="standard deviations of the permutations from their mean")
-    nulls.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2, frameon=False)
-    ordered = np.sort(result.sample_p_values)
-    curve.step([0, *ordered, 1], [0, *np.arange(1, len(ordered) + 1) / len(ordered), 1], where="post",
-               color=ADVERSARIAL, label="this batch")  # fmt: skip
-    curve.plot([0, 1], [0, 1], color=LIMIT, lw=0.8, label="expected of clean samples")
-    share = result.contamination
-    curve.set(
-        xlabel="p-value x of one sample", ylabel="share of samples with p ≤ x", xlim=(0, 1), ylim=(0, 1.02),
-        title=f"{share.share:.0%} do not fit ({share.low:.0%} to {share.high:.0%})",
-    )  # fmt: skip
-    curve.yaxis.set_major_formatter(PercentFormatter(1))
-    curve.legend(loc="lower right", frameon=False)
-    for axis in axes[1] if shown else ():
+    height = max(3.2, 1.2 + 0.35 * len(result.parts))
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(10.5, height + (2.4 if shown else 0)))
+        upper, *lower = figure.subfigures(2, 1, height_ratios=[height, 2.4]) if shown else [figure]
+        nulls, curve = upper.subplots(1, 2)
+        row = lower[0].subplots(1, 6) if shown else ()
+    plt.close(figure)
+    _draw_statistics(nulls, result.parts)
+    _draw_sample_p_values(curve, result)
+    for axis in row:
         axis.set_axis_off()
     least = np.argsort(result.sample_p_values, kind="stable")[:shown]
-    for axis, i in zip(axes[1] if shown else (), least, strict=False):
+    for axis, i in zip(row, least, strict=False):
         show_image(axis, images[i], f"{names[i][:16]}\np = {result.sample_p_values[i]:.2g}")
     flagged = result.reject(alpha)
     word = f"{'flagged' if flagged else 'clean'}, p = {result.p_value:.3g} {'≤' if flagged else '>'} {alpha:g}"
-    figure.suptitle(f"{len(names)} samples: {word}" + ("; below, those that fit least" if shown else ""))
+    upper.suptitle(f"{len(names)} samples: {word}" + ("; below, those that fit least" if shown else ""))
     return figure
+
+
+def _draw_statistics(axis: Any, parts: Sequence[Any]) -> None:
+    """Draw each statistic (`detectors.Part`) of a batch in standard deviations of its permutations."""
+    for row, part in enumerate(parts):
+        spread = part.null.std() or 1.0
+        limits = (np.quantile(part.null, [0.025, 0.975]) - part.expected) / spread
+        away = np.clip((part.statistic - part.expected) / spread, -30, 30)
+        bar, mark = ("95 % of the permutations", "this batch") if row == 0 else (None, None)
+        axis.plot(limits, [row, row], color=REAL, lw=6, alpha=0.4, solid_capstyle="butt", label=bar)
+        axis.plot(away, row, "D", color=ADVERSARIAL, label=mark)
+    axis.axvline(0, color=LIMIT, lw=0.8)
+    axis.set_yticks(range(len(parts)), [f"{part.name}\np = {part.p_value:.3g}" for part in parts])
+    axis.set(ylim=(len(parts) - 0.4, -0.6), xlabel="standard deviations of the permutations from their mean")
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+
+
+def _draw_sample_p_values(axis: Any, result: Any) -> None:
+    """Draw the distribution of the samples' p-values (`detectors.Verdict`) beside that of clean samples."""
+    ordered = np.sort(result.sample_p_values)
+    shares = np.arange(1, len(ordered) + 1) / len(ordered)
+    axis.step([0, *ordered, 1], [0, *shares, 1], where="post", color=ADVERSARIAL, label="this batch")
+    axis.plot([0, 1], [0, 1], color=LIMIT, lw=0.8, label="expected of clean samples")
+    misfits = result.contamination
+    axis.set(
+        xlabel="p-value x of one sample", ylabel="share of samples with p ≤ x", xlim=(0, 1), ylim=(0, 1.02),
+        title=f"{misfits.share:.0%} do not fit ({misfits.low:.0%} to {misfits.high:.0%})",
+    )  # fmt: skip
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.legend(loc="lower right", frameon=False)
 
 
 def stream(evidence: Sequence[float], alpha: float, first_alarm: int | None) -> Figure:
@@ -138,7 +142,7 @@ def stream(evidence: Sequence[float], alpha: float, first_alarm: int | None) -> 
     Parameters
     ----------
     evidence : sequence of float
-        After each batch, from `sequential`.
+        After each batch, `Step.evidence` of `advlib.detectors`.
     alpha : float
         Bound on false alarms.
     first_alarm : int or None
@@ -152,7 +156,7 @@ def stream(evidence: Sequence[float], alpha: float, first_alarm: int | None) -> 
         axis.plot(first_alarm, evidence[first_alarm - 1], "D", color=ADVERSARIAL, label=f"alarm at batch {first_alarm}")
     axis.set(xlabel="batch", ylabel="evidence that something changed", yscale="log")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend()
+    axis.legend(frameon=False)
     return figure
 
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
-import yaml
+from rich.markup import escape
 
 from advlib.cli import console, errors, fail
 from compendium import paths as places
@@ -24,6 +24,8 @@ def _parse(setting: str) -> tuple[str, Any]:
     name, separator, text = setting.partition("=")
     if not separator or not name.strip():
         raise fail(f"a parameter is given as NAME=VALUE, not {setting!r}")
+    import yaml  # an extra: without it, too, `advlib run` has to say what is missing
+
     try:
         return name.strip(), yaml.safe_load(text)
     except yaml.YAMLError:
@@ -54,7 +56,7 @@ def run(
         raise fail(error) from None
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        errors.print(f"[red]{outcome.notebook} failed:[/] {outcome.message}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]{outcome.notebook} failed:[/] {escape(outcome.message)}", highlight=False, soft_wrap=True)
         kept = places.RUNS / profile / outcome.notebook / "failed.ipynb"
         errors.print(f"  the notebook up to the error: {kept}", highlight=False, soft_wrap=True)
     if update_reference and not failed:

@@ -15,6 +15,13 @@ Each lies in a file of its name and has a twin named `…_sweep` that gives seve
 Beside them, for comparison: `random_sign_noise`, `gaussian_noise`, `shifted` and `rotated` (`controls`).
 """
 
+try:
+    import cleverhans  # noqa: F401
+    import eagerpy  # noqa: F401
+    import foolbox  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f"advlib.attacks needs {error.name}: pip install 'advlib[attacks]'") from error
+
 from advlib.attacks.base import ARRAYS, AdversarialBatch, Clip, join, summarised, versioned
 from advlib.attacks.boundary import boundary, boundary_sweep
 from advlib.attacks.controls import gaussian_noise, match_l2, random_sign_noise, rotated, shifted

@@ -5,11 +5,11 @@ A plug-in is an entry point of the group `advlib.commands`: a function that is g
 
 import json
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -27,12 +27,13 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
-_loaded: set[str] = set()
+_plug_ins: dict[str, Exception | None] = {}
+"""Plug-ins that were asked for, and why one could not be loaded."""
 
 
 def fail(message: object) -> typer.Exit:
     """Print one sentence on standard error and return what ends the command with exit status 2."""
-    errors.print(f"[red]advlib:[/] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[red]advlib:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
     return typer.Exit(2)
 
 
@@ -47,13 +48,20 @@ def data_status(context: typer.Context) -> None:
         return
     table = Table(title=f"Data sets in {paths.DOWNLOADS}", title_justify="left")
     for heading in ("name", "check", "size", "files", "source", "licence"):
-        table.add_column(heading, justify="right" if heading == "size" else "left")
+        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading == "check")
     for row in datasets.status():
-        colour = {"ok": "green", "missing": "yellow"}.get(row.check, "red")
         size = f"{row.size / 1e6:.0f} MB" if row.size else ""
         files = "\n".join(f"{file.path.name}  {'' if file.check == 'ok' else file.check}" for file in row.files)
-        table.add_row(row.name, f"[{colour}]{row.check}[/]", size, files, row.source, row.licence)
+        table.add_row(row.name, f"[{_colour(row)}]{_check(row)}[/]", size, files, row.source, row.licence)
     console.print(table)
+
+
+def _check(row: datasets.DataStatus) -> str:
+    return "missing (optional)" if row.check == "missing" and row.optional else row.check
+
+
+def _colour(row: datasets.DataStatus) -> str:
+    return {"ok": "green", "missing": "dim" if row.optional else "yellow"}.get(row.check, "red")
 
 
 @data.command()
@@ -64,11 +72,10 @@ def fetch(names: Annotated[list[str] | None, typer.Argument(help="Data sets; all
     except (ValueError, datasets.DataUnavailable, OSError) as error:
         raise fail(error) from None
     for row in fetched:
-        console.print(f"{row.name}: {row.check}", style="green" if row.present else "yellow", highlight=False)
+        console.print(f"{row.name}: {_check(row)}", style=_colour(row), highlight=False)
         if row.problem:
             console.print(f"  {row.problem}", highlight=False)
-    # PathMNIST has no registry copy; its experiments go on without it and say so.
-    if any(not row.present and (names or row.name != "pathmnist") for row in fetched):
+    if any(not row.present and (names or not row.optional) for row in fetched):
         raise typer.Exit(1)
 
 
@@ -116,15 +123,17 @@ def fit(
 ) -> None:
     """Learn what clean images look like, and save a detector for `advlib detect`."""
     with _one_sentence():
-        told = verdicts().fit(
+        from advlib.cli import detection  # takes torch, without which `advlib --help` is quick
+
+        record = detection.fit(
             reference, output, calibration, kind=test, features=features, k=k, per_channel=per_channel,
             by_class=by_class, draws=draws, seed=seed, split=split, key=key,
         )  # fmt: skip
     if as_json:
-        _print_json(told)
+        _print_json(record)
         return
-    console.print(told["sentence"], highlight=False, soft_wrap=True, markup=False)
-    for sentence in told["assumed"]:
+    console.print(record["sentence"], highlight=False, soft_wrap=True, markup=False)
+    for sentence in record["assumed"]:
         console.print(f"  · {sentence}", highlight=False, markup=False)
 
 
@@ -153,46 +162,40 @@ def detect(
             raise ValueError("give batches, or a folder to --watch, one of the two")
         if show < 0:
             raise ValueError(f"show must be a whole number of at least 0, but is {show}")
-        if watch is None and len(batches) == 1:
-            if figure is None and not no_figure and not as_json:
-                figure = Path(f"{batches[0].absolute().stem}-verdict.png")
-            told = verdicts().detect(
-                detector, batches[0], alpha=alpha, figure=None if no_figure else figure, split=split, key=key
-            )
+        from advlib.cli import detection, records
+
+        stream = watch is not None or len(batches) > 1
+        if figure is None and not stream and not as_json:
+            figure = Path(f"{batches[0].absolute().stem}-verdict.png")
+        options: dict[str, Any] = {"alpha": alpha, "figure": None if no_figure else figure, "split": split, "key": key}
+        if not stream:
+            record = detection.detect(detector, batches[0], **options)
             if as_json:
-                _print_json(told)
+                _print_json(record)
             else:
-                for line in verdicts().sentences(told, show):
-                    console.print(line, highlight=False, soft_wrap=True, markup=False)
-                if told["figure"]:
-                    console.print(f"Figure: {told['figure']}", highlight=False, soft_wrap=True, markup=False)
-            raise typer.Exit(1 if told["flagged"] else 0)
+                _print_lines(records.verdict_lines(record, show))
+                _print_lines([f"Figure: {record['figure']}"] if record["figure"] else [])
+            raise typer.Exit(1 if record["flagged"] else 0)
 
-        def heard(told: dict[str, Any]) -> None:
+        def print_step(record: dict[str, Any]) -> None:
             if as_json:
-                _print_json(told, indent=None)
+                _print_json(record, indent=None)
             else:
-                console.print(verdicts().step_sentence(told), highlight=False, soft_wrap=True, markup=False)
+                _print_lines([records.step_line(record)])
 
-        def refused(error: ValueError) -> None:
-            errors.print(f"[red]advlib:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-
-        alarm, skipped = verdicts().detect_stream(
-            detector, batches, watch, alpha=alpha, figure=None if no_figure else figure, split=split, key=key,
-            interval=interval, idle=idle, heard=heard, refused=refused,
-        )  # fmt: skip
+        alarm, skipped = detection.detect_stream(
+            detector, batches, watch, **options, interval=interval, idle=idle, on_step=print_step, on_skipped=fail
+        )
         raise typer.Exit(1 if alarm else 2 if skipped else 0)
 
 
-def verdicts() -> ModuleType:
-    """Import what needs torch only when it is needed: `advlib --help` is quick."""
-    from advlib.cli import detect as module
-
-    return module
+def _print_json(record: dict[str, Any], indent: int | None = 1) -> None:
+    typer.echo(json.dumps(record, ensure_ascii=False, indent=indent, allow_nan=False))
 
 
-def _print_json(told: dict[str, Any], indent: int | None = 1) -> None:
-    typer.echo(json.dumps(told, ensure_ascii=False, indent=indent, allow_nan=False))
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -203,13 +206,13 @@ def _one_sentence() -> Iterator[None]:
     except typer.Exit:
         raise
     except (ValueError, OSError, datasets.DataUnavailable) as error:
-        raise fail(escape(" ".join(str(error).split()))) from None
+        raise fail(" ".join(str(error).split())) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except MemoryError:
         raise fail("the samples do not fit into this machine's memory") from None
     except Exception as error:
-        raise fail(escape(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}")) from error
+        raise fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 @app.command()
@@ -227,8 +230,10 @@ def doctor() -> None:
     for row in datasets.status():
         wrong = row.check not in ("ok", "missing")
         healthy &= not wrong
-        console.print(f"  data {row.name}: {row.check}", style="red" if wrong else None, highlight=False)
-    for name in models.SPECS:
+        console.print(f"  data {row.name}: {_check(row)}", style="red" if wrong else None, highlight=False)
+    if not paths.WEIGHTS.is_dir():
+        console.print(f"  networks: none, they come with the repository ({paths.WEIGHTS})", highlight=False)
+    for name in models.SPECS if paths.WEIGHTS.is_dir() else ():
         try:
             models.load_trained(name)
             console.print(f"  network {name}: ok", highlight=False)
@@ -240,14 +245,23 @@ def doctor() -> None:
 
 
 def load_plug_ins() -> None:
-    """Add the commands of the group `advlib.commands` to `app`, once."""
+    """Add the commands of the group `advlib.commands` to `app`, once; a plug-in that fails leaves the others be."""
     for plug_in in entry_points(group="advlib.commands"):
-        if plug_in.name not in _loaded:
-            _loaded.add(plug_in.name)
-            plug_in.load()(app)
+        if plug_in.name not in _plug_ins:
+            try:
+                plug_in.load()(app)
+                _plug_ins[plug_in.name] = None
+            except Exception as error:
+                _plug_ins[plug_in.name] = error
 
 
 def main() -> None:
     """Run the command line: the program `advlib`."""
     load_plug_ins()
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
+    broken = [f"{name} ({type(error).__name__}: {error})" for name, error in _plug_ins.items() if error is not None]
+    if broken and command is not None and command not in typer.main.get_command(app).commands:
+        # Quiet otherwise: who fits a detector need not hear what the compendium lacks.
+        fail(f"there is no command {command!r}; it may belong to a plug-in that failed: {', '.join(broken)}")
+        sys.exit(2)
     app()

@@ -10,7 +10,7 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,13 +89,7 @@ def read(
     """
     path = Path(path)
     shape = shape if shape is None or len(shape) == 3 else None
-    if split is not None and split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, but is {split!r}")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    for name, part in (("split", split), ("key", key)):
-        if part is not None and path.suffix != ".npz":
-            raise ValueError(f"--{name} picks a part of an .npz file, but {path} is none; leave it out")
+    _check_request(path, split, key)
     if path.is_dir():
         values, names = _folder(path)
         return Samples(values, None, names, f"{len(values)} pictures in {path}")
@@ -111,6 +105,16 @@ def read(
         raise ValueError(f"{path} must be an .npz or .npy file, a picture, or a folder of pictures")
     values = _as_images(values, source, shape)
     return Samples(values, _as_labels(labels, len(values), source), [str(i) for i in range(len(values))], source)
+
+
+def _check_request(path: Path, split: str | None, key: str | None) -> None:
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, but is {split!r}")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    for name, part in (("split", split), ("key", key)):
+        if part is not None and path.suffix != ".npz":
+            raise ValueError(f"--{name} picks a part of an .npz file, but {path} is none; leave it out")
 
 
 def _as_images(values: np.ndarray, source: str, shape: Sequence[int] | None) -> np.ndarray:
@@ -157,9 +161,6 @@ def _as_labels(labels: np.ndarray | None, n: int, source: str) -> np.ndarray | N
             f"{labels.shape} and dtype {labels.dtype}"
         )
     return labels.astype(np.int64)
-
-
-# ---------------------------------------------------------------------------------------------- arrays
 
 
 def _array(stream: io.IOBase, where: str, size: int) -> np.ndarray:
@@ -233,7 +234,9 @@ def _npz(path: Path, split: str, key: str | None) -> tuple[np.ndarray, np.ndarra
         return get(names[0]), get(labels) if labels else None, f"{names[0]} in {path}"
 
 
-def _medmnist(path, members, get, split, found) -> tuple[np.ndarray, np.ndarray | None, str]:
+def _medmnist(
+    path: Path, members: Container[str], get: Callable[[str], np.ndarray], split: str, found: str
+) -> tuple[np.ndarray, np.ndarray | None, str]:
     splits = [name for name in ("train", "val", "test") if f"{name}_images" in members]
     chosen = splits if split == "all" else [split]
     if not set(chosen) <= set(splits):
@@ -247,9 +250,6 @@ def _medmnist(path, members, get, split, found) -> tuple[np.ndarray, np.ndarray 
         if len({part.shape[1:] for part in parts}) == 1:
             labels = np.concatenate(parts)
     return np.concatenate(images), labels, f"{' + '.join(chosen)} images in {path}"
-
-
-# ---------------------------------------------------------------------------------------------- pictures
 
 
 def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -296,9 +296,6 @@ def _picture(path: Path) -> np.ndarray:
 def _words(error: BaseException) -> str:
     """First line of an error, without the full stop."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-# ---------------------------------------------------------------------------------------------- folders that fill up
 
 
 def arriving(folder: str | os.PathLike, *, interval: float = 1.0, idle: float | None = None) -> Iterator[Path]:

@@ -34,12 +34,14 @@ import numpy as np
 
 from advlib.detectors import saving
 from advlib.detectors.ball_tests import CoverageTest, DensityTest, NearestBallTest
-from advlib.detectors.base import BatchTest, Part, Scores, Verdict
+from advlib.detectors.base import BatchTest
 from advlib.detectors.combined_test import TESTS, CombinedTest, restored
 from advlib.detectors.contamination import Contamination
 from advlib.detectors.exchangeability import CHECK_LEVEL, ExchangeabilityWarning
 from advlib.detectors.permutations import ALTERNATIVES, TIES
 from advlib.detectors.ratio_test import DensityRatioTest
+from advlib.detectors.results import Part, Scores, Verdict
+from advlib.detectors.sequential import Step, StreamTest
 
 __all__ = [
     "ALTERNATIVES",
@@ -56,6 +58,8 @@ __all__ = [
     "NearestBallTest",
     "Part",
     "Scores",
+    "Step",
+    "StreamTest",
     "Verdict",
     "load",
 ]
@@ -82,20 +86,21 @@ def load(path: str | Path) -> BatchTest:
         If there is no such file.
     """
     path = Path(path)
-    words, tensors = saving.read(path)
+    text, tensors = saving.read(path)
     try:
-        told = json.loads(words)
-        classes = None if told["classes"] is None else np.array(told["classes"], dtype=np.int64)
-        test = restored(told["test"], classes, tensors, {})
-        test.sample_shape_ = tuple(int(size) for size in told["sample_shape"])
-        low, high = told["value_range"]
+        stated = json.loads(text)
+        classes = None if stated["classes"] is None else np.array(stated["classes"], dtype=np.int64)
+        test = restored(stated["test"], classes, tensors, {})
+        test.sample_shape_ = tuple(int(size) for size in stated["sample_shape"])
+        low, high = stated["value_range"]
         test.value_range_ = float(low), float(high)
         test.n_features_in_ = math.prod(test.sample_shape_)
-        test.n_reference_ = int(told["n_reference"])
-        test.exchangeability_p_ = math.nan if told["exchangeability_p"] is None else float(told["exchangeability_p"])
-        test.assumed_ = tuple(str(sentence) for sentence in told["assumed"])
+        test.n_reference_ = int(stated["n_reference"])
+        p = stated["exchangeability_p"]
+        test.exchangeability_p_ = math.nan if p is None else float(p)
+        test.assumed_ = tuple(str(sentence) for sentence in stated["assumed"])
         parts = tuple(
-            saving.unpack(part, f"calibration.{number}", tensors) for number, part in enumerate(told["calibration"])
+            saving.unpack(part, f"calibration.{number}", tensors) for number, part in enumerate(stated["calibration"])
         )
         test.calibration_ = Scores(parts, None if classes is None else tensors["calibration.labels"])
         if len(parts) != test._n_parts() or len({part.shape[0] for part in parts}) != 1:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from advlib.detectors.balls import Balls, unions
-from advlib.detectors.base import FeatureTest, Scores
+from advlib.detectors.feature_test import FeatureTest
+from advlib.detectors.results import Scores
 from advlib.detectors.samples import whole
 
 
@@ -77,7 +78,9 @@ class BallTest(FeatureTest):
             ]
         return cache[key]
 
-    def _columns(self, batch: Scores, calibration: Scores, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _score_samples(
+        self, batch: Scores, calibration: Scores, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         return self._per_sample(batch.parts), self._per_sample(calibration.parts)
 
     def _per_sample(self, parts: Sequence[Any]) -> np.ndarray:
@@ -108,8 +111,8 @@ class DensityTest(MeanScoreTest):
     k : int
         A ball reaches to its centre's k-th nearest other reference point. VS22 use 5.
     features : str or callable
-        What is looked at: a name known to `advlib.features`, or any callable from images (n, c, h, w) to vectors (n,
-        d).
+        What is looked at: a name known to `advlib.detectors.features`, or any callable from images (n, c, h, w) to
+        vectors (n, d).
     per_channel : bool
         One statistic a colour channel, combined at a joint level.
     draws : int
@@ -149,7 +152,7 @@ class DensityTest(MeanScoreTest):
     (False, True)
     """
 
-    _word = "density"
+    _label = "density"
 
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
         return [
@@ -181,7 +184,7 @@ class NearestBallTest(MeanScoreTest):
     d/r. Attributes are those of `DensityTest`.
     """
 
-    _word = "nearest ball"
+    _label = "nearest ball"
 
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
         matrices = self._matrices(samples, cache)
@@ -203,7 +206,7 @@ class CoverageTest(BallTest):
     `sample_scores` are ball counts over k. Attributes are those of `DensityTest`.
     """
 
-    _word = "coverage"
+    _label = "coverage"
 
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
         return list(self._hits(samples, labels, cache))

@@ -6,122 +6,30 @@ of samples; permutations, p-values, contamination and checks are here, for all o
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from advlib.checks import ArrayLike
-from advlib.detectors import features, saving
-from advlib.detectors.contamination import Contamination, contamination
+from advlib.detectors import saving
+from advlib.detectors.contamination import contamination
 from advlib.detectors.exchangeability import compare
-from advlib.detectors.permutations import ALTERNATIVES, TIES, p_values, sample_p_values, subsets
-from advlib.detectors.samples import as_labels, as_rows, as_samples, check_shape, extremes, level, whole
-
-_BLOCK = 4_096  # images that a feature map gets at once
-
-
-@dataclass(frozen=True)
-class Part:
-    """One statistic of a test.
-
-    Attributes
-    ----------
-    name : str
-    statistic : float
-        Of the batch.
-    p_value : float
-        Of this statistic alone.
-    expected : float
-        Mean over the permutations.
-    null : (draws,) float64 array
-        The statistic of each permutation.
-    """
-
-    name: str
-    statistic: float
-    p_value: float
-    expected: float
-    null: np.ndarray
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a test says about one batch.
-
-    Attributes
-    ----------
-    statistic : float
-        Of the batch; where there are several, the smallest of their p-values.
-    p_value : float
-        (1 + count)/(1 + draws), of all statistics jointly.
-    sample_scores : (m,) float64 array
-        How each sample fits, in the test's own unit (see the test's class).
-    sample_p_values : (m,) float64 array
-        Rank of each sample's score among the calibration samples', two-sided, ties against rejection: sort by it.
-    contamination : Contamination
-    parts : tuple of Part
-        Each statistic alone.
-    draws : int
-        Permutations, the batch itself not counted.
-    assumed : tuple of str
-        What the p-value relies on, and what `fit` found about it.
-    """
-
-    statistic: float
-    p_value: float
-    sample_scores: np.ndarray
-    sample_p_values: np.ndarray
-    contamination: Contamination
-    parts: tuple[Part, ...]
-    draws: int
-    assumed: tuple[str, ...]
-
-    def reject(self, alpha: float = 0.05) -> bool:
-        """Return whether the batch is flagged at level `alpha`, in (0, 1)."""
-        level("alpha", alpha)
-        return self.p_value <= alpha
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a test needs to know of samples, computed once and drawn from many times.
-
-    Attributes
-    ----------
-    parts : tuple
-        Arrays or sparse arrays with one row a sample.
-    labels : (n,) array or None
-        Their classes, for a class-conditional test.
-    """
-
-    parts: tuple
-    labels: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return self.parts[0].shape[0]
-
-    def __getitem__(self, rows: Any) -> "Scores":
-        """Return the scores of some samples."""
-        return Scores(
-            tuple(part[rows] for part in self.parts),
-            None if self.labels is None else self.labels[rows],
-        )
-
-    @staticmethod
-    def stack(several: Sequence["Scores"]) -> "Scores":
-        """Return the samples of several pools, in order, as one pool."""
-        parts = tuple(
-            sparse.vstack(column, format="csr") if sparse.issparse(column[0]) else np.concatenate(column)
-            for column in zip(*(scores.parts for scores in several), strict=True)
-        )
-        labelled = all(scores.labels is not None for scores in several)
-        return Scores(parts, np.concatenate([scores.labels for scores in several]) if labelled else None)
+from advlib.detectors.permutations import ALTERNATIVES, TIES, p_values, permuted_rows, sample_p_values
+from advlib.detectors.results import Part, Scores, Verdict
+from advlib.detectors.samples import (
+    as_labels,
+    as_rows,
+    as_samples,
+    check_shape,
+    common_classes,
+    extremes,
+    hold_out,
+    whole,
+)
 
 
 class BatchTest(BaseEstimator):
@@ -132,8 +40,6 @@ class BatchTest(BaseEstimator):
     """
 
     _cheap = True  # a statistic more or less costs nothing: a single image is compared with every calibration sample
-
-    # ------------------------------------------------------------------ public
 
     def fit(
         self,
@@ -173,47 +79,16 @@ class BatchTest(BaseEstimator):
             drawn as the calibration set is.
         """
         self._check_parameters()
-        reference = as_samples(reference, "reference")
-        n_least = self._least_reference()
-        labels = as_labels(reference_labels, "reference_labels", len(reference))
-        other_labels, held_out = None, calibration is None
-        if held_out:
-            if calibration_labels is not None:
-                raise ValueError("calibration_labels must come with calibration, but calibration is not given")
-            if len(reference) < 2:
-                raise ValueError(
-                    "reference must hold at least 2 samples so that one can be held out, but n_samples = "
-                    f"{len(reference)}"
-                )
-            order = np.random.default_rng(self.random_state).permutation(len(reference))
-            held = max(min(2, len(reference) - 1), len(reference) // 5)
-            keep, out = np.sort(order[held:]), np.sort(order[:held])
-            reference, calibration = reference[keep], reference[out]
-            if labels is not None:
-                labels, other_labels = labels[keep], labels[out]
-        else:
-            calibration = as_samples(calibration, "calibration")
-            check_shape(calibration, "calibration", reference.shape[1:], extremes(reference))
-            other_labels = as_labels(calibration_labels, "calibration_labels", len(calibration))
-            if (labels is None) != (other_labels is None):
-                raise ValueError("reference_labels and calibration_labels must both be given or both be left out")
-        if len(reference) < n_least:
-            besides = " besides those held out for calibration" if held_out else ""
-            raise ValueError(
-                f"reference must hold at least {n_least} samples{besides}, but has shape {reference.shape}"
-            )
-        if labels is not None:
-            labels, other_labels = self._with_classes(labels, other_labels, n_least)
-        else:
-            self.classes_ = None
-
+        reference, calibration, labels, other_labels = self._check_sets(
+            reference, calibration, reference_labels, calibration_labels
+        )
         self.sample_shape_ = reference.shape[1:]
         self.value_range_ = extremes(reference)
         self.n_features_in_ = math.prod(self.sample_shape_)
         self.n_reference_ = len(reference)
         self._learn(reference, labels, {})
         self.calibration_ = Scores(tuple(self._parts(calibration, other_labels, {})), other_labels)
-        self._after(self.calibration_)
+        self._calibrate(self.calibration_)
         self.exchangeability_p_, self.assumed_ = math.nan, ()
         if self.check:
             self.exchangeability_p_, self.assumed_ = compare(self, reference, calibration, labels, other_labels)
@@ -273,7 +148,7 @@ class BatchTest(BaseEstimator):
         """
         check_is_fitted(self)
         scores = batch if isinstance(batch, Scores) else self.measure(batch, labels)
-        self._belongs(scores)
+        self._check_scores(scores)
         if not len(scores):
             raise ValueError("batch must hold at least one sample, but is empty")
         return self._verdict(scores, self.calibration_, self._generator(0))
@@ -308,7 +183,7 @@ class BatchTest(BaseEstimator):
         """
         check_is_fitted(self)
         scores = pool if isinstance(pool, Scores) else self.measure(pool, labels)
-        self._belongs(scores)
+        self._check_scores(scores)
         batches = [as_rows(batch, "batches", number, len(scores)) for number, batch in enumerate(batches)]
         if calibration is None:
             joined, n = Scores.stack([scores, self.calibration_]), len(scores)
@@ -361,15 +236,36 @@ class BatchTest(BaseEstimator):
             tensors["calibration.labels"] = self.calibration_.labels
         saving.write(Path(path), stated, tensors)
 
+    def statistic_names(self) -> list[str]:
+        """Return the names of the J statistics of a fitted test, in the order of `statistics` and `Verdict.parts`."""
+        raise NotImplementedError
+
+    def statistics(self, scores: Scores, rows: np.ndarray) -> np.ndarray:
+        """Compute the test's statistics on many sets of measured samples, without p-values.
+
+        Parameters
+        ----------
+        scores : Scores
+            Of a pool of samples, from `measure`.
+        rows : (B, m) int array
+            B sets of m rows of the pool.
+
+        Returns
+        -------
+        (B, J) float64 array
+        """
+        check_is_fitted(self)
+        self._check_scores(scores)
+        return self._statistics(scores.parts, rows)
+
     # ------------------------------------------------------------------ to be filled in
 
     def _learn(self, reference: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> None:
+        """Learn from the reference; `cache` holds what tests that are combined share: features, balls."""
         raise NotImplementedError
 
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
-        raise NotImplementedError
-
-    def _names(self) -> list[str]:
+        """Return `Scores.parts` of samples; `cache` as in `_learn`."""
         raise NotImplementedError
 
     def _n_parts(self) -> int:
@@ -387,23 +283,28 @@ class BatchTest(BaseEstimator):
         """Take back what `_state` returned."""
 
     def _settings(self) -> dict[str, Any]:
+        """Return the parameters to save."""
         return self.get_params(deep=False)
 
     def _statistics(self, parts: Sequence[Any], rows: np.ndarray) -> np.ndarray:
         """Return the statistics (B, J) of the sample sets `rows` (B, m)."""
         raise NotImplementedError
 
-    def _columns(self, batch: Scores, calibration: Scores, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _score_samples(
+        self, batch: Scores, calibration: Scores, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return per-sample scores, (m, J) and (n, J), exchangeable under the null."""
         raise NotImplementedError
 
-    def _after(self, calibration: Scores) -> None:
+    def _calibrate(self, calibration: Scores) -> None:
         """Learn what takes the calibration's scores."""
 
     def _least_reference(self) -> int:
+        """Return how many reference samples (of each class) there must be."""
         return 2
 
     def _notes(self, m: int) -> list[str]:
+        """Return sentences for `Verdict.assumed` about a batch of m."""
         return []
 
     # ------------------------------------------------------------------ permutations
@@ -415,36 +316,7 @@ class BatchTest(BaseEstimator):
 
     def _permuted(self, pool: Scores, batch: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return statistics (1 + draws, J): of the batch first, then of sets drawn from both, class by class."""
-        return self._statistics(pool.parts, self._sets(pool.labels, batch, other, rng))
-
-    def _sets(
-        self,
-        labels: np.ndarray | None,
-        batch: np.ndarray,
-        other: np.ndarray,
-        rng: np.random.Generator,
-        draws: int | None = None,
-    ) -> np.ndarray:
-        """Return the rows of the batch, then those of its permutations, (1 + draws, m)."""
-        if labels is None:
-            strata = [(batch, other)]
-        else:
-            strata = [(batch[labels[batch] == c], other[labels[other] == c]) for c in np.unique(labels[batch])]
-        draws = self.draws if draws is None else draws
-        if len(strata) == 1:
-            rows = np.concatenate(strata[0])
-            m, n = len(batch), len(rows)
-            if (m == 1 and (self._cheap or n <= draws + 1)) or (n <= 64 and math.comb(n, m) <= draws + 1):
-                # So few choices that each is looked at once; the first is the batch itself.
-                if m == 1:
-                    return rows[:, None]
-                return rows[np.array(list(itertools.combinations(range(n), m)))]
-        columns = []
-        for mine, theirs in strata:
-            rows = np.concatenate([mine, theirs])
-            first = np.arange(len(mine))[None]
-            columns.append(rows[np.concatenate([first, subsets(len(rows), len(mine), draws, rng)])])
-        return np.concatenate(columns, axis=1)
+        return self._statistics(pool.parts, permuted_rows(batch, other, pool.labels, self.draws, rng, self._cheap))
 
     def _verdict(self, batch: Scores, calibration: Scores, rng: np.random.Generator) -> Verdict:
         m, n = len(batch), len(calibration)
@@ -453,15 +325,15 @@ class BatchTest(BaseEstimator):
         p, each = p_values(values, self.alternative, self.ties, rng)
         parts = tuple(
             Part(name, float(column[0]), float(alone), float(column[1:].mean()), column[1:].copy())
-            for name, column, alone in zip(self._names(), values.T, each, strict=True)
+            for name, column, alone in zip(self.statistic_names(), values.T, each, strict=True)
         )
-        mine, theirs = self._columns(batch, calibration, rng)
+        mine, theirs = self._score_samples(batch, calibration, rng)
         labels = (None, None) if batch.labels is None else (batch.labels, calibration.labels)
         ranked, smoothed, n_ranked = sample_p_values(mine, theirs, *labels, rng)
         return Verdict(
             statistic=parts[0].statistic if len(parts) == 1 else min(part.p_value for part in parts),
             p_value=p,
-            sample_scores=self._sample_scores(mine, ranked),
+            sample_scores=self._reported_scores(mine, ranked),
             sample_p_values=ranked,
             contamination=contamination(smoothed, n_ranked),
             parts=parts,
@@ -469,7 +341,8 @@ class BatchTest(BaseEstimator):
             assumed=(*self._assumed(batch, calibration, values), *self.assumed_),
         )
 
-    def _sample_scores(self, columns: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    def _reported_scores(self, columns: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+        """Return `Verdict.sample_scores` from `_score_samples` (m, J) and the samples' p-values (m,)."""
         return columns.mean(axis=1)
 
     # ------------------------------------------------------------------ words
@@ -492,7 +365,8 @@ class BatchTest(BaseEstimator):
                 f"The batch ({m}) is larger than the calibration set ({n}): the p-value stays exact, but the power is "
                 "limited by the calibration set; more calibration samples help."
             )
-        flat = [name for name, column in zip(self._names(), values.T, strict=True) if (column == column[0]).all()]
+        columns = zip(self.statistic_names(), values.T, strict=True)
+        flat = [name for name, column in columns if (column == column[0]).all()]
         if flat:
             words.append(f"Every permutation has the same {' and '.join(flat)}: nothing can be told from that.")
         return words + self._notes(m)
@@ -506,76 +380,39 @@ class BatchTest(BaseEstimator):
         if self.ties not in TIES:
             raise ValueError(f"ties must be one of {', '.join(TIES)}, but is {self.ties!r}")
 
-    def _with_classes(
-        self, labels: np.ndarray, other_labels: np.ndarray, n_least: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        self.classes_, sizes = np.unique(labels, return_counts=True)
-        if sizes.min() < n_least:
-            raise ValueError(
-                f"reference_labels must name at least {n_least} samples of each class, but class "
-                f"{self.classes_[sizes.argmin()]} has {sizes.min()}"
-            )
-        missing = np.setdiff1d(self.classes_, other_labels)
-        unknown = np.setdiff1d(other_labels, self.classes_)
-        if len(missing) or len(unknown):
-            raise ValueError(
-                "reference_labels and calibration_labels must hold the same classes, but "
-                + (f"{missing.tolist()} are only in the first" if len(missing) else "")
-                + (" and " if len(missing) and len(unknown) else "")
-                + (f"{unknown.tolist()} only in the second" if len(unknown) else "")
-            )
-        return labels, other_labels
+    def _check_sets(
+        self,
+        reference: ArrayLike,
+        calibration: ArrayLike | None,
+        reference_labels: ArrayLike | None,
+        calibration_labels: ArrayLike | None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Return reference, calibration and the labels of both, checked and, if need be, split; set `classes_`."""
+        reference = as_samples(reference, "reference")
+        labels = as_labels(reference_labels, "reference_labels", len(reference))
+        least, besides = self._least_reference(), ""
+        if calibration is None:
+            if calibration_labels is not None:
+                raise ValueError("calibration_labels must come with calibration, but calibration is not given")
+            keep, held = hold_out(len(reference), np.random.default_rng(self.random_state))
+            reference, calibration = reference[keep], reference[held]
+            labels, other_labels = (None, None) if labels is None else (labels[keep], labels[held])
+            besides = " besides those held out for calibration"
+        else:
+            calibration = as_samples(calibration, "calibration")
+            check_shape(calibration, "calibration", reference.shape[1:], extremes(reference))
+            other_labels = as_labels(calibration_labels, "calibration_labels", len(calibration))
+            if (labels is None) != (other_labels is None):
+                raise ValueError("reference_labels and calibration_labels must both be given or both be left out")
+        if len(reference) < least:
+            raise ValueError(f"reference must hold at least {least} samples{besides}, but has shape {reference.shape}")
+        self.classes_ = None if labels is None else common_classes(labels, other_labels, least)
+        return reference, calibration, labels, other_labels
 
-    def _belongs(self, scores: Scores) -> None:
+    def _check_scores(self, scores: Scores) -> None:
         mine = self.calibration_.parts
         same = len(mine) == len(scores.parts) and all(
             a.shape[1:] == b.shape[1:] for a, b in zip(mine, scores.parts, strict=True)
         )
         if not same or (scores.labels is None) != (self.calibration_.labels is None):
             raise ValueError("scores must come from this test's own `measure`, but have other columns")
-
-
-class FeatureTest(BatchTest):
-    """A test on one feature map, channel by channel if asked."""
-
-    def _matrices(self, samples: np.ndarray, cache: dict[Hashable, Any]) -> list[np.ndarray]:
-        """Return one (n, d) matrix, or one a channel."""
-        key = ("features", self._feature_key())
-        if key not in cache:
-            if samples.ndim == 2:
-                if self._feature_key()[0] != "pixels":
-                    raise ValueError(
-                        f"features must be 'pixels' for samples that are vectors, but is {self.features!r} and the "
-                        f"samples have shape {samples.shape}"
-                    )
-                cache[key] = [samples]
-            else:
-                views = [samples]
-                if self.per_channel:
-                    views = [samples[:, channel : channel + 1] for channel in range(samples.shape[1])]
-                cache[key] = [_mapped(self.features, view) for view in views]
-        return cache[key]
-
-    def _feature_key(self) -> tuple[str | Callable, bool]:
-        return (self.features if callable(self.features) else str(self.features)), bool(self.per_channel)
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        features.resolve(self.features)
-
-    def _n_parts(self) -> int:
-        return self.n_channels_
-
-    def _names(self) -> list[str]:
-        return [self._word] if self.n_channels_ == 1 else [f"{self._word} {c}" for c in range(self.n_channels_)]
-
-
-def _mapped(features: str | Callable, images: np.ndarray) -> np.ndarray:
-    """Return the feature vectors of images, a block at a time."""
-    blocks = [features.apply(features, images[lo : lo + _BLOCK]) for lo in range(0, len(images), _BLOCK)]
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-
-
-def feature_word(test: BatchTest) -> str:
-    """Return the name of what a test looks at."""
-    return features.name_of(test.features) if hasattr(test, "features") else "several maps"

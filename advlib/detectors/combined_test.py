@@ -8,8 +8,10 @@ import numpy as np
 from sklearn.base import clone
 
 from advlib.detectors.ball_tests import CoverageTest, DensityTest, NearestBallTest
-from advlib.detectors.base import BatchTest, Scores, feature_word
+from advlib.detectors.base import BatchTest
+from advlib.detectors.feature_test import feature_name
 from advlib.detectors.ratio_test import DensityRatioTest
+from advlib.detectors.results import Scores
 
 
 class CombinedTest(BatchTest):
@@ -97,31 +99,34 @@ class CombinedTest(BatchTest):
         self.tests_ = [restored(part, self.classes_, tensors, known) for part in state["tests"]]
         self.tests = [clone(test) for test in self.tests_]
 
-    def _after(self, calibration: Scores) -> None:
+    def _calibrate(self, calibration: Scores) -> None:
         for test, own in self._each(calibration):
-            test._after(own)
+            test._calibrate(own)
 
     def _each(self, scores: Scores) -> Iterable[tuple[BatchTest, Scores]]:
         for test, where in zip(self.tests_, self._slices, strict=True):
             yield test, Scores(scores.parts[where], scores.labels)
 
-    def _names(self) -> list[str]:
-        names = [name for test in self.tests_ for name in test._names()]
+    def statistic_names(self) -> list[str]:
+        """Return the names of all tests' statistics, with their feature map where a name comes twice."""
+        names = [name for test in self.tests_ for name in test.statistic_names()]
         if len(set(names)) < len(names):  # the same test on several feature maps
-            names = [f"{name} of {feature_word(test)}" for test in self.tests_ for name in test._names()]
+            names = [f"{name} of {feature_name(test)}" for test in self.tests_ for name in test.statistic_names()]
         return names
 
     def _statistics(self, parts: Sequence[Any], rows: np.ndarray) -> np.ndarray:
         each = zip(self.tests_, self._slices, strict=True)
         return np.concatenate([test._statistics(parts[where], rows) for test, where in each], axis=1)
 
-    def _columns(self, batch: Scores, calibration: Scores, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _score_samples(
+        self, batch: Scores, calibration: Scores, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         sides = []
         for (test, mine), (_, theirs) in zip(self._each(batch), self._each(calibration), strict=True):
-            sides.append(test._columns(mine, theirs, rng))
+            sides.append(test._score_samples(mine, theirs, rng))
         return tuple(np.concatenate(side, axis=1) for side in zip(*sides, strict=True))
 
-    def _sample_scores(self, columns: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    def _reported_scores(self, columns: np.ndarray, ranked: np.ndarray) -> np.ndarray:
         return ranked
 
     def _notes(self, m: int) -> list[str]:

@@ -53,34 +53,19 @@ def compare(
     copies = _copies(calibration, reference)
     if copies:
         words.append(f"{copies} of {len(calibration)} calibration samples are exact copies of reference samples.")
-    mine, theirs = np.arange(len(reference)), np.arange(len(calibration))
     if labels is not None:
         words += _compare_mix(test.classes_, labels, other)
-        # Classes with a handful of members stay out of the check, not out of the test.
-        least = 3 * test._least_reference()
-        common = [c for c in test.classes_ if (labels == c).sum() >= least and (other == c).sum() > 0]
-        mine, theirs = mine[np.isin(labels, common)], theirs[np.isin(other, common)]
-    held = min(len(theirs), len(mine) // 3, _CHECK_SAMPLES)
-    kept = min(len(mine) - held, _CHECK_REFERENCE)
-    kept_rows = mine[:0]
-    if labels is None:
-        order = rng.permutation(mine)
-        held_rows, kept_rows = order[:held], order[held : held + kept]
-    elif held:
-        held_rows, kept_rows = _class_split(mine, labels, held / len(mine), kept / len(mine), rng, least // 3)
-    if held < 2 or len(kept_rows) < test._least_reference():
+    kept, held, chosen = _choose_rows(test, len(reference), len(calibration), labels, other, rng)
+    if len(kept) < test._least_reference():
         return math.nan, (*words, "Reference and calibration were too few to be compared with each other.")
-    chosen = rng.permutation(theirs)[:_CHECK_SAMPLES]
-    labelled, asked = {}, None
-    if labels is not None:
-        chosen = chosen[np.isin(other[chosen], np.intersect1d(labels[held_rows], labels[kept_rows]))]
-        labelled = {"reference_labels": labels[kept_rows], "calibration_labels": labels[held_rows]}
-        asked = other[chosen]
     again = clone(test).set_params(check=False, ties="random", alternative="two-sided")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        again.fit(reference[kept_rows], reference[held_rows], **labelled)
-    p = float(again.test(calibration[chosen], asked).p_value)
+        if labels is None:
+            again.fit(reference[kept], reference[held])
+        else:
+            again.fit(reference[kept], reference[held], reference_labels=labels[kept], calibration_labels=labels[held])
+    p = float(again.test(calibration[chosen], None if labels is None else other[chosen]).p_value)
     if p > CHECK_LEVEL:
         return p, (*words, f"Reference and calibration look drawn alike (p = {p:.2g} for the same test between them).")
     words.append(
@@ -90,6 +75,27 @@ def compare(
     )
     warnings.warn(words[-1], ExchangeabilityWarning, stacklevel=3)
     return p, tuple(words)
+
+
+def _choose_rows(
+    test: Any, n: int, n_other: int, labels: np.ndarray | None, other: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the reference's rows to fit to and to hold out, and the calibration's rows to test."""
+    mine, theirs, least = np.arange(n), np.arange(n_other), test._least_reference()
+    if labels is not None:
+        # Classes with a handful of members stay out of the check, not out of the test.
+        common = [c for c in test.classes_ if (labels == c).sum() >= 3 * least and (other == c).sum() > 0]
+        mine, theirs = mine[np.isin(labels, common)], theirs[np.isin(other, common)]
+    n_held = min(len(theirs), len(mine) // 3, _CHECK_SAMPLES)
+    n_kept = min(len(mine) - n_held, _CHECK_REFERENCE)
+    if n_held < 2:
+        return mine[:0], mine[:0], theirs[:0]
+    if labels is None:
+        order = rng.permutation(mine)
+        return order[n_held : n_held + n_kept], order[:n_held], rng.permutation(theirs)[:_CHECK_SAMPLES]
+    held, kept = _class_split(mine, labels, n_held / len(mine), n_kept / len(mine), rng, least)
+    chosen = rng.permutation(theirs)[:_CHECK_SAMPLES]
+    return kept, held, chosen[np.isin(other[chosen], np.intersect1d(labels[held], labels[kept]))]
 
 
 def _compare_mix(classes: np.ndarray, labels: np.ndarray, other: np.ndarray) -> list[str]:

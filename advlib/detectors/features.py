@@ -180,7 +180,7 @@ def resolve(features: str | FeatureMap) -> FeatureMap:
     known = ", ".join([*_REGISTERED, "hidden:NETWORK", "logits:NETWORK", "stability:NETWORK"])
     raise ValueError(
         f"features must be a callable or one of {known} (NETWORK one of {', '.join(models.SPECS)}), "
-        f"but is {features!r}; a map of your own is made known with advlib.features.register"
+        f"but is {features!r}; a map of your own is made known with advlib.detectors.features.register"
     )
 
 

@@ -3,6 +3,9 @@
 Exact for every sample size, and never 0; `advlib.detectors` says why.
 """
 
+import itertools
+import math
+
 import numpy as np
 
 ALTERNATIVES = ("two-sided", "less", "greater")
@@ -29,6 +32,49 @@ def subsets(n: int, m: int, draws: int, rng: np.random.Generator) -> np.ndarray:
             taken[each, pick] = True
             part[:, column] = pick
     return out
+
+
+def permuted_rows(
+    batch: np.ndarray,
+    calibration: np.ndarray,
+    labels: np.ndarray | None,
+    draws: int,
+    rng: np.random.Generator,
+    all_singles: bool,
+) -> np.ndarray:
+    """Return the rows of the batch, then those of its permutations with the calibration samples, class by class.
+
+    Parameters
+    ----------
+    batch, calibration : (m,), (n,) int arrays
+        Rows of one pool.
+    labels : int array or None
+        Classes of the pool's samples; a sample is exchanged only with samples of its own class.
+    draws : int
+        Permutations, unless there are so few that each is looked at once.
+    all_singles : bool
+        Whether a batch of one is exchanged with each calibration sample, however many there are.
+
+    Returns
+    -------
+    (1 + draws, m) int64 array
+    """
+    strata = [(batch, calibration)]
+    if labels is not None:
+        strata = [(batch[labels[batch] == c], calibration[labels[calibration] == c]) for c in np.unique(labels[batch])]
+    if len(strata) == 1:
+        rows = np.concatenate(strata[0])
+        m, n = len(batch), len(rows)
+        if m == 1 and (all_singles or n <= draws + 1):
+            return rows[:, None]
+        if n <= 64 and math.comb(n, m) <= draws + 1:  # the first combination is the batch itself
+            return rows[np.array(list(itertools.combinations(range(n), m)))]
+    columns = []
+    for mine, theirs in strata:
+        rows = np.concatenate([mine, theirs])
+        first = np.arange(len(mine))[None]
+        columns.append(rows[np.concatenate([first, subsets(len(rows), len(mine), draws, rng)])])
+    return np.concatenate(columns, axis=1)
 
 
 def p_values(values: np.ndarray, alternative: str, ties: str, rng: np.random.Generator) -> tuple[float, np.ndarray]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from advlib.detectors.base import FeatureTest, Scores
+from advlib.detectors.feature_test import FeatureTest
 from advlib.detectors.permutations import subsets
+from advlib.detectors.results import Scores
 from advlib.detectors.samples import whole
 from advlib.detectors.saving import finite
 from advlib.ulsif import DEFAULT_GRID, ULSIF, GridEdgeWarning, fit_batch_indices
@@ -49,7 +50,7 @@ class DensityRatioTest(FeatureTest):
     other attributes are those of `DensityTest`.
     """
 
-    _word = "mean density ratio"
+    _label = "mean density ratio"
     _cheap = False
 
     def __init__(
@@ -103,7 +104,7 @@ class DensityRatioTest(FeatureTest):
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
         return list(self._matrices(samples, cache))
 
-    def _after(self, calibration: Scores) -> None:
+    def _calibrate(self, calibration: Scores) -> None:
         """Choose the σ and λ that single images are judged by."""
         n = len(calibration)
         self.sigma_, self.lambda_ = [], []
@@ -135,7 +136,9 @@ class DensityRatioTest(FeatureTest):
             columns.append(fits.mean_ratio_)
         return np.stack(columns, axis=1)
 
-    def _columns(self, batch: Scores, calibration: Scores, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _score_samples(
+        self, batch: Scores, calibration: Scores, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         m = len(batch)
         halves = np.array_split(rng.permutation(m), 2)
         mine, theirs = np.empty((m, self.n_channels_)), np.zeros((len(calibration), self.n_channels_))

@@ -113,6 +113,34 @@ def as_labels(values: ArrayLike | None, name: str, n: int) -> np.ndarray | None:
     return array.astype(np.int64)
 
 
+def hold_out(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split the rows 0 … n−1 at random: those to keep, and a fifth (2 at least, if there are 3) to hold out; sorted."""
+    if n < 2:
+        raise ValueError(f"reference must hold at least 2 samples so that one can be held out, but n_samples = {n}")
+    order = rng.permutation(n)
+    held = max(min(2, n - 1), n // 5)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def common_classes(labels: np.ndarray, other_labels: np.ndarray, least: int) -> np.ndarray:
+    """Return the classes that reference and calibration share, or raise where they differ or one is too small."""
+    classes, sizes = np.unique(labels, return_counts=True)
+    if sizes.min() < least:
+        raise ValueError(
+            f"reference_labels must name at least {least} samples of each class, but class "
+            f"{classes[sizes.argmin()]} has {sizes.min()}"
+        )
+    missing, unknown = np.setdiff1d(classes, other_labels), np.setdiff1d(other_labels, classes)
+    if len(missing) or len(unknown):
+        raise ValueError(
+            "reference_labels and calibration_labels must hold the same classes, but "
+            + (f"{missing.tolist()} are only in the first" if len(missing) else "")
+            + (" and " if len(missing) and len(unknown) else "")
+            + (f"{unknown.tolist()} only in the second" if len(unknown) else "")
+        )
+    return classes
+
+
 def as_rows(values: Sequence[int], name: str, number: int, n: int) -> np.ndarray:
     """Return rows of a pool of n samples as int64, or raise a ValueError that names the list's number."""
     rows = np.asarray(values)

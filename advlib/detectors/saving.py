@@ -21,10 +21,10 @@ from advlib.detectors import features
 FORMAT = "advlib detector 1"
 
 
-def write(path: Path, told: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+def write(path: Path, stated: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
     """Write what a test has to say, JSON's types, and its arrays."""
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    words = json.dumps(told, ensure_ascii=False, sort_keys=True)
+    words = json.dumps(stated, ensure_ascii=False, sort_keys=True)
     metadata = {"format": FORMAT, "detector": words, "seal_sha256": seal(words, tensors)}
     with paths.replacing(path) as temporary:
         temporary.write_bytes(to_safetensors(tensors, metadata=metadata))
@@ -65,7 +65,7 @@ def plain(name: str, value: Any) -> Any:
         except ValueError:
             raise ValueError(
                 f"features must have a name so that the test can be saved, but {word} is not registered: give it one "
-                "with advlib.features.register"
+                "with advlib.detectors.features.register"
             ) from None
         return word
     if isinstance(value, np.generic):
@@ -87,12 +87,12 @@ def pack(part: Any, name: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]
     return {}
 
 
-def unpack(told: dict[str, Any], name: str, tensors: dict[str, np.ndarray]) -> Any:
+def unpack(stated: dict[str, Any], name: str, tensors: dict[str, np.ndarray]) -> Any:
     """Take back what `pack` put away, checked."""
-    if "sparse" not in told:
+    if "sparse" not in stated:
         return finite(tensors[name])
     indices, indptr = tensors[f"{name}.indices"], tensors[f"{name}.indptr"]
-    rows, columns = (int(size) for size in told["sparse"])
+    rows, columns = (int(size) for size in stated["sparse"])
     array = sparse.csr_array((np.ones(len(indices), np.int32), indices, indptr), shape=(rows, columns))
     array.check_format(full_check=True)
     return array

@@ -40,8 +40,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from advlib.checks import ArrayLike
-from advlib.detectors.base import BatchTest, Scores
-from advlib.detectors.permutations import p_values
+from advlib.detectors.base import BatchTest
+from advlib.detectors.permutations import p_values, permuted_rows
+from advlib.detectors.results import Scores
 from advlib.detectors.samples import level, whole
 
 _CHEAP_DRAWS = 9_999
@@ -160,12 +161,13 @@ class StreamTest:
             As the test's own `test`; the stream is then as it was before.
         """
         scores = batch if isinstance(batch, Scores) else self.test.measure(batch, labels)
-        self.test._belongs(scores)
+        self.test._check_scores(scores)
         if not len(scores):
             raise ValueError("batch must hold at least one sample, but is empty")
         m, n = len(scores), len(self._pool)
         joined = Scores.stack([scores, self._pool])
-        sets = self.test._sets(joined.labels, np.arange(m), np.arange(m, m + n), self._rng, draws=self.draws)
+        rows = np.arange(m), np.arange(m, m + n)
+        sets = permuted_rows(*rows, joined.labels, self.draws, self._rng, self.test._cheap)
         values = self.test._statistics(joined.parts, sets)
         p, _ = p_values(values, self.test.alternative, self.test.ties, self._rng)
         if m + n > self.max_samples:

@@ -105,7 +105,7 @@ def leftovers(folder: Path) -> list[str]:
 
 def start(folder: Path, files: FileSet) -> subprocess.Popen:
     """Begin to fetch in a process of its own."""
-    code = f"from advlib.downloads import *\nDownloader().fetch({files!r})"
+    code = f"from advlib.datasets.downloads import *\nDownloader().fetch({files!r})"
     environment = os.environ | {"ADVLIB_DATA": str(folder)}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -427,9 +427,8 @@ def test_kill_stops_the_client_too(folder, tmp_path, fake_client):
     python, pid_file = sys.executable, tmp_path / "pid"
     client = fake_client(f"echo $$ > {pid_file}.new && mv {pid_file}.new {pid_file}\nexec sleep 60")
     files = served(registry=(wheel(tmp_path / "wheels"),))
-    code = (
-        f"import sys; from advlib.downloads import *\nsys.executable = {str(client)!r}; Downloader().fetch({files!r})"
-    )
+    commands = "import sys", "from advlib.datasets.downloads import *", f"sys.executable = {str(client)!r}"
+    code = "\n".join([*commands, f"Downloader().fetch({files!r})"])
     environment = os.environ | {"ADVLIB_DATA": str(folder)}
     with subprocess.Popen([python, "-c", code], env=environment, stderr=subprocess.PIPE, text=True) as process:
         wait_until(pid_file.exists, process)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from advlib import datasets, paths
-from advlib.datasets import DataUnavailable, load, load_npz
+from advlib.datasets import DataUnavailable, catalogue, decoding, load, load_npz
 from advlib.datasets.downloads import Archive, File
 
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: refused at once
@@ -54,8 +54,8 @@ def use_tiny(name: str = "pathmnist") -> None:
     content = gzip.compress(TINY, mtime=0)
     file = File(name, name + ".npz", md5(TINY), len(TINY))
     archive = Archive(name + ".npz.gz", md5(content), len(content), {"": file}, urls=(NOWHERE,))
-    spec = datasets._SPECS[name]
-    datasets._SPECS[name] = dataclasses.replace(spec, files=(file,), official=(archive,), registry=())
+    spec = catalogue.SOURCES[name]
+    catalogue.SOURCES[name] = dataclasses.replace(spec, files=(file,), official=(archive,), registry=())
 
 
 def put_archive(name: str = "pathmnist") -> None:
@@ -70,7 +70,7 @@ def downloads(tmp_path, monkeypatch):
     """An empty download folder, and a table of data sets that a test may change."""
     monkeypatch.setattr(paths, "DOWNLOADS", tmp_path / "downloads")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(datasets, "_SPECS", dict(datasets._SPECS))
+    monkeypatch.setattr(catalogue, "SOURCES", dict(catalogue.SOURCES))
     return tmp_path / "downloads"
 
 
@@ -110,7 +110,7 @@ def test_unknown_name_is_refused(name):
 
 def test_scaling_is_division_by_255():
     pixels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(datasets._scale(pixels), pixels.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(decoding.scale(pixels), pixels.astype(np.float32) / np.float32(255))
 
 
 def test_pooled_is_train_then_val_then_test(tmp_path):
@@ -372,12 +372,12 @@ def test_cifar10_is_rebuilt_from_pngs(downloads):
     buffer = io.BytesIO()
     Image.fromarray(np.stack([red, green, blue], axis=2)).save(buffer, "PNG")
     train, test = np.arange(5 * n) * 7 % 10, np.arange(n) * 3 % 10
-    package = {f"package/{f.name.replace('.bin', '.png')}": buffer.getvalue() for f in datasets._CIFAR10_FILES} | {
+    package = {f"package/{f.name.replace('.bin', '.png')}": buffer.getvalue() for f in catalogue.CIFAR10_FILES} | {
         "package/package.json": b"{}",
         "package/train_lables.json": json.dumps(train.tolist()).encode(),
         "package/test_lables.json": json.dumps(test.tolist()).encode(),
     }
-    spec = datasets._SPECS["cifar10"]
+    spec = catalogue.SOURCES["cifar10"]
     path = downloads / "cifar10" / spec.registry[0].name
     path.parent.mkdir(parents=True)
     with tarfile.open(path, "w:gz") as tar:
@@ -393,7 +393,7 @@ def test_cifar10_is_rebuilt_from_pngs(downloads):
     )
     members = dict(zip(spec.registry[0].members, files, strict=True))
     archive = dataclasses.replace(spec.registry[0], digest=md5(path.read_bytes()), members=members)
-    datasets._SPECS["cifar10"] = dataclasses.replace(spec, files=files, registry=(archive,))
+    catalogue.SOURCES["cifar10"] = dataclasses.replace(spec, files=files, registry=(archive,))
     data = load("cifar10", progress=False)
     np.testing.assert_array_equal(data.train_labels, train)
     np.testing.assert_array_equal(data.test_labels, test)
@@ -409,7 +409,7 @@ def test_medmnist_table_is_the_packages_own():
     from medmnist.info import INFO
 
     for name in ("organamnist", "bloodmnist", "pathmnist"):
-        spec, info = datasets._SPECS[name], INFO[name]
+        spec, info = catalogue.SOURCES[name], INFO[name]
         assert spec.files[0].digest == "md5:" + info["MD5"]
         assert spec.official[0].urls == (info["url"],)
         assert spec.class_names == tuple(info["label"][str(i)] for i in range(len(info["label"])))
@@ -419,14 +419,14 @@ def test_medmnist_table_is_the_packages_own():
 def test_mnist_table_is_torchvisions_own():
     from torchvision.datasets import MNIST
 
-    ours = {a.name: a for a in datasets._SPECS["mnist"].official}
+    ours = {a.name: a for a in catalogue.SOURCES["mnist"].official}
     assert {name: a.digest.removeprefix("md5:") for name, a in ours.items()} == dict(MNIST.resources)
     for name, archive in ours.items():
         assert archive.urls == tuple(mirror + name for mirror in MNIST.mirrors)
 
 
 def test_every_file_comes_from_the_official_source_and_the_registry_copy():
-    for name, spec in datasets._SPECS.items():
+    for name, spec in catalogue.SOURCES.items():
         assert {file.folder for file in spec.files} == {name}
         assert set(spec.files) == {file for archive in spec.official for file in archive.members.values()}
         assert all(set(spec.files) <= set(archive.members.values()) for archive in spec.registry)
@@ -541,7 +541,7 @@ def test_readme_lists_every_checksum():
     if not readme.exists():
         pytest.skip("an installed package has no clone around it")
     text = readme.read_text(encoding="utf-8")
-    for name, spec in datasets._SPECS.items():
+    for name, spec in catalogue.SOURCES.items():
         archives = [a for a in spec.official + spec.registry if not a.name.endswith("ubyte.gz")]
         for item in (*spec.files, *archives):
             assert f"`{item.name}`" in text and item.digest.replace(":", " ") in text, (name, item.name)

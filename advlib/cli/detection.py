@@ -1,0 +1,306 @@
+"""What `advlib fit` and `advlib detect` do: a detector from files, its verdict on a batch or on a stream of batches."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advlib import detectors, figures
+from advlib.cli.records import range_note, step_record, verdict_record
+from advlib.datasets import files
+from advlib.detectors import BatchTest, CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest
+from advlib.detectors.feature_test import feature_name
+from advlib.detectors.samples import extremes, level, whole
+from advlib.detectors.sequential import StreamTest
+
+KINDS = ("combined", "density", "coverage", "nearest", "ratio")
+DEFAULT_FEATURES = ("pixels", "residual")
+"""Feature maps of the combined test, where images are large enough for them."""
+
+_SINGLE = {"density": DensityTest, "coverage": CoverageTest, "nearest": NearestBallTest, "ratio": DensityRatioTest}
+_SMALLEST_IMAGE = 8  # pixels a side that the residual map needs to have more than one number
+
+
+def make_test(
+    kind: str,
+    shape: Sequence[int],
+    *,
+    features: Sequence[str] | None = None,
+    k: int = 5,
+    per_channel: bool = False,
+    draws: int | None = None,
+    seed: int = 0,
+) -> BatchTest:
+    """Return an unfitted test.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`. "combined" is density, coverage and nearest ball on each feature map, at a joint level.
+    shape : tuple of int
+        Of one sample: (c, h, w), or (d,) for a vector.
+    features : sequence of str, optional
+        Names of feature maps; by default pixels, and for the combined test on images the residual too.
+    k : int
+        Neighbour that sets a ball's radius.
+    per_channel : bool
+        One statistic a colour channel.
+    draws : int, optional
+        Permutations; by default 999, or 199 for the density ratio.
+    seed : int
+        Of the permutations.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind, or parameters that do not go together.
+    """
+    draws = None if draws is None else whole("draws", draws, 1)
+    seed = whole("seed", seed, 0)
+    if kind not in KINDS:
+        raise ValueError(f"test must be one of {', '.join(KINDS)}, but is {kind!r}")
+    if not features:
+        images = len(shape) == 3 and min(shape[1:]) >= _SMALLEST_IMAGE
+        features = DEFAULT_FEATURES if kind == "combined" and images else ("pixels",)
+    common: dict[str, Any] = {"per_channel": per_channel, "random_state": seed}
+    if kind == "ratio":
+        tests = [DensityRatioTest(features=name, draws=draws or 199, **common) for name in features]
+    else:
+        classes = [DensityTest, CoverageTest, NearestBallTest] if kind == "combined" else [_SINGLE[kind]]
+        tests = [test(k, features=name, draws=draws or 999, **common) for name in features for test in classes]
+    if len(tests) == 1:
+        return tests[0]
+    return CombinedTest(tests, draws=tests[0].draws, random_state=seed)
+
+
+def fit(
+    reference: Path,
+    output: Path,
+    calibration: Path | None = None,
+    *,
+    by_class: bool = False,
+    split: str | None = None,
+    key: str | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Fit a detector to files and save it.
+
+    Parameters
+    ----------
+    reference, calibration : path
+        As `files.read` takes them. Without calibration a fifth of the reference is held out.
+    output : path
+        Written whole or not at all.
+    by_class : bool
+        Whether samples are judged within their class; the files must hold labels.
+    split, key
+        As in `files.read`, of the npz files among the two; the training part where none is named.
+    **parameters
+        Of `make_test`.
+
+    Returns
+    -------
+    dict
+        What was made, in JSON's types: `sentence`, `assumed`, and the numbers in them.
+
+    Raises
+    ------
+    ValueError, OSError
+        In one sentence; then no file is written.
+    """
+    output = Path(output)
+    if output.is_dir():
+        raise ValueError(f"output must be a file such as detector.safetensors, but {output} is a folder")
+    clean = files.read(reference, split=split, usual_split="train", key=key)
+    shape = clean.values.shape[1:]
+    test = make_test(shape=shape, **parameters)
+    other = None
+    if calibration is not None:
+        part = {"split": split, "key": key} if Path(calibration).suffix == ".npz" else {}
+        other = files.read(calibration, **part, usual_split="train", shape=shape)
+    for samples in filter(None, (clean, other)):
+        _check_clean(samples, by_class)
+    labels = {"reference_labels": clean.labels} if by_class else {}
+    if by_class and other is not None:
+        labels["calibration_labels"] = other.labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said in `assumed_`
+        test.fit(clean.values, None if other is None else other.values, **labels)
+    with _naming(output):
+        test.save(output)
+    return _fit_record(test, output)
+
+
+def _check_clean(samples: files.Samples, by_class: bool) -> None:
+    if by_class and samples.labels is None:
+        raise ValueError(f"--by-class needs labels, but {samples.source} has none")
+    low, high = extremes(samples.values)
+    if samples.values.ndim == 4 and low >= 0 and 2 < high <= 255:
+        raise ValueError(
+            f"{samples.source} must hold images in [0, 1] or bytes (uint8), but its values run to {high:g}: divide "
+            "by 255"
+        )
+
+
+def _fit_record(test: BatchTest, output: Path) -> dict[str, Any]:
+    names, n_calibration = test.statistic_names(), len(test.calibration_)
+    size = " × ".join(map(str, test.sample_shape_))
+    return {
+        "sentence": (
+            f"{output}: {', '.join(names)}; {test.n_reference_} reference and {n_calibration} calibration "
+            f"samples of {size}."
+        ),
+        "detector": str(output),
+        "statistics": names,
+        "features": [*dict.fromkeys(feature_name(part) for part in getattr(test, "tests_", [test]))],
+        "n_reference": test.n_reference_,
+        "n_calibration": n_calibration,
+        "sample_shape": list(test.sample_shape_),
+        "exchangeability_p": None if math.isnan(test.exchangeability_p_) else test.exchangeability_p_,
+        "assumed": list(test.assumed_),
+    }
+
+
+def detect(
+    detector: Path,
+    batch: Path,
+    *,
+    alpha: float = 0.05,
+    figure: Path | None = None,
+    split: str | None = None,
+    key: str | None = None,
+) -> dict[str, Any]:
+    """Test one batch from a file.
+
+    Parameters
+    ----------
+    detector : path
+        From `fit`.
+    batch : path
+        As `files.read` takes it.
+    alpha : float
+        Level of the decision.
+    figure : path, optional
+        Written whole or not at all.
+    split, key
+        As in `files.read`.
+
+    Returns
+    -------
+    dict
+        From `records.verdict_record`, and `figure`.
+
+    Raises
+    ------
+    ValueError, OSError
+        In one sentence.
+    """
+    level("alpha", alpha)
+    test = detectors.load(detector)
+    samples, labels = _read_batch(test, batch, split, key)
+    verdict = test.test(samples.values, labels)
+    smallest = 1 / (1 + verdict.draws)
+    if alpha < smallest:
+        raise ValueError(
+            f"alpha must be at least {smallest:.3g}, the smallest p-value that {verdict.draws} permutations "
+            f"can give here, but is {alpha:g}: fit with more draws or more calibration samples"
+        )
+    notes = range_note(samples.values, test.value_range_)
+    record = verdict_record(verdict, samples.names, samples.source, alpha, notes)
+    record["figure"] = None
+    if figure is not None:
+        figure = Path(figure)
+        images = samples.values if samples.values.ndim == 4 else None
+        with _naming(figure):
+            figures.save_figure(figures.verdict(verdict, images, samples.names, alpha), figure)
+        record["figure"] = str(figure)
+    return record
+
+
+def detect_stream(
+    detector: Path,
+    batches: Sequence[Path] | None,
+    folder: Path | None,
+    *,
+    alpha: float = 0.05,
+    figure: Path | None = None,
+    split: str | None = None,
+    key: str | None = None,
+    interval: float = 1.0,
+    idle: float | None = None,
+    on_step: Callable[[dict[str, Any]], None],
+    on_skipped: Callable[[ValueError], object],
+) -> tuple[bool, int]:
+    """Test a stream of batches with one bound on false alarms; return whether it rang, and how many files were skipped.
+
+    Parameters
+    ----------
+    detector, figure, split, key
+        As in `detect`; the figure shows the evidence over time.
+    batches : list of path or None
+        Files in their order; one that cannot be read ends the stream with its error.
+    folder : path or None
+        In place of files: a folder that is watched (`files.arriving`, with `interval` and `idle` in seconds) until the
+        first alarm. A file that cannot be read is skipped.
+    alpha : float
+        Bound on the chance that a clean stream ever raises an alarm.
+    on_step, on_skipped : callable
+        Get each step's record (`records.step_record`), and the error of each file that was skipped.
+    """
+    stream = StreamTest(detectors.load(detector), alpha=alpha)
+    evidence, skipped = [], 0
+    try:
+        for path in batches or () if folder is None else _watched(folder, interval, idle):
+            try:
+                samples, labels = _read_batch(stream.test, path, split, key)
+                step = stream.update(samples.values, labels)
+            except (ValueError, FileNotFoundError) as error:
+                if folder is None:
+                    raise
+                skipped += 1
+                on_skipped(error if isinstance(error, ValueError) else ValueError(str(error)))
+                continue
+            evidence.append(step.evidence)
+            on_step(step_record(step, str(path), alpha))
+            if folder is not None and step.alarm:
+                break
+    except KeyboardInterrupt:  # how a person ends a watch
+        if folder is None:
+            raise
+    if figure is not None and evidence:
+        with _naming(figure):
+            figures.save_figure(figures.stream(evidence, alpha, stream.first_alarm), Path(figure))
+    return stream.first_alarm is not None, skipped
+
+
+def _watched(folder: Path, interval: float, idle: float | None) -> Iterable[Path]:
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    if not interval > 0:
+        raise ValueError(f"interval must be a positive number of seconds, but is {interval:g}")
+    return files.arriving(folder, interval=interval, idle=idle)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written, not the temporary one beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _read_batch(
+    test: BatchTest, path: Path, split: str | None, key: str | None
+) -> tuple[files.Samples, np.ndarray | None]:
+    """Read a batch; its labels only if the test is class-conditional."""
+    samples = files.read(path, split=split, key=key, shape=test.sample_shape_)
+    if test.classes_ is None:
+        return samples, None
+    if samples.labels is None:
+        raise ValueError(f"the detector judges samples within their class, but {samples.source} has no labels")
+    return samples, samples.labels
