@@ -99,8 +99,17 @@ def judge_sentences(run: Any, findings: Mapping[str, Finding]) -> None:
     run : record.Run
     findings : dict
         Name of the predicate → what it found; each sentence of the YAML file needs one.
+
+    Raises
+    ------
+    ValueError
+        Before anything is recorded, where a sentence's predicate has no finding.
     """
-    for entry in sentences(run.notebook):
+    entries = sentences(run.notebook)
+    missing = {entry["predicate"] for entry in entries} - set(findings)
+    if missing:
+        raise ValueError(f"no finding for {', '.join(sorted(missing))}; there are {', '.join(sorted(findings))}")
+    for entry in entries:
         found = findings[entry["predicate"]]
         run.compare(
             compare(
