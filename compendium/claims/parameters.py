@@ -77,7 +77,7 @@ _NAMES = {
     choice("cifar10-cleverhans", "cifar10-resnet"): "colour_network",
     text("a path, or empty"): "image_file",
     whole(0): "seed slow_images walk_steps",
-    whole(1): "dimension peer_fits attack_steps search_repeats weights_tried repeats",
+    whole(1): "dimension attack_steps search_repeats weights_tried repeats",
     whole(2): "draws batch_size cifar_draws attacked_images",
     whole(4): "fgsm_sizes",
     whole(10): "samples_1d",

@@ -1,6 +1,7 @@
 """The project's own files agree with each other: pins, layout, profiles, README."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -14,18 +15,34 @@ import advlib
 from advlib import paths
 from compendium import paths as places
 from compendium import runner
+from compendium.claims import parameters as kinds
 from compendium.claims import record, report
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Data flows one way: a module may import only what stands to its left.
-# The drawing in the package's own docstring: one line a group, its modules after the group's name.
-FLOW = [
-    name
-    for line in advlib.__doc__.splitlines()
-    if line.startswith("    ")
-    for name in re.findall(r"\w+", line if line.lstrip().startswith("·") else line[17:])
-]
+# The rooms of the library, from the drawing in its docstring ("    room  words"), the ground first.
+ROOMS = re.findall(r"^    (\w+)  +\S", advlib.__doc__, re.M)
+TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/results.md"]
+
+
+def modules(package):
+    return sorted(path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(path):
+    """Dotted names of what a file imports from this tree, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written from the package on"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("advlib", "compendium")}
+
+
+def room(path):
+    return path.parts[1].removesuffix(".py")
 
 
 def pins(lines):
@@ -62,20 +79,31 @@ def test_torch_and_torchvision_belong_together():
 
 
 def test_every_module_is_in_the_drawing():
-    assert sorted(FLOW) == sorted(p.stem for p in (ROOT / "advlib").glob("*.py") if p.stem != "__init__")
+    there = {room(path) for path in modules("advlib")} - {"__init__", "__main__"}
+    assert len(ROOMS) == len(set(ROOMS)) and set(ROOMS) == there
 
 
-@pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "advlib").glob("*.py") if p.stem != "__init__"))
-def test_imports_follow_the_flow(module):
-    tree = ast.parse((ROOT / "advlib" / f"{module}.py").read_text())
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "advlib":
-            imported |= {alias.name for alias in node.names if not alias.name.startswith("_")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("advlib."):
-            imported.add(node.module.split(".")[1])
-    against = [name for name in imported if FLOW.index(name) >= FLOW.index(module)]
-    assert not against, f"{module} imports {against}, which stand to its right"
+@pytest.mark.parametrize("path", modules("advlib"), ids=str)
+def test_a_room_imports_only_rooms_above_it(path):
+    names = {name.split(".")[1] for name in imported(path) if name.startswith("advlib.")} & set(ROOMS)
+    allowed = ROOMS if room(path).startswith("__") else ROOMS[: ROOMS.index(room(path)) + 1]
+    assert names <= set(allowed), f"{path} imports {sorted(names - set(allowed))}, which stand below it"
+
+
+@pytest.mark.parametrize("path", [*modules("advlib"), *modules("benchmarks")], ids=str)
+def test_only_the_compendium_imports_the_compendium(path):
+    assert not [name for name in imported(path) if name.startswith("compendium")]
+
+
+@pytest.mark.parametrize("path", modules("compendium"), ids=str)
+def test_no_notebook_imports_another_and_nothing_imports_a_notebook(path):
+    notebooks = {name.split(".")[1] for name in imported(path) if name.startswith("compendium.nb")}
+    assert notebooks <= {room(path)}
+
+
+def test_every_notebook_has_its_room_and_every_room_its_notebook():
+    rooms = {room(path) for path in modules("compendium") if room(path).startswith("nb")}
+    assert rooms == {f"nb{path.stem}" for path in runner.notebooks()}
 
 
 def test_the_package_runs_from_any_folder(tmp_path):
@@ -84,10 +112,10 @@ def test_the_package_runs_from_any_folder(tmp_path):
     assert Path(found.stdout.strip()) == ROOT
 
 
-@pytest.mark.parametrize("profile", record.PROFILE_NAMES)
+@pytest.mark.parametrize("profile", kinds.PROFILE_NAMES)
 def test_profiles_hold_only_parameters_that_a_notebook_has(profile):
     values = record.profile_parameters(profile)
-    record.validate(values)
+    kinds.validate(values)
     known = set().union(*(runner.defaults(path) for path in runner.notebooks()))
     assert set(values) <= known
     assert values["profile"] == profile
@@ -100,30 +128,50 @@ def test_quick_profile_and_notebook_defaults_agree():
             assert name not in quick or quick[name] == value, f"{path.stem}: {name}"
 
 
-def test_readme_and_claims_are_what_the_references_say(tmp_path):
+def test_readme_results_and_claims_are_what_the_references_say(tmp_path):
     fresh = report.write_claims(tmp_path / "claims.csv").read_text(encoding="utf-8")
     assert fresh == report.CLAIMS.read_text(encoding="utf-8"), "run `advlib report --readme`"
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = report.README.read_text(encoding="utf-8")
     assert report.readme_with(report.readme_block(), text) == text, "run `advlib report --readme`"
+    assert report.results_page() == report.RESULTS_PAGE.read_text(encoding="utf-8"), "run `advlib report --readme`"
 
 
-def test_readme_without_marks_is_refused():
+def test_readme_is_short_and_without_marks_is_refused():
+    assert len(report.README.read_text(encoding="utf-8").splitlines()) <= 200
     with pytest.raises(ValueError, match="must hold the lines"):
         report.readme_with("x", "# no marks")
 
 
-def test_every_file_that_readme_names_is_there():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_file_that_a_text_names_is_there(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
     named = set(re.findall(r"\]\(((?!https?:|#|mailto:)[^)]+)\)", text))
-    assert named
-    missing = [name for name in named if not (ROOT / name.split("#")[0]).exists()]
+    missing = [link for link in named if not ((ROOT / name).parent / link.split("#")[0]).exists()]
     assert not missing
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_path_and_module_that_a_guide_names_is_there(name):
+    """`folder/file` and `package.module` in code marks; what git ignores and what a reader makes is left out."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths_named = re.findall(r"`((?:advlib|compendium|tests|notebooks|params|results|docs|data)/[\w./*-]+)`", text)
+    ignored = ("data/downloads", "results/runs", "results/cache")
+    missing = [path for path in paths_named if not path.startswith(ignored) and not list(ROOT.glob(path.rstrip("/")))]
+    for module in re.findall(r"`((?:advlib|compendium)(?:\.\w+)+)`", text):
+        *package, last = module.split(".")
+        stem = ROOT.joinpath(*package)
+        home = stem.with_suffix(".py") if stem.with_suffix(".py").is_file() else stem / "__init__.py"
+        inside = (stem / f"{last}.py").is_file() or (stem / last).is_dir()
+        if not inside and not (home.is_file() and re.search(rf"\b{last}\b", home.read_text(encoding="utf-8"))):
+            missing.append(module)
+    assert paths_named and not missing
+
+
 def test_paths_can_be_moved_by_the_environment(tmp_path):
-    code = "from advlib import paths; print(paths.DOWNLOADS, paths.RUNS)"
-    environment = {"ADVLIB_DATA": str(tmp_path / "d"), "ADVLIB_RUNS": str(tmp_path / "r"), "PATH": "/usr/bin:/bin"}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    code = "from advlib import paths; from compendium.paths import RUNS; print(paths.DOWNLOADS, RUNS)"
+    moved = {"ADVLIB_DATA": str(tmp_path / "d"), "ADVLIB_RUNS": str(tmp_path / "r")}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=os.environ | moved, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [str(tmp_path / "d"), str(tmp_path / "r")]
 
 
@@ -150,7 +198,7 @@ def test_pictures_that_texts_show_are_there():
 
 
 def test_pages_carry_the_pictures_of_their_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    monkeypatch.setattr(places, "RUNS", tmp_path)
     (path,) = runner.notebooks(["11"])
     folder = tmp_path / "quick" / path.stem
     folder.mkdir(parents=True)
