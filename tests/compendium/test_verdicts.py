@@ -16,11 +16,16 @@ from compendium.claims.verdicts import Finding
 
 SENTENCES = sorted((places.PUBLISHED / "sentences").glob("*.yaml"))
 JUDGED = [claim for claim in published.read_claims() if claim.item == "claim" and claim.verdict != "not run here"]
+REQUIRED, CAUSES = {"paper", "row", "predicate", "criterion"}, {"cause", "corrected_only", "cause_if_not", "not_run"}
 NUMBER = ("g17", "Table 1", "MNIST", "R1 eps=0.1")
 
 
 def holds(as_published, corrected):
     return {"as published": as_published, "corrected": corrected}
+
+
+def finding(as_published, corrected, **numbers):
+    return Finding(holds(as_published, corrected), {"as published": "a", "corrected": "b"}, numbers)
 
 
 class Kept(list):
@@ -42,6 +47,12 @@ class Kept(list):
 def test_the_three_way_verdict(as_published, corrected, word):
     assert verdicts.verdict(holds(as_published, corrected)) == word
     assert word in published.VERDICTS
+
+
+def test_a_sentence_about_what_is_not_there_is_not_run():
+    assert verdicts.verdict({}) == "not run here"
+    row = verdicts.compare(NUMBER, {}, {}, "no file", corrected_only="corrected only")
+    assert (row["verdict"], row["cause"]) == ("not run here", "no file")
 
 
 def test_a_comparison_is_what_a_record_keeps():
@@ -83,10 +94,6 @@ def toy(tmp_path, monkeypatch):
     return entries
 
 
-def finding(as_published, corrected, **numbers):
-    return Finding(holds(as_published, corrected), {"as published": "a", "corrected": "b"}, numbers)
-
-
 def test_sentences_are_judged_by_their_predicates(toy):
     run = Kept()
     verdicts.judge_sentences(run, {"moves_far": finding(True, False, l2=2.34), "asks_no_network": finding(False, True)})
@@ -95,6 +102,29 @@ def test_sentences_are_judged_by_their_predicates(toy):
     assert (first["as_published"], first["corrected"]) == ("a", "b")
     assert (first["verdict"], first["cause"]) == ("reproduced as published only", "by 2.3")
     assert (second["verdict"], second["cause"]) == ("reproduced", "corrected only")
+
+
+def test_one_papers_sentences_alone_need_findings_of_that_paper_alone(toy):
+    run = Kept()
+    found = Finding.of({"as published": (True, "a"), "corrected": (True, "b")})
+    verdicts.judge_sentences(run, {"asks_no_network": found}, "vs22")
+    assert [(row["row"], row["as_published"], row["verdict"]) for row in run] == [("model-agnostic", "a", "reproduced")]
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "cause"),
+    [
+        (finding(True, True), "reproduced", "always"),
+        (finding(False, False, n=3), "not reproduced", "only 3"),
+        (verdicts.NOT_RUN, "not run here", "no file"),
+    ],
+)
+def test_the_cause_follows_from_what_was_found(toy, found, verdict, cause):
+    entry = toy[1] | {"cause": "always", "cause_if_not": "only {n}", "not_run": "no file"}
+    (places.PUBLISHED / "sentences" / "99_toy.yaml").write_text(yaml.safe_dump([entry]), encoding="utf-8")
+    run = Kept()
+    verdicts.judge_sentences(run, {"asks_no_network": found})
+    assert [(row["verdict"], row["cause"]) for row in run] == [(verdict, cause)]
 
 
 def test_a_sentence_without_a_finding_is_refused_before_anything_is_recorded(toy):
@@ -151,11 +181,11 @@ def test_a_file_of_sentences_is_whole(path):
     entries = verdicts.sentences(path.stem)
     assert path.stem in [notebook.stem for notebook in runner.notebooks()] and entries
     for entry in entries:
-        assert {"paper", "row", "predicate", "criterion", "cause"} <= set(entry), entry
-        assert set(entry) <= {"paper", "row", "predicate", "criterion", "cause", "corrected_only"}, entry
+        assert REQUIRED <= set(entry), entry
+        assert set(entry) <= REQUIRED | CAUSES, entry
         assert (entry["paper"], "claim", entry["row"], "") in known, entry["row"]
         assert entry["criterion"].strip(), entry["row"]
-        assert isinstance(entry["cause"], str), entry["row"]
+        assert all(isinstance(entry[name], str) for name in CAUSES & set(entry)), entry["row"]
     without = {entry["predicate"] for entry in entries} - defined_names(path.stem)
     assert not without, f"predicates without a function in nb{path.stem}: {sorted(without)}"
 
