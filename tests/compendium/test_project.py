@@ -1,10 +1,12 @@
 """The project's own files agree with each other: pins, layout, profiles, README."""
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -16,7 +18,7 @@ from advlib import paths
 from compendium import paths as places
 from compendium import runner
 from compendium.claims import parameters as kinds
-from compendium.claims import record, report
+from compendium.claims import published, record, report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -134,6 +136,54 @@ def test_readme_results_and_claims_are_what_the_references_say(tmp_path):
     text = report.README.read_text(encoding="utf-8")
     assert report.readme_with(report.readme_block(), text) == text, "run `advlib report --readme`"
     assert report.results_page() == report.RESULTS_PAGE.read_text(encoding="utf-8"), "run `advlib report --readme`"
+
+
+def readme_facts():
+    """What README says by hand in numbers, written anew from the records: (notebook, words)."""
+    claims = {claim.key: claim for claim in published.read_claims()}
+
+    def sentence(paper, row, pattern):
+        claim = claims[paper, "claim", row, ""]
+        text = f"{claim.as_published} | {claim.corrected} | {claim.cause}"
+        return re.findall(pattern, text)
+
+    ratios = Counter(c.verdict for c in claims.values() if c.paper == "g17" and c.column.startswith("R1 "))
+    yield "02", f"Of the {ratios.total()} ratios of real against adversarial"
+    yield "02", f"{ratios['reproduced']} come out with the method as the paper describes it"
+    yield "02", f"{ratios['reproduced as published only']} more only"
+    yield "02", f"{ratios['not reproduced']} not at all"
+    shares = sentence("g17", "ten-samples-suffice", r"a share of (\d\.\d\d to \d\.\d\d) flagged")
+    yield "03", f"a share of {shares[0]} is flagged as published and {shares[1]} corrected"
+    single = sentence("g17", "single-adversarial-sample", r"(\d+%) of single images flagged")
+    yield "05", f"of single MNIST images {single[0]} and {single[1]}"
+    (controls,) = sentence("g17", "irrespective-of-attack", r"(\d+ of \d+) aimless changes of the same size")
+    yield "04", f"{controls} aimless changes (noise, shift, rotation) of an attack's size"
+    peaks = sentence("vs22", "density-rises-for-geometry", r"MNIST is (\S+) as published, with the gradient ([\d.]+\d)")
+    assert len(set(peaks[0])) == 1
+    yield "02", f"peak at the same density, {peaks[0][0]} "
+    ((clean, attacked),) = sentence("vs22", "path-density-not-like-mnist", r"density from (\S+) to (\d\.\d) \|")
+    yield "07", f"FGSM raises density from {clean} to {attacked}"
+    (clipped,) = sentence("vs22", "path-density-rise-is-confinement", r"it reaches ([\d.]+\d)")
+    yield "07", f"clipping alone, without a network, to {clipped};"
+    metrics = json.loads(record.reference_path("13_hypothesis_tests", "paper").read_text(encoding="utf-8"))["metrics"]
+    sets = {"mnist": "MNIST", "cifar10": "CIFAR-10", "organamnist": "OrganAMNIST", "bloodmnist": "BloodMNIST"}
+    flagged = [
+        f"{metrics[f'power.{name}.density · pixels']['FGSM 0.05']['25']:.0%} on {title}".replace("%", " %")
+        for name, title in sets.items()
+    ]
+    yield "13", f"flags {', '.join(flagged[:3])} and {flagged[3]}"
+    assert all(metrics[f"power.{name}.nearest ball · texture"]["FGSM 0.05"]["25"] == 1 for name in sets)
+    ((outside, rates),) = sentence("vs22", "hypothesis-tests-would-help", r"(\d+) of (\d+) rejection rates")
+    yield "13", f"of {rates} rejection rates of clean batches, {outside} lie outside their 99 % band"
+    speed_up = claims["vs22", "Appendix D", "all", "speed-up over prdc"].corrected
+    yield "11", f"{speed_up:g} times as fast as `prdc` at 25,000 points on 2 CPU threads"
+
+
+def test_the_numbers_in_readme_are_those_of_the_records():
+    """Each stands in the paragraph that names its notebook."""
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\n|\n(?=\d\. )", report.README.read_text("utf-8"))]
+    for notebook, words in readme_facts():
+        assert any(words in part and f"[{notebook}](" in part for part in paragraphs), f"{notebook}: {words}"
 
 
 def test_readme_is_short_and_without_marks_is_refused():

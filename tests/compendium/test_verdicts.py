@@ -181,7 +181,7 @@ def test_a_file_of_sentences_is_whole(path):
     entries = verdicts.sentences(path.stem)
     assert path.stem in [notebook.stem for notebook in runner.notebooks()] and entries
     for entry in entries:
-        assert REQUIRED <= set(entry), entry
+        assert set(entry) >= REQUIRED, entry
         assert set(entry) <= REQUIRED | CAUSES, entry
         assert (entry["paper"], "claim", entry["row"], "") in known, entry["row"]
         assert entry["criterion"].strip(), entry["row"]
