@@ -92,9 +92,15 @@ def test_a_room_imports_only_rooms_above_it(path):
     assert names <= set(allowed), f"{path} imports {sorted(names - set(allowed))}, which stand below it"
 
 
-@pytest.mark.parametrize("path", [*modules("advlib"), *modules("benchmarks")], ids=str)
-def test_only_the_compendium_imports_the_compendium(path):
+@pytest.mark.parametrize("path", modules("advlib"), ids=str)
+def test_the_library_imports_nothing_of_the_compendium(path):
     assert not [name for name in imported(path) if name.startswith("compendium")]
+
+
+@pytest.mark.parametrize("path", [*modules("advlib"), *modules("compendium")], ids=str)
+def test_a_private_name_stays_in_its_folder(path):
+    private = [name.split(".") for name in imported(path) if re.search(r"\._[a-z]", name)]
+    assert not [name for name in private if tuple(name[:-2]) != path.parent.parts]
 
 
 @pytest.mark.parametrize("path", modules("compendium"), ids=str)
