@@ -10,10 +10,12 @@ PROFILE ?= quick
 run: data            ## set up, get the data, run every notebook (quick profile), write the report
 	$(BIN)/advlib run --profile $(PROFILE)
 
-test: data           ## set up, then unit tests, every notebook by nbval, and the numeric checks
+# The order counts: the numbers in tests/notebooks are those of the notebooks that have just run.
+test: data           ## set up, then test the library and the compendium, every notebook, and its numbers
 	$(BIN)/ruff check .
 	runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && ADVLIB_RUNS="$$runs" $(BIN)/python -m pytest \
-	   --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg tests/unit notebooks tests/notebooks
+	   --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	   $(wildcard tests/unit) tests/advlib tests/compendium notebooks tests/notebooks
 
 paper: data          ## every notebook at the papers' own settings (hours)
 	$(BIN)/advlib run --profile paper
@@ -31,7 +33,7 @@ notebooks: data      ## rerun the notebooks and store outputs and reference resu
 	$(BIN)/advlib run --profile quick --update-reference
 
 lock:                ## renew requirements.lock and environment.yml from pyproject.toml
-	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --upgrade --quiet \
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
 	   --no-annotate --custom-compile-command "make lock" -o requirements.lock
 	{ sed '/- pip:$$/q' environment.yml; grep -E '^[A-Za-z0-9]' requirements.lock | sed 's/^/      - /'; } > environment.tmp
 	mv environment.tmp environment.yml

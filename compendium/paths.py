@@ -6,8 +6,6 @@ from pathlib import Path
 from advlib.paths import DATA, HOME
 
 PUBLISHED = DATA / "published"
-
-
 NOTEBOOKS = HOME / "notebooks"
 PROFILES = HOME / "params"
 RESULTS = HOME / "results"

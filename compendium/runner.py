@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rich.text import Text
 from advlib import paths
 from advlib.progress import STATUS_FILE
 from compendium import paths as places
+from compendium.claims import parameters as kinds
 from compendium.claims import record
 
 _TREE = Path(__file__).resolve().parents[1]
@@ -201,6 +203,45 @@ def _expected_seconds(notebook: str, profile: str) -> float | None:
     return json.loads(path.read_text(encoding="utf-8"))["duration_s"] if path.is_file() else None
 
 
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables that the kernel inherits, and put back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _still_valid(folder: Path, name: str, digest: str) -> str:
+    """Say since when a finished run in `folder` stands, if it is whole and its inputs had this digest; else ""."""
+    stamp = folder / "inputs.sha256"
+    whole = all(path.is_file() for path in (folder / f"{name}.ipynb", folder / "metrics.json", stamp))
+    if not whole or stamp.read_text(encoding="utf-8") != digest:
+        return ""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp.stat().st_mtime))
+    return f"nothing it depends on has changed since {when}"
+
+
+def _execute(path: Path, output: Path, parameters: dict[str, Any], console: Console, runs: Path) -> None:
+    """Let papermill run a notebook into `output`, with a live line on the console."""
+    status = output.with_name("status")
+    progress = _Progress(console, path.stem, _expected_seconds(path.stem, parameters["profile"]), status)
+    _ReportingEngine.on_cell = staticmethod(progress.on_cell)
+    with (
+        _environment(**{STATUS_FILE: str(status), "ADVLIB_RUNS": str(runs)}),
+        Live(progress, console=console, refresh_per_second=2, transient=True),
+    ):
+        papermill.execute_notebook(
+            str(path), str(output), parameters=parameters, engine_name="advlib", cwd=str(path.parent),
+            progress_bar=False, log_output=False, kernel_name="python3",
+            # The kernel's own log would break the live line; errors of cells arrive as exceptions.
+            extra_arguments=["--IPKernelApp.log_level=50"],
+        )  # fmt: skip
+
+
 def run_notebook(
     path: Path,
     parameters: dict[str, Any],
@@ -214,41 +255,26 @@ def run_notebook(
     A run whose inputs have not changed since is kept. Output and records appear under their final names only when
     the run succeeded; a failed notebook is kept beside them as `failed.ipynb`.
     """
-    profile = parameters["profile"]
     runs = runs or places.RUNS
-    folder = runs / profile / path.stem
-    executed, stamp = folder / f"{path.stem}.ipynb", folder / "inputs.sha256"
+    folder = runs / parameters["profile"] / path.stem
     digest = inputs_digest(path, parameters)
-    whole = executed.is_file() and (folder / "metrics.json").is_file() and stamp.is_file()
-    if not force and whole and stamp.read_text(encoding="utf-8") == digest:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp.stat().st_mtime))
-        return Outcome(path.stem, "reused", 0.0, f"nothing it depends on has changed since {when}")
+    valid = _still_valid(folder, path.stem, digest)
+    if valid and not force:
+        return Outcome(path.stem, "reused", 0.0, valid)
 
     folder.mkdir(parents=True, exist_ok=True)
+    stamp, failed = folder / "inputs.sha256", folder / "failed.ipynb"
     stamp.unlink(missing_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="advlib-") as scratch:
-        status, output = Path(scratch) / "status", Path(scratch) / path.name
-        progress = _Progress(console, path.stem, _expected_seconds(path.stem, profile), status)
-        _ReportingEngine.on_cell = staticmethod(progress.on_cell)
-        before = {name: os.environ.get(name) for name in (STATUS_FILE, "ADVLIB_RUNS")}
-        os.environ[STATUS_FILE], os.environ["ADVLIB_RUNS"] = str(status), str(runs)
+        output = Path(scratch) / path.name
         try:
-            with Live(progress, console=console, refresh_per_second=2, transient=True):
-                papermill.execute_notebook(
-                    str(path), str(output), parameters=parameters, engine_name="advlib", cwd=str(path.parent),
-                    progress_bar=False, log_output=False, kernel_name="python3",
-                    # The kernel's own log would break the live line; errors of cells arrive as exceptions.
-                    extra_arguments=["--IPKernelApp.log_level=50"],
-                )  # fmt: skip
+            _execute(path, output, parameters, console, runs)
         except papermill.PapermillExecutionError as error:
-            shutil.copyfile(output, folder / "failed.ipynb")
+            shutil.copyfile(output, failed)
             return Outcome(path.stem, "failed", time.monotonic() - began, f"{error.ename}: {error.evalue}")
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-        paths.write_atomically(executed, output.read_text(encoding="utf-8"))
-    (folder / "failed.ipynb").unlink(missing_ok=True)
+        paths.write_atomically(folder / path.name, output.read_text(encoding="utf-8"))
+    failed.unlink(missing_ok=True)
     paths.write_atomically(stamp, digest)
     return Outcome(path.stem, "ran", time.monotonic() - began)
 
@@ -289,7 +315,7 @@ def run_all(
         for path, parameters in known.items()
     }
     for parameters in plan.values():
-        record.validate(parameters)
+        kinds.validate(parameters)
 
     outcomes = []
     for number, (path, parameters) in enumerate(plan.items(), 1):

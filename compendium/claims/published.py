@@ -14,13 +14,14 @@ and from the comparisons that notebook runs leave behind.
 
 import csv
 import difflib
+import io
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from advlib.paths import write_atomically
 from compendium import paths as places
 
 PAPERS = ("g17", "vs22")
@@ -28,6 +29,8 @@ VERDICTS = ("reproduced", "reproduced as published only", "not reproduced", "not
 
 _CLAIM, _SETTING, _NOT_RUN = "claim", "setting", VERDICTS[3]
 _NEED_CAUSE = VERDICTS[1:3]
+_KEY = ("paper", "item", "row", "column")
+_OURS = ("as_published", "corrected")
 # Where the same notebook's quick and paper run both speak about a row, the run at the paper's own settings counts.
 _STRONGEST_PROFILE = "paper"
 
@@ -42,7 +45,22 @@ class NotPublishedError(KeyError):
 
 
 @dataclass(frozen=True)
-class Published:
+class _Row:
+    """A row by its place in a paper."""
+
+    paper: str
+    item: str
+    row: str
+    column: str
+
+    @property
+    def key(self) -> Key:
+        """(paper, item, row, column)."""
+        return (self.paper, self.item, self.row, self.column)
+
+
+@dataclass(frozen=True)
+class Published(_Row):
     """One printed number or sentence.
 
     Attributes
@@ -59,23 +77,19 @@ class Published:
         The cell, caption or sentence that it was read from, quoted.
     """
 
-    paper: str
-    item: str
-    row: str
-    column: str
     value: float | None
     low: float | None
     high: float | None
     source: str
 
     @property
-    def key(self) -> Key:
-        """(paper, item, row, column)."""
-        return (self.paper, self.item, self.row, self.column)
+    def shown(self) -> float | str:
+        """The printed number, or the sentence."""
+        return self.source if self.value is None else self.value
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(_Row):
     """One row of `results/claims.csv`: what a paper prints, what we got, and the verdict.
 
     Attributes
@@ -94,10 +108,6 @@ class Claim:
         The notebook that shows it; empty where nothing was run.
     """
 
-    paper: str
-    item: str
-    row: str
-    column: str
     published: float | str
     as_published: float | str | None
     corrected: float | str | None
@@ -105,51 +115,42 @@ class Claim:
     cause: str
     notebook: str
 
-    @property
-    def key(self) -> Key:
-        """(paper, item, row, column)."""
-        return (self.paper, self.item, self.row, self.column)
-
-
-_PUBLISHED_COLUMNS = tuple(field.name for field in fields(Published))
-_CLAIM_COLUMNS = tuple(field.name for field in fields(Claim))
-_KEY_COLUMNS = _CLAIM_COLUMNS[:4]
-_COMPARISON_COLUMNS = tuple(name for name in _CLAIM_COLUMNS if name != "published")
-
 
 def _words(key: Sequence[str]) -> str:
     return " | ".join(part for part in key if part)
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> list[tuple[int, list[str]]]:
-    """Read (line number, cells) of a CSV file whose header must be `columns`."""
+def _read(path: Path, kind: type[_Row]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield ("file line n", field → cell) of a CSV file whose header must be the fields of `kind`."""
+    columns = [field.name for field in fields(kind)]
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file, strict=True)
         header = next(reader, [])
-        if tuple(header) != columns:
+        if header != columns:
             raise ValueError(f"{path.name} must start with the columns {','.join(columns)}, but has {','.join(header)}")
-        rows = [(reader.line_num, cells) for cells in reader]
-    for line, cells in rows:
-        if len(cells) != len(columns):
-            raise ValueError(f"{path.name} line {line} must have {len(columns)} cells, but has {len(cells)}")
-    return rows
+        for cells in reader:
+            place = f"{path.name} line {reader.line_num}"
+            if len(cells) != len(columns):
+                raise ValueError(f"{place} must have {len(columns)} cells, but has {len(cells)}")
+            yield place, dict(zip(columns, cells, strict=True))
 
 
-def _published(cells: list[str], place: str) -> Published:
-    paper, item, row, column, *numbers, source = cells
+def _published(cells: dict[str, str], place: str) -> Published:
+    texts = {name: cells[name] for name in ("value", "low", "high")}
     try:
-        value, low, high = (float(text) if text else None for text in numbers)
+        numbers = {name: float(text) if text else None for name, text in texts.items()}
     except ValueError:
-        raise ValueError(f"{place}: value, low and high must be numbers or empty, but are {numbers}") from None
-    if any(number is not None and not math.isfinite(number) for number in (value, low, high)):
-        raise ValueError(f"{place}: value, low and high must be finite, but are {numbers}")
-    if not (item and row and source):
-        raise ValueError(f"{place}: item, row and source must not be empty, but are {item!r}, {row!r} and {source!r}")
-    if (low is None) != (high is None):
-        raise ValueError(f"{place}: low and high must both be there or both be empty, but are {numbers[1:]}")
-    if (item == _CLAIM) != (value is None):
-        raise ValueError(f"{place}: a claim has no value and every other item has one, but {item!r} has {numbers[0]!r}")
-    return Published(paper, item, row, column, value, low, high, source)
+        raise ValueError(f"{place}: value, low and high must be numbers or empty, but are {texts}") from None
+    entry = Published(**cells | numbers)
+    if any(number is not None and not math.isfinite(number) for number in numbers.values()):
+        raise ValueError(f"{place}: value, low and high must be finite, but are {texts}")
+    if not (entry.item and entry.row and entry.source):
+        raise ValueError(f"{place}: item, row and source must not be empty, but are {cells}")
+    if (entry.low is None) != (entry.high is None):
+        raise ValueError(f"{place}: low and high must both be there or both be empty, but are {texts}")
+    if (entry.item == _CLAIM) != (entry.value is None):
+        raise ValueError(f"{place}: a claim has no value and every other item has one, but {entry.item!r} has {texts}")
+    return entry
 
 
 def load(paper: str | None = None, item: str | None = None) -> list[Published]:
@@ -179,8 +180,7 @@ def load(paper: str | None = None, item: str | None = None) -> list[Published]:
     rows: dict[Key, Published] = {}
     for name in PAPERS if paper is None else (paper,):
         path = places.PUBLISHED / f"{name}.csv"
-        for line, cells in _read(path, _PUBLISHED_COLUMNS):
-            place = f"{path.name} line {line}"
+        for place, cells in _read(path, Published):
             entry = _published(cells, place)
             if entry.paper != name:
                 raise ValueError(f"{place}: paper must be {name!r}, but is {entry.paper!r}")
@@ -274,15 +274,15 @@ def _text(content: Any) -> str:
 
 
 def _comparison(raw: Mapping[str, Any], record: Mapping[str, Any], published: Mapping[Key, Published]) -> Claim:
-    missing = [name for name in (*_KEY_COLUMNS, "verdict") if name not in raw]
-    unknown = [name for name in raw if name not in _COMPARISON_COLUMNS]
+    missing = [name for name in (*_KEY, "verdict") if name not in raw]
+    unknown = [name for name in raw if name not in (*_KEY, *_OURS, "verdict", "cause", "notebook")]
     if missing or unknown:
         fault = "lacks " + ", ".join(missing) if missing else "has " + ", ".join(unknown)
         raise ValueError(
-            f"a comparison must have {', '.join(_KEY_COLUMNS)} and verdict and may have as_published, corrected, cause "
+            f"a comparison must have {', '.join(_KEY)} and verdict and may have {', '.join(_OURS)}, cause "
             f"and notebook, but {fault}: {dict(raw)}"
         )
-    key: Key = tuple(str(raw[name]) for name in _KEY_COLUMNS)
+    key: Key = tuple(str(raw[name]) for name in _KEY)
     if key not in published:
         raise NotPublishedError(_missing(key, published))
     verdict, cause = raw["verdict"], _one_line(raw.get("cause") or "")
@@ -290,22 +290,18 @@ def _comparison(raw: Mapping[str, Any], record: Mapping[str, Any], published: Ma
         raise ValueError(f"{_words(key)}: verdict must be one of {', '.join(VERDICTS)}, but is {verdict!r}")
     if verdict in _NEED_CAUSE and not cause:
         raise ValueError(f"{_words(key)}: the verdict {verdict!r} needs a cause, but cause is empty")
-    ours = []
-    for name in ("as_published", "corrected"):
+    ours = {}
+    for name in _OURS:
         try:
-            ours.append(_number_or_text(raw.get(name)))
+            ours[name] = _number_or_text(raw.get(name))
         except ValueError as error:
             raise ValueError(f"{_words(key)}: {name} {error}") from None
-    if verdict != _NOT_RUN and not cause and ours == [None, None]:
+    if verdict != _NOT_RUN and not cause and set(ours.values()) == {None}:
         raise ValueError(
             f"{_words(key)}: the verdict {verdict!r} needs as_published, corrected or cause, but all are empty"
         )
     notebook = raw.get("notebook") or record.get("notebook") or ""
-    return Claim(*key, _shown(published[key]), *ours, verdict, cause, notebook)
-
-
-def _shown(entry: Published) -> float | str:
-    return entry.source if entry.value is None else entry.value
+    return Claim(*key, published[key].shown, **ours, verdict=verdict, cause=cause, notebook=notebook)
 
 
 def claims_table(records: Iterable[Mapping[str, Any]]) -> list[Claim]:
@@ -349,13 +345,11 @@ def claims_table(records: Iterable[Mapping[str, Any]]) -> list[Claim]:
                 if profile != _STRONGEST_PROFILE:
                     continue
             found[claim.key] = (profile, claim)
-    table = []
-    for key, entry in published.items():
-        if key in found:
-            table.append(found[key][1])
-        elif entry.item != _SETTING:
-            table.append(Claim(*key, _shown(entry), None, None, _NOT_RUN, "", ""))
-    return table
+    return [
+        found[key][1] if key in found else Claim(*key, entry.shown, None, None, _NOT_RUN, "", "")
+        for key, entry in published.items()
+        if key in found or entry.item != _SETTING
+    ]
 
 
 def write_claims(table: Iterable[Claim], path: Path | None = None) -> Path:
@@ -374,16 +368,12 @@ def write_claims(table: Iterable[Claim], path: Path | None = None) -> Path:
         The file that was written.
     """
     path = places.RESULTS / "claims.csv" if path is None else Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_CLAIM_COLUMNS)
-            writer.writerows([_text(cell) for cell in astuple(claim)] for claim in table)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    columns = [field.name for field in fields(Claim)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_text(getattr(claim, name)) for name in columns] for claim in table)
+    write_atomically(path, text.getvalue())
     return path
 
 
@@ -402,14 +392,12 @@ def read_claims(path: Path | None = None) -> list[Claim]:
     """
     path = places.RESULTS / "claims.csv" if path is None else Path(path)
     table: dict[Key, Claim] = {}
-    for line, cells in _read(path, _CLAIM_COLUMNS):
-        paper, item, row, column, *numbers, verdict, cause, notebook = cells
-        claim = Claim(paper, item, row, column, *map(_number_or_text, numbers), verdict, cause, notebook)
+    for place, cells in _read(path, Claim):
+        numbers = {name: _number_or_text(cells[name]) for name in ("published", *_OURS)}
+        claim = Claim(**cells | numbers)
         if claim.verdict not in VERDICTS:
-            raise ValueError(
-                f"{path.name} line {line}: verdict must be one of {', '.join(VERDICTS)}, but is {verdict!r}"
-            )
+            raise ValueError(f"{place}: verdict must be one of {', '.join(VERDICTS)}, but is {claim.verdict!r}")
         if claim.key in table:
-            raise ValueError(f"{path.name} line {line}: the key {_words(claim.key)} is there twice")
+            raise ValueError(f"{place}: the key {_words(claim.key)} is there twice")
         table[claim.key] = claim
     return list(table.values())

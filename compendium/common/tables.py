@@ -1,4 +1,4 @@
-"""Tables as the notebooks print them: long sentences wrapped, nothing cut off."""
+"""Tables as the notebooks print them: a run's comparisons with the papers, long sentences wrapped, nothing cut off."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,9 @@ import pandas
 from pandas.io.formats.style import Styler
 
 from compendium.claims import published
+
+_KEY = ["paper", "item", "row", "column"]
+_OURS = ["as published", "corrected", "verdict", "cause"]
 
 
 class _WholeTable(Styler):
@@ -31,56 +34,59 @@ def wrapped(frame: pandas.DataFrame, name: str, digits: int = 3) -> Styler:
     return style.set_properties(**{"white-space": "normal", "text-align": "left"})
 
 
+def comparisons(run: Any, items: Sequence[str] | None = None, paper: str | None = None) -> pandas.DataFrame:
+    """Tabulate what a run has compared with the papers, one row a comparison, in the order it was judged.
+
+    Parameters
+    ----------
+    run : compendium.claims.record.Run
+    items : sequence of str, optional
+        Only these, for instance "Table 1", "claim"; all by default.
+    paper : str, optional
+        "g17" or "vs22"; both by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        paper, item, row, column; published (the printed number, none for a sentence) and source (the quotation it was
+        read from); as published, corrected, verdict, cause.
+    """
+    rows = []
+    for row in run.comparisons.values():
+        if (items is None or row["item"] in items) and paper in (None, row["paper"]):
+            printed = published.lookup(*(row[name] for name in _KEY))
+            ours = {name: row.get(name.replace(" ", "_")) for name in _OURS}
+            rows.append(
+                {name: row[name] for name in _KEY} | {"published": printed.value, "source": printed.source} | ours
+            )
+    return pandas.DataFrame(rows, columns=[*_KEY, "published", "source", *_OURS])
+
+
 def claims_frame(run: Any) -> pandas.DataFrame:
-    """Show a run's comparisons with sentences of the paper: sentence, as published, corrected, verdict, cause."""
-    lines = []
-    for c in run.comparisons.values():
-        if c["item"] == "claim":
-            lines.append({
-                "claim": c["row"],
-                "published": published.lookup(c["paper"], "claim", c["row"]).source,
-                "as published": c["as_published"],
-                "corrected": c["corrected"],
-                "verdict": c["verdict"],
-                "cause": c["cause"],
-            })  # fmt: skip
-    return pandas.DataFrame(lines).set_index("claim")
+    """Show a run's comparisons with sentences: by short name, the sentence, as published, corrected, verdict, cause."""
+    frame = comparisons(run, ["claim"]).assign(published=lambda table: table["source"])
+    return frame.rename(columns={"row": "claim"}).set_index("claim")[["published", *_OURS]]
 
 
 def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
-    """Show a run's comparisons with VS22's items as a table: published, as published, corrected, verdict, cause."""
-    lines = []
-    for c in run.comparisons.values():
-        if c["paper"] == "vs22" and c["item"] in items:
-            entry = published.lookup("vs22", c["item"], c["row"], c["column"])
-            printed = entry.source.partition("“")[2].rstrip("”") if entry.value is None else f"{entry.value:g}"
-            lines.append({
-                "where": f"{c['item']} {c['row']} {c['column']}".strip(),
-                "published": printed,
-                "as published": c["as_published"],
-                "corrected": c["corrected"],
-                "verdict": c["verdict"],
-                "band and cause": c["cause"],
-            })  # fmt: skip
-    return pandas.DataFrame(lines).set_index("where")
+    """Show a run's comparisons with VS22's items: published, as published, corrected, verdict, band and cause."""
+    frame = comparisons(run, items, "vs22")
+    quoted = frame["source"].str.partition("“")[2].str.rstrip("”")
+    printed = [
+        words if pandas.isna(value) else f"{value:g}" for value, words in zip(frame["published"], quoted, strict=True)
+    ]
+    where = frame[["item", "row", "column"]].agg(" ".join, axis=1).str.strip()
+    frame = frame.assign(where=where, published=printed).set_index("where")
+    return frame[["published", *_OURS]].rename(columns={"cause": "band and cause"})
 
 
 def comparison_frame(run: Any) -> pandas.DataFrame:
-    """Show a run's comparisons as a table: published, as published, corrected, verdict and cause.
+    """Show all of a run's comparisons by item, row and column: published, as published, corrected, verdict, cause.
 
     Values of an image set that was not run share one line.
     """
-    lines: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in run.comparisons.values():
-        missing = row["verdict"] == "not run here" and row["item"] != "claim"
-        column = "all values" if missing else row["column"]
-        lines[row["item"], row["row"], column] = {
-            "item": row["item"],
-            "row": row["row"],
-            "column": column,
-            "published": None
-            if missing
-            else published.lookup(*(row[part] for part in ("paper", "item", "row", "column"))).value,
-            **{name.replace("_", " "): row.get(name) for name in ("as_published", "corrected", "verdict", "cause")},
-        }
-    return pandas.DataFrame(list(lines.values())).astype(object).fillna("").set_index(["item", "row", "column"])
+    frame = comparisons(run).astype(object)
+    not_run = (frame["verdict"] == "not run here") & (frame["item"] != "claim")
+    frame.loc[not_run, ["column", "published"]] = "all values", None
+    frame = frame.groupby(["item", "row", "column"], sort=False).last()
+    return frame[["published", *_OURS]].fillna("")

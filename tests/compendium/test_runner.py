@@ -8,7 +8,6 @@ import pytest
 import yaml
 from rich.console import Console
 
-from advlib import paths
 from compendium import paths as places
 from compendium import runner
 from compendium.claims import record
@@ -19,7 +18,7 @@ CODE = """run = record.start("99_toy", profile=profile, seed=seed, draws=draws)"
 def toy(folder, body="run.metric('x', float(run.rng('x').random()))", name="99_toy"):
     cells = [
         nbformat.v4.new_markdown_cell("# 99 · Toy"),
-        nbformat.v4.new_code_cell("from advlib import record"),
+        nbformat.v4.new_code_cell("from compendium.claims import record"),
         nbformat.v4.new_code_cell(
             'profile = "quick"  # p\nseed = 0  # s\ndraws = 3  # d', metadata={"tags": ["parameters"]}
         ),
@@ -37,7 +36,7 @@ def house(tmp_path, monkeypatch):
     for name in ("NOTEBOOKS", "RUNS", "REFERENCE", "PROFILES"):
         folder = tmp_path / name.lower()
         folder.mkdir()
-        monkeypatch.setattr(paths, name, folder)
+        monkeypatch.setattr(places, name, folder)
     (places.PROFILES / "quick.yaml").write_text(yaml.safe_dump({"profile": "quick", "seed": 0}))
     (places.PROFILES / "paper.yaml").write_text(
         yaml.safe_dump({"profile": "paper", "seed": 0, "draws": 9, "images": 0})

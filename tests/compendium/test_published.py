@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advlib import paths
 from compendium import paths as places
 from compendium.claims import published
 from compendium.claims.published import Claim, NotPublishedError
@@ -249,7 +248,7 @@ GOOD = "g17,Table 1,MNIST,R1,1.5,1,2,cell"
     ],
 )
 def test_a_damaged_file_is_refused_by_line(tmp_path, monkeypatch, lines, words):
-    monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
+    monkeypatch.setattr(places, "PUBLISHED", tmp_path)
     header = "paper,item,row,column,value,low,high,source"
     (tmp_path / "g17.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(words)):
@@ -257,7 +256,7 @@ def test_a_damaged_file_is_refused_by_line(tmp_path, monkeypatch, lines, words):
 
 
 def test_a_wrong_header_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
+    monkeypatch.setattr(places, "PUBLISHED", tmp_path)
     (tmp_path / "g17.csv").write_text("# note\n" + GOOD + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match="must start with the columns paper,item"):
         published.load("g17")

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from advlib import paths
+from compendium import paths as places
+from compendium import runner
+from compendium.claims import parameters as kinds
 from compendium.claims import record
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    monkeypatch.setattr(places, "RUNS", tmp_path)
     return tmp_path
 
 
@@ -52,6 +55,15 @@ def test_a_run_leaves_one_complete_file(runs, capsys):
         ({"epsilon": "0.1"}, "epsilon must be a number"),
         ({"batchsize": 3}, "unknown notebook parameter 'batchsize'"),
         ({"seed": -1}, "seed"),
+        ({"images": 1}, "images must be a whole number ≥ 2, or 0 for all"),
+        ({"gammas": [0.2, 0.1]}, r"gammas must be a rising list of numbers in \(0, 1\]"),
+        ({"mixed_shares": [0.1, 0.2]}, r"a rising list of numbers in \[0, 1\] that begins with 0"),
+        ({"boundary_steps": [0]}, "that begins with 0"),
+        ({"power_epsilons": [0.05]}, r"a list of numbers in \(0, 1\], with 0.05 and 0.1"),
+        ({"tolerances": [0]}, "a list of numbers above 0"),
+        ({"image_sets": ["imagenet"]}, "a list of mnist, cifar10"),
+        ({"calibrated_tests": ["density"]}, "names of tests, such as density · pixels"),
+        ({"image_file": None}, "a path, or empty"),
     ],
 )
 def test_impossible_parameters_are_named(parameters, words):
@@ -101,5 +113,21 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
 
 def test_committed_references_are_complete():
     for content in record.references():
-        assert content["notebook"] and content["profile"] in record.PROFILE_NAMES
+        assert content["notebook"] and content["profile"] in kinds.PROFILE_NAMES
         assert {"metrics", "verdicts", "comparisons", "environment", "duration_s", "parameters"} <= set(content)
+
+
+def test_every_kind_of_parameter_accepts_what_it_says():
+    kinds.validate(
+        {
+            "images": 0, "gammas": [0.1, 0.2], "mixed_shares": [0, 0.5, 1.0], "boundary_steps": [0, 10],
+            "power_epsilons": [0.1, 0.05], "tolerances": [5, 0.1], "image_sets": ["mnist"], "image_file": "",
+            "calibrated_tests": ["density · pixels"], "profile": "paper", "epsilons": [0, 1],
+        }
+    )  # fmt: skip
+
+
+def test_every_kind_of_parameter_has_a_notebook():
+    """A rule for a parameter that no notebook has any more is no rule."""
+    known = set().union(*(runner.defaults(path) for path in runner.notebooks()))
+    assert set(kinds.PARAMETERS) == known

@@ -1,0 +1,268 @@
+"""The project's own files agree with each other: pins, layout, profiles, README."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import advlib
+from advlib import paths
+from compendium import paths as places
+from compendium import runner
+from compendium.claims import parameters as kinds
+from compendium.claims import published, record, report
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The rooms of the library, from the drawing in its docstring ("    room  words"), the ground first.
+ROOMS = re.findall(r"^    (\w+)  +\S", advlib.__doc__, re.M)
+TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/results.md"]
+
+
+def modules(package):
+    return sorted(path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(path):
+    """Dotted names of what a file imports from this tree, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written from the package on"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("advlib", "compendium")}
+
+
+def room(path):
+    return path.parts[1].removesuffix(".py")
+
+
+def pins(lines):
+    return {line.strip() for line in lines if re.match(r"^[A-Za-z0-9]", line.strip())}
+
+
+def test_conda_and_pip_install_the_same_versions():
+    lock = pins((ROOT / "requirements.lock").read_text().splitlines())
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    assert len(lock) > 100 and set(pip) == lock
+
+
+def test_every_declared_dependency_is_pinned_and_installed():
+    project = (ROOT / "pyproject.toml").read_text()
+    declared = re.findall(r'^    "([A-Za-z0-9_.-]+)[>=]=', project, re.M)
+    lock = {line.split("==")[0].lower() for line in pins((ROOT / "requirements.lock").read_text().splitlines())}
+    assert len(declared) > 20
+    assert {name.lower() for name in declared} <= lock
+
+
+def test_torch_and_torchvision_belong_together():
+    """A torchvision of another build imports no operators: `torchvision::nms does not exist`."""
+    from importlib.metadata import requires, version
+
+    import torch
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+    from torchvision.ops import nms
+
+    (needed,) = [r for r in map(Requirement, requires("torchvision")) if r.name == "torch"]
+    assert needed.specifier.contains(Version(version("torch")).base_version)
+    assert nms(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([1.0]), 0.5).tolist() == [0]
+
+
+def test_every_module_is_in_the_drawing():
+    there = {room(path) for path in modules("advlib")} - {"__init__", "__main__"}
+    assert len(ROOMS) == len(set(ROOMS)) and set(ROOMS) == there
+
+
+@pytest.mark.parametrize("path", modules("advlib"), ids=str)
+def test_a_room_imports_only_rooms_above_it(path):
+    names = {name.split(".")[1] for name in imported(path) if name.startswith("advlib.")} & set(ROOMS)
+    allowed = ROOMS if room(path).startswith("__") else ROOMS[: ROOMS.index(room(path)) + 1]
+    assert names <= set(allowed), f"{path} imports {sorted(names - set(allowed))}, which stand below it"
+
+
+@pytest.mark.parametrize("path", modules("advlib"), ids=str)
+def test_the_library_imports_nothing_of_the_compendium(path):
+    assert not [name for name in imported(path) if name.startswith("compendium")]
+
+
+@pytest.mark.parametrize("path", [*modules("advlib"), *modules("compendium")], ids=str)
+def test_a_private_name_stays_in_its_folder(path):
+    private = [name.split(".") for name in imported(path) if re.search(r"\._[a-z]", name)]
+    assert not [name for name in private if tuple(name[:-2]) != path.parent.parts]
+
+
+@pytest.mark.parametrize("path", modules("compendium"), ids=str)
+def test_no_notebook_imports_another_and_nothing_imports_a_notebook(path):
+    notebooks = {name.split(".")[1] for name in imported(path) if name.startswith("compendium.nb")}
+    assert notebooks <= {room(path)}
+
+
+def test_every_notebook_has_its_room_and_every_room_its_notebook():
+    rooms = {room(path) for path in modules("compendium") if room(path).startswith("nb")}
+    assert rooms == {f"nb{path.stem}" for path in runner.notebooks()}
+
+
+def test_the_package_runs_from_any_folder(tmp_path):
+    code = "from advlib import paths; print(paths.HOME)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == ROOT
+
+
+@pytest.mark.parametrize("profile", kinds.PROFILE_NAMES)
+def test_profiles_hold_only_parameters_that_a_notebook_has(profile):
+    values = record.profile_parameters(profile)
+    kinds.validate(values)
+    known = set().union(*(runner.defaults(path) for path in runner.notebooks()))
+    assert set(values) <= known
+    assert values["profile"] == profile
+
+
+def test_quick_profile_and_notebook_defaults_agree():
+    quick = record.profile_parameters("quick")
+    for path in runner.notebooks():
+        for name, value in runner.defaults(path).items():
+            assert name not in quick or quick[name] == value, f"{path.stem}: {name}"
+
+
+def test_readme_results_and_claims_are_what_the_references_say(tmp_path):
+    fresh = report.write_claims(tmp_path / "claims.csv").read_text(encoding="utf-8")
+    assert fresh == report.CLAIMS.read_text(encoding="utf-8"), "run `advlib report --readme`"
+    text = report.README.read_text(encoding="utf-8")
+    assert report.readme_with(report.readme_block(), text) == text, "run `advlib report --readme`"
+    assert report.results_page() == report.RESULTS_PAGE.read_text(encoding="utf-8"), "run `advlib report --readme`"
+
+
+def readme_facts():
+    """What README says by hand in numbers, written anew from the records: (notebook, words)."""
+    claims = {claim.key: claim for claim in published.read_claims()}
+
+    def sentence(paper, row, pattern):
+        claim = claims[paper, "claim", row, ""]
+        text = f"{claim.as_published} | {claim.corrected} | {claim.cause}"
+        return re.findall(pattern, text)
+
+    ratios = Counter(c.verdict for c in claims.values() if c.paper == "g17" and c.column.startswith("R1 "))
+    yield "02", f"Of the {ratios.total()} ratios of real against adversarial"
+    yield "02", f"{ratios['reproduced']} come out with the method as the paper describes it"
+    yield "02", f"{ratios['reproduced as published only']} more only"
+    yield "02", f"{ratios['not reproduced']} not at all"
+    shares = sentence("g17", "ten-samples-suffice", r"a share of (\d\.\d\d to \d\.\d\d) flagged")
+    yield "03", f"a share of {shares[0]} is flagged as published and {shares[1]} corrected"
+    single = sentence("g17", "single-adversarial-sample", r"(\d+%) of single images flagged")
+    yield "05", f"of single MNIST images {single[0]} and {single[1]}"
+    (controls,) = sentence("g17", "irrespective-of-attack", r"(\d+ of \d+) aimless changes of the same size")
+    yield "04", f"{controls} aimless changes (noise, shift, rotation) of an attack's size"
+    peaks = sentence("vs22", "density-rises-for-geometry", r"MNIST is (\S+) as published, with the gradient ([\d.]+\d)")
+    assert len(set(peaks[0])) == 1
+    yield "02", f"peak at the same density, {peaks[0][0]} "
+    ((clean, attacked),) = sentence("vs22", "path-density-not-like-mnist", r"density from (\S+) to (\d\.\d) \|")
+    yield "07", f"FGSM raises density from {clean} to {attacked}"
+    (clipped,) = sentence("vs22", "path-density-rise-is-confinement", r"it reaches ([\d.]+\d)")
+    yield "07", f"clipping alone, without a network, to {clipped};"
+    metrics = json.loads(record.reference_path("13_hypothesis_tests", "paper").read_text(encoding="utf-8"))["metrics"]
+    sets = {"mnist": "MNIST", "cifar10": "CIFAR-10", "organamnist": "OrganAMNIST", "bloodmnist": "BloodMNIST"}
+    flagged = [
+        f"{metrics[f'power.{name}.density · pixels']['FGSM 0.05']['25']:.0%} on {title}".replace("%", " %")
+        for name, title in sets.items()
+    ]
+    yield "13", f"flags {', '.join(flagged[:3])} and {flagged[3]}"
+    assert all(metrics[f"power.{name}.nearest ball · texture"]["FGSM 0.05"]["25"] == 1 for name in sets)
+    ((outside, rates),) = sentence("vs22", "hypothesis-tests-would-help", r"(\d+) of (\d+) rejection rates")
+    yield "13", f"of {rates} rejection rates of clean batches, {outside} lie outside their 99 % band"
+    speed_up = claims["vs22", "Appendix D", "all", "speed-up over prdc"].corrected
+    yield "11", f"{speed_up:g} times as fast as `prdc` at 25,000 points on 2 CPU threads"
+
+
+def test_the_numbers_in_readme_are_those_of_the_records():
+    """Each stands in the paragraph that names its notebook."""
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\n|\n(?=\d\. )", report.README.read_text("utf-8"))]
+    for notebook, words in readme_facts():
+        assert any(words in part and f"[{notebook}](" in part for part in paragraphs), f"{notebook}: {words}"
+
+
+def test_readme_is_short_and_without_marks_is_refused():
+    assert len(report.README.read_text(encoding="utf-8").splitlines()) <= 200
+    with pytest.raises(ValueError, match="must hold the lines"):
+        report.readme_with("x", "# no marks")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_file_that_a_text_names_is_there(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"\]\(((?!https?:|#|mailto:)[^)]+)\)", text))
+    missing = [link for link in named if not ((ROOT / name).parent / link.split("#")[0]).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_path_and_module_that_a_guide_names_is_there(name):
+    """`folder/file` and `package.module` in code marks; what git ignores and what a reader makes is left out."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths_named = re.findall(r"`((?:advlib|compendium|tests|notebooks|params|results|docs|data)/[\w./*-]+)`", text)
+    ignored = ("data/downloads", "results/runs", "results/cache")
+    missing = [path for path in paths_named if not path.startswith(ignored) and not list(ROOT.glob(path.rstrip("/")))]
+    for module in re.findall(r"`((?:advlib|compendium)(?:\.\w+)+)`", text):
+        *package, last = module.split(".")
+        stem = ROOT.joinpath(*package)
+        home = stem.with_suffix(".py") if stem.with_suffix(".py").is_file() else stem / "__init__.py"
+        inside = (stem / f"{last}.py").is_file() or (stem / last).is_dir()
+        if not inside and not (home.is_file() and re.search(rf"\b{last}\b", home.read_text(encoding="utf-8"))):
+            missing.append(module)
+    assert paths_named and not missing
+
+
+def test_paths_can_be_moved_by_the_environment(tmp_path):
+    code = "from advlib import paths; from compendium.paths import RUNS; print(paths.DOWNLOADS, RUNS)"
+    moved = {"ADVLIB_DATA": str(tmp_path / "d"), "ADVLIB_RUNS": str(tmp_path / "r")}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=os.environ | moved, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [str(tmp_path / "d"), str(tmp_path / "r")]
+
+
+def test_light_repository():
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    total = sum((ROOT / name).stat().st_size for name in tracked.stdout.split("\0") if name and (ROOT / name).exists())
+    assert total < 30e6
+
+
+def test_results_paths_are_inside_home():
+    assert places.REFERENCE.is_relative_to(paths.HOME) and places.NOTEBOOKS.is_relative_to(paths.HOME)
+
+
+def test_pictures_that_texts_show_are_there():
+    shown = [
+        (path.name, link)
+        for path in [ROOT / "README.md", *runner.notebooks()]
+        for link in re.findall(r"\((?:\.\./)?(results/reference/[^)]*\.png)\)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(shown) > 3
+    assert [(name, link) for name, link in shown if not (ROOT / link).is_file()] == []
+
+
+def test_pages_carry_the_pictures_of_their_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "RUNS", tmp_path)
+    (path,) = runner.notebooks(["11"])
+    folder = tmp_path / "quick" / path.stem
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(record.reference_path(path.stem, "quick").read_text(encoding="utf-8"))
+    notebook = nbformat.v4.new_notebook()
+    picture = sorted(places.REFERENCE.glob("*.paper.*.png"))[0].name
+    notebook.cells = [nbformat.v4.new_markdown_cell(f"# 11\n![speed](../results/reference/{picture})")]
+    nbformat.write(notebook, folder / path.name)
+    report.write_html("quick")
+    html = (tmp_path / "quick" / "report" / f"{path.stem}.html").read_text(encoding="utf-8")
+    assert 'alt="speed" src="data:image/png;base64,' in html
