@@ -80,6 +80,12 @@ class Finding:
     words: Mapping[str, str]
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, found: Mapping[str, tuple[bool, str]], **numbers: Any) -> "Finding":
+        """Put together what was found in each rerun: "as published" and "corrected" → (holds, words)."""
+        holds, words = ({mode: pair[part] for mode, pair in found.items()} for part in (0, 1))
+        return cls(holds, words, numbers)
+
 
 def sentences(notebook: str) -> list[dict[str, str]]:
     """Read the sentences that a notebook judges from `data/published/sentences/<notebook>.yaml`.
@@ -91,7 +97,7 @@ def sentences(notebook: str) -> list[dict[str, str]]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def judge_sentences(run: Any, findings: Mapping[str, Finding]) -> None:
+def judge_sentences(run: Any, findings: Mapping[str, Finding], paper: str | None = None) -> None:
     """Record a verdict on each sentence that the run's notebook judges.
 
     Parameters
@@ -99,8 +105,12 @@ def judge_sentences(run: Any, findings: Mapping[str, Finding]) -> None:
     run : record.Run
     findings : dict
         Name of the predicate → what it found; each sentence of the YAML file needs one.
+    paper : str, optional
+        "g17" or "vs22": the sentences of this paper alone; of both by default.
     """
     for entry in sentences(run.notebook):
+        if paper not in (None, entry["paper"]):
+            continue
         found = findings[entry["predicate"]]
         run.compare(
             compare(
