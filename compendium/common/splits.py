@@ -275,7 +275,7 @@ def _part(index: np.ndarray, count: int, name: str, rng: np.random.Generator | N
     return rng.permutation(index)[:count]
 
 
-def network(chosen: ImageSet, device: torch.device | str | None = None) -> models.Classifier:
+def network(chosen: ImageSet) -> models.Classifier:
     """Return the trained network of an image set, laid out so that its convolutions run about twice as fast on a CPU.
 
     Raises
@@ -283,4 +283,4 @@ def network(chosen: ImageSet, device: torch.device | str | None = None) -> model
     FileNotFoundError
         If its weights are missing, as PathMNIST's are until somebody trains them; the sentence says with what command.
     """
-    return models.load_trained(chosen.network, device).to(memory_format=torch.channels_last)
+    return models.load_trained(chosen.network).to(memory_format=torch.channels_last)

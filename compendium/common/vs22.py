@@ -36,21 +36,19 @@ from compendium.common.splits import (
     SETS,
     ImageSet,
     Split,
-    holdout_index,
     image_set,
     image_sets,
     network,
-    own_set,
-    own_statistics,
     reference_and_holdout,
     references_for,
 )
 
+# Notebooks take what stands in these two modules from here as well.
 __all__ = [
     "AS_PUBLISHED", "CORRECTED", "EPSILONS", "IMPERCEPTIBLE", "MODES", "RELATIVE", "SETS", "Curve", "ImageSet", "K",
-    "Mode", "Score", "Split", "as_batch", "clipped_step", "density_coverage_curve", "fgsm_sweep", "flat",
-    "holdout_index", "image_set", "image_sets", "margin_signs", "network", "noise_sweep", "own_set",
-    "own_statistics", "reference_and_holdout", "references_for", "score", "sub_batches",
+    "Mode", "Score", "Split", "as_batch", "clipped_step", "density_coverage_curve", "fgsm_sweep", "flat", "image_set",
+    "image_sets", "margin_signs", "network", "noise_sweep", "reference_and_holdout", "references_for", "score",
+    "sub_batches",
 ]  # fmt: skip
 
 K = 5
@@ -144,6 +142,9 @@ def margin_signs(model: nn.Module, images: np.ndarray, labels: np.ndarray, *, ba
     return torch.cat(signs).numpy()
 
 
+_AT_A_TIME = 50  # images: few fit into a CPU's cache and go twice as fast as hundreds
+
+
 def fgsm_sweep(
     mode: Mode,
     image_set: ImageSet,
@@ -151,8 +152,6 @@ def fgsm_sweep(
     images: np.ndarray,
     labels: np.ndarray,
     epsilons: Sequence[float] = EPSILONS,
-    *,
-    batch_size: int = 50,
 ) -> Iterator[AdversarialBatch]:
     """FGSM at several ε in one of the modes; pixels in, pixels out.
 
@@ -172,8 +171,6 @@ def fgsm_sweep(
     labels : (n,) int64 array
     epsilons : sequence of float
         L∞ sizes in the attack's own units: pixels when corrected, multiples of σ as published.
-    batch_size : int
-        Images at a time; few fit into a CPU's cache and go twice as fast as hundreds.
 
     Returns
     -------
@@ -194,13 +191,13 @@ def fgsm_sweep(
         raise ValueError(f"images must lie in [0, 1], but reach from {images.min():g} to {images.max():g}")
     start = mode.to_attack(image_set, images)
     find = attacks.gradient_signs if mode.normalised_twice else margin_signs
-    signs = find(model, start, labels, batch_size=batch_size)
-    clean_correct = models.predict(model, start, batch_size) == labels
+    signs = find(model, start, labels, batch_size=_AT_A_TIME)
+    clean_correct = models.predict(model, start, _AT_A_TIME) == labels
 
     def attacked() -> Iterator[AdversarialBatch]:
         for epsilon in epsilons:
             moved = clipped_step(start, signs, epsilon)
-            said = models.predict(model, moved, batch_size)
+            said = models.predict(model, moved, _AT_A_TIME)
             yield as_batch(images, mode.to_pixels(image_set, moved), labels, said, clean_correct, signs)
 
     return attacked()

@@ -1,6 +1,6 @@
 """What VS22 says of FGSM (§5.1, stored results), number by number and sentence by sentence, beside our curves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,30 +29,25 @@ def crossing(x: np.ndarray, y: np.ndarray, level: float) -> float | None:
 GRID_STEP = 1 / 19
 """Distance of two ε of the paper's grid: nothing read off its curves in ε is known better."""
 
-
-_VALUES: dict[str, Callable[[Curve], float | None]] = {
-    "reference density": lambda curve: curve.clean.density,
-    "reference coverage": lambda curve: curve.clean.coverage,
-    "adversarial density peak": lambda curve: float(curve.density[1:].max()),
-    "adversarial coverage peak": lambda curve: float(curve.coverage[1:].max()),
-    "adversarial coverage peak eps": lambda curve: float(curve.x[1:][curve.coverage[1:].argmax()]),
-    "adversarial coverage smallest": lambda curve: float(curve.coverage.min()),
-    "adversarial density at eps=1": lambda curve: float(curve.density[-1]),
-    "density crossing eps": lambda curve: crossing(curve.x, curve.density, curve.clean.density),
-    "density raised up to eps": lambda curve: crossing(curve.x, curve.density, curve.clean.density),
-    "coverage crossing eps": lambda curve: crossing(curve.x, curve.coverage, curve.clean.coverage),
-}
-
 _STORED = ("eps=0.158", "eps=0.316", "eps=0.526", "eps=1", "crossing eps")
 """Ends of the columns of the authors' stored curves that are compared."""
 
 
 def _value(column: str, curve: Curve) -> float | None:
     """Return a number of §5.1, or a point of a stored curve, named as in `data/published/vs22.csv`."""
-    if column in _VALUES:
-        return _VALUES[column](curve)
-    statistic, _, epsilon = column.removeprefix("adversarial ").partition(" eps=")
-    return float(getattr(curve, statistic)[np.abs(curve.x - float(epsilon)).argmin()])
+    statistic = "coverage" if "coverage" in column else "density"
+    values, clean = getattr(curve, statistic), getattr(curve.clean, statistic)
+    if column.startswith("reference"):
+        return clean
+    if column.endswith(("crossing eps", "raised up to eps")):
+        return crossing(curve.x, values, clean)
+    if column.endswith("smallest"):
+        return float(values.min())
+    if column.endswith("peak"):
+        return float(values[1:].max())
+    if column.endswith("peak eps"):
+        return float(curve.x[1:][values[1:].argmax()])
+    return float(values[np.abs(curve.x - float(column.partition("eps=")[2])).argmin()])
 
 
 def tolerance(column: str, printed: float, curve: Curve) -> float:
@@ -268,7 +263,7 @@ def density_rises_then_falls(curves: Curves) -> tuple[bool, str]:
     """Density rises and falls on MNIST and on OrganMNIST."""
     words = []
     for curve in (both := [curves["MNIST"], curves["OrganMNIST"]]):
-        end = _VALUES["density raised up to eps"](curve)
+        end = _value("density raised up to eps", curve)
         raised = "raised on the whole axis" if curve.density[-1] > curve.clean.density else "never raised"
         words.append(raised if end is None else f"raised up to ε = {end:.3f}")
     return all(map(rises_then_falls, both)), f"MNIST {words[0]}, OrganMNIST {words[1]}"

@@ -23,17 +23,8 @@ from advlib import attacks, models
 from advlib.progress import track
 from advlib.ulsif import DEFAULT_GRID, GridEdgeWarning, fit_batch_indices
 from compendium.claims import published, verdicts
-from compendium.common import g17
+from compendium.common import g17, protocol
 from compendium.common.g17 import AS_PUBLISHED, MODES, TABLE1, TOLERANCE, agrees
-from compendium.common.protocol import (
-    RatioComparison,
-    Summary,
-    density_ratio_comparison,
-    departure,
-    disjoint_mean_ratio,
-    draw_indices,
-    mean_ratios,
-)
 
 _DECISION = ["auroc", "tpr_at_5_fpr"]
 _NETWORK = ["clean_accuracy", "adversarial_accuracy", "zero_gradient_share"]
@@ -50,7 +41,7 @@ def printed_table1() -> pandas.DataFrame:
     for entry in published.load("g17", "Table 1"):
         side, _, epsilon = entry.column.partition(" eps=")
         line = {"row": entry.row, "epsilon": float(epsilon), "mode": "published"}
-        interval = _interval(side.lower(), Summary(entry.value, entry.low, entry.high))
+        interval = _interval(side.lower(), protocol.Summary(entry.value, entry.low, entry.high))
         rows.setdefault((entry.row, float(epsilon)), line).update(interval)
     return _ordered(pandas.DataFrame(rows.values()))
 
@@ -86,7 +77,7 @@ def rerun_table1(
         everything, real, labels = g17.all_and_attacked(image_set, images)
         sweep = attacks.fgsm_sweep(models.load_trained(network), real, labels, epsilons, clip=mode.clip)
         for epsilon, batch in zip(epsilons, track(sweep, f"{mode.name}: {image_set}", len(epsilons)), strict=True):
-            found = density_ratio_comparison(
+            found = protocol.density_ratio_comparison(
                 real, batch.images, numerators=everything, draws=draws, batch_size=batch_size, rng=rng,
                 kernel=mode.kernel,
             )  # fmt: skip
@@ -99,7 +90,7 @@ def rerun_table1(
     return _ordered(pandas.DataFrame(rows))
 
 
-def _statistics(found: RatioComparison) -> dict[str, float]:
+def _statistics(found: protocol.RatioComparison) -> dict[str, float]:
     welch = stats.ttest_ind(found.r1, found.r2, equal_var=False)
     decision = {key: getattr(found, key) for key in _DECISION}
     return _interval("r1", found.r1_summary) | _interval("r2", found.r2_summary) | decision | {"p_value": welch.pvalue}
@@ -140,7 +131,7 @@ def plateaus(*, batch_size: int, draws: int, images: int, rng: np.random.Generat
     found = {}
     for image_set in AS_PUBLISHED.networks:
         real, _ = g17.test_images(image_set, images)
-        a, b = (draw_indices(len(real), draws, batch_size, rng) for _ in range(2))
+        a, b = (protocol.draw_indices(len(real), draws, batch_size, rng) for _ in range(2))
         pools = real.reshape(len(real), real.shape[1], -1)
         heights = np.array([_plateau(pools[:, channel], a, b, rng) for channel in range(pools.shape[1])])
         for name, (needed, part) in TABLE1.items():
@@ -157,7 +148,7 @@ def _plateau(clean: np.ndarray, a: np.ndarray, b: np.ndarray, rng: np.random.Gen
         warnings.simplefilter("ignore", GridEdgeWarning)
         fit = fit_batch_indices(clean, moved, a, b, kernel=AS_PUBLISHED.kernel)
     sigma = float(np.median(fit.sigma_))
-    limits = [disjoint_mean_ratio(clean[i], sigma, min(DEFAULT_GRID), AS_PUBLISHED.kernel) for i in a]
+    limits = [protocol.disjoint_mean_ratio(clean[i], sigma, min(DEFAULT_GRID), AS_PUBLISHED.kernel) for i in a]
     return np.mean(fit.mean_ratio_), np.mean(limits)
 
 
@@ -195,13 +186,13 @@ def unmoved_pixel_curves(
             continue
         real, _ = g17.test_images(image_set, images)
         clean = real[:, _channels_of(part)].reshape(len(real), -1)
-        a, b = (draw_indices(len(real), draws, batch_size, rng) for _ in range(2))
+        a, b = (protocol.draw_indices(len(real), draws, batch_size, rng) for _ in range(2))
         flips, chance = rng.choice(np.float32([-1, 1]), clean.shape), rng.random(clean.shape)
         for share in shares:
             moves = np.where(chance >= share, flips, np.float32(0))
             for epsilon in epsilons:
                 moved = clean + np.float32(epsilon) * moves
-                r1 = mean_ratios(clean, moved, a, b, AS_PUBLISHED.kernel).mean()
+                r1 = protocol.mean_ratios(clean, moved, a, b, AS_PUBLISHED.kernel).mean()
                 lines.append({"row": name, "share": share, "epsilon": epsilon, "r1": r1})
     return pandas.DataFrame(lines)
 
@@ -331,7 +322,7 @@ def _lines(table: pandas.DataFrame) -> list[list[float]]:
 
 def clean_ratio_near_one(table: pandas.DataFrame) -> tuple[bool, str]:
     """Mean R2 lies nearer to 1 than mean R1 in every row, by |log R|."""
-    nearer = departure(table.r2) < departure(table.r1)
+    nearer = protocol.departure(table.r2) < protocol.departure(table.r1)
     return bool(nearer.all()), (
         f"R2 nearer to 1 than R1 in {nearer.sum()} of {len(table)} rows; R2 {table.r2.min():.2f} to "
         f"{table.r2.max():.2f}, R1 {table.r1.min():.2f} to {table.r1.max():.3g}"
