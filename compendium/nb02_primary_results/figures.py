@@ -25,16 +25,22 @@ def table1(table: pandas.DataFrame) -> Figure:
     table : pandas.DataFrame
         As in `nb02_primary_results.table1`, of the modes "published", "as published" and "corrected".
     """
-    sides = {"r1": "R1, real-adversarial", "r2": "R2, real-real"}
+    sides = {"r1": "R1 real-adversarial", "r2": "R2 real-real"}
     ratios = table.rename(columns={"epsilon": _SIZE} | sides)
+    ratios = ratios.melt([_SIZE, "row", "mode"], list(sides.values()), "side", _RATIO)
+    ratios["line"] = ratios["mode"] + ": " + ratios.side
+    modes = ratios.groupby("line")["mode"].first()
     figure = panels.lines(
-        ratios.melt([_SIZE, "row", "mode"], list(sides.values()), "ratio", _RATIO), x=_SIZE, y=_RATIO, col="row",
-        hue="mode", style="ratio", col_wrap=3, axis={"yscale": "log"}, size=(3.6, 2.9), legend_columns=7,
+        ratios, x=_SIZE, y=_RATIO, col="row", hue="line", style="line", palette=modes.map(panels.PALETTE).to_dict(),
+        markers=modes.map(MARKERS).to_dict(), dashes={line: "" if "R1" in line else (1, 1.5) for line in modes.index},
+        col_wrap=3, axis={"yscale": "log"}, size=(3.6, 2.9),
     )  # fmt: skip
     for axis, (_, mine) in zip(figure.axes, table.groupby("row", sort=False), strict=True):
         for side in sides:
-            ends = mine[f"{side}_low"], mine[f"{side}_high"]
-            axis.vlines(mine.epsilon, *ends, colors=mine["mode"].map(panels.PALETTE), lw=2.5, alpha=0.5)
+            ends, colours = [mine[f"{side}_low"], mine[f"{side}_high"]], mine["mode"].map(panels.PALETTE)
+            axis.vlines(mine.epsilon, *ends, colors=colours, lw=1.2)
+            for end in ends:
+                axis.scatter(mine.epsilon, end, c=colours, marker="_", s=40)
     return figure
 
 
@@ -53,7 +59,7 @@ def plateaus(predicted: pandas.DataFrame, table: pandas.DataFrame) -> Figure:
         "formula": "predicted: ‖ĥ‖²/λ_min, clean images alone",
         "coin_flips": "predicted: coin flips of ±1 instead of an attack",
     }
-    figure, axis = subplots(figsize=(9, 3.6))
+    figure, axis = subplots(figsize=(10, 3.6))
     predicted[list(words)].rename(columns=words).plot.bar(ax=axis, color=["#BBBBBB", NOISE], rot=0, width=0.7)
     for mode in ("published", "as published"):
         heights = end.loc[predicted.index, mode]
@@ -74,13 +80,13 @@ def unmoved_pixels(curves: pandas.DataFrame) -> Figure:
     curves : pandas.DataFrame
         From `table1.unmoved_pixel_curves`.
     """
-    size = curves.epsilon.map("ε = {:g}".format)
+    sized = curves.assign(size=curves.epsilon.map("ε = {:g}".format))
     printed = [g17.printed_r1(line.row, line.epsilon) for line in curves.itertuples()]
-    both = [curves.assign(size=size, of="coin flips"), curves.assign(size=size, of="printed", r1=printed)]
-    words = {"r1": _RATIO + " R1", "share": "share of unmoved pixels"}
+    both = [sized.assign(source="coin flips"), sized.assign(source="printed", r1=printed)]
+    words = {"r1": _RATIO + " R1", "share": "share of unmoved pixels", "size": "FGSM size", "source": "R1 of"}
     return panels.lines(
-        pandas.concat(both).rename(columns=words), x=words["share"], y=words["r1"], col="row", hue="size", style="of",
-        palette=[REAL, ADVERSARIAL], axis={"yscale": "log"}, size=(2.5, 2.9), legend_columns=7,
+        pandas.concat(both).rename(columns=words), x=words["share"], y=words["r1"], col="row", hue="FGSM size",
+        style="R1 of", palette=[REAL, ADVERSARIAL], axis={"yscale": "log"}, size=(2.5, 2.9), legend_columns=7,
     )  # fmt: skip
 
 
@@ -197,7 +203,7 @@ def fgsm_examples(results: Sequence[FgsmResult]) -> Figure:
 
 def fgsm_decisions(results: Sequence[FgsmResult]) -> Figure:
     """Draw what a decision about one sub-batch gets over ε: power at 5 % false alarms, two-sided."""
-    epsilon, flips = "ε (pixels when corrected, σ of pixels as published)", "coin flips of ±ε, corrected"
+    epsilon, flips = "FGSM size ε (as published in σ)", "coin flips of ±ε, corrected"
     power = f"power of one sub-batch of {results[0].noise[vs22.CORRECTED.name].batch_size}"
     frames = []
     for result in results:
@@ -210,8 +216,9 @@ def fgsm_decisions(results: Sequence[FgsmResult]) -> Figure:
                     pandas.DataFrame(values).assign(line=line, statistic=statistic, images=result.image_set.title)
                 )
     palette = {f"FGSM, {mode.name}": panels.PALETTE[mode.name] for mode in vs22.MODES} | {flips: NOISE}
-    return panels.lines(
+    figure = panels.lines(
         pandas.concat(frames), x=epsilon, y=power, row="statistic", col="images", hue="line", style="line",
-        palette=palette, references={"5 %, the rate of false alarms": 0.05}, size=(3.6, 2.8),
-        axis={"ylim": (-0.03, 1.05)},
+        palette=palette, references={"false alarms": 0.05}, size=(3.6, 3.0), axis={"ylim": (-0.03, 1.05)},
     )  # fmt: skip
+    figure.axes[0].text(1, 0.06, "5 %, the rate of false alarms", ha="right", va="bottom", fontsize=8)
+    return figure

@@ -52,7 +52,6 @@ def test_plateaus_combine_channels_by_their_mean(monkeypatch):
     combined = found.loc["CIFAR-10 (combined)"]
     assert combined.formula == pytest.approx(np.mean(channels.formula))
     assert combined.coin_flips == pytest.approx(np.mean(channels.coin_flips))
-    assert found.loc["MNIST"].formula == pytest.approx(found.loc["MNIST"].coin_flips, rel=0.1)
 
 
 def test_every_printed_number_gets_a_comparison_with_a_cause():
