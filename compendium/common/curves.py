@@ -95,9 +95,7 @@ class Score:
 
 
 def score(
-    manifold: ReferenceManifold,
-    queries: np.ndarray | AdversarialBatch,
-    batches: Iterable[Sequence[int] | np.ndarray],
+    manifold: ReferenceManifold, queries: np.ndarray | AdversarialBatch, batches: Iterable[Sequence[int] | np.ndarray]
 ) -> Score:
     """Score one query set whole and in sub-batches, from one pass over the reference.
 

@@ -225,10 +225,7 @@ def references_for(image_set: ImageSet, queries: int, available: int, holdout: i
 
 
 def reference_and_holdout(
-    name: str,
-    references: int | None = None,
-    queries: int = 0,
-    rng: np.random.Generator | None = None,
+    name: str, references: int | None = None, queries: int = 0, rng: np.random.Generator | None = None
 ) -> Split:
     """Return VS22's reference images and hold-out: all partitions pooled, a stratified hold-out, seed 42.
 

@@ -8,7 +8,6 @@ import numpy as np
 from advlib import models
 from compendium.claims import published, verdicts
 from compendium.claims.published import Published
-from compendium.claims.verdicts import compare
 from compendium.common.vs22 import AS_PUBLISHED, CORRECTED, MODES, RELATIVE, SETS, Curve, K
 from compendium.nb02_primary_results.fgsm import FgsmResult
 
@@ -81,20 +80,17 @@ def record_fgsm(run: Any, results: Sequence[FgsmResult]) -> None:
     results : sequence of FgsmResult
     """
     for result in results:
-        prefix = f"fgsm.{result.image_set.title}"
         either = result.curves[CORRECTED.name]
-        run.metric(f"{prefix}.reference_density", either.clean.density)
-        run.metric(f"{prefix}.reference_coverage", either.clean.coverage)
-        run.metric(f"{prefix}.expected_coverage", either.expected_coverage)
+        metrics = {"reference_density": either.clean.density, "reference_coverage": either.clean.coverage}
+        metrics["expected_coverage"] = either.expected_coverage
         for name, curve in result.curves.items():
             (area, power), (_, coverage_power) = curve.decisions("density"), curve.decisions("coverage")
-            of_curve = {
-                "density": curve.density, "coverage": curve.coverage, "accuracy": curve.accuracy,
-                "density_power": power, "coverage_power": coverage_power, "density_auroc": area,
-                "zero_gradient_share": result.zero_gradient_share[name],
-            }  # fmt: skip
-            for key, values in of_curve.items():
-                run.metric(f"{prefix}.{name}.{key}", values)
+            of_mode = {"density": curve.density, "coverage": curve.coverage, "accuracy": curve.accuracy}
+            of_mode |= {"density_power": power, "density_auroc": area, "coverage_power": coverage_power}
+            of_mode["zero_gradient_share"] = result.zero_gradient_share[name]
+            metrics |= {f"{name}.{key}": values for key, values in of_mode.items()}
+        for key, values in metrics.items():
+            run.metric(f"fgsm.{result.image_set.title}.{key}", values)
         if result.image_set.in_paper:
             _compare_numbers(run, result)
     judge_fgsm(run, {result.image_set.title: result for result in results})
@@ -129,7 +125,7 @@ def _count(entry: Published, result: FgsmResult) -> dict[str, Any]:
     if not same:
         in_text = published.value("vs22", "§4.1", entry.row, entry.column)
         cause = f"§4.1 says {in_text:.0f}: a misprint of the table"
-    return compare(entry.key, {CORRECTED.name: ours}, {mode.name: same for mode in MODES}, cause)
+    return verdicts.compare(entry.key, {CORRECTED.name: ours}, {mode.name: same for mode in MODES}, cause)
 
 
 def _accuracy(entry: Published, result: FgsmResult) -> dict[str, Any]:
@@ -137,7 +133,7 @@ def _accuracy(entry: Published, result: FgsmResult) -> dict[str, Any]:
     fed_twice = 100 * float(result.curves[AS_PUBLISHED.name].accuracy[0])
     whole = 100 * float(models.card(result.image_set.network)["accuracy"])
     ours = {AS_PUBLISHED.name: fed_twice, CORRECTED.name: whole}
-    return compare(
+    return verdicts.compare(
         entry.key,
         {mode: round(value, 1) for mode, value in ours.items()},
         {mode: abs(value - entry.value) <= 0.6 for mode, value in ours.items()},
@@ -152,7 +148,7 @@ def _point(entry: Published, result: FgsmResult) -> dict[str, Any]:
     near = {mode: value is not None and abs(value - entry.value) <= band for mode, value in ours.items()}
     because = _number_cause(verdicts.verdict(near), entry.column, result, entry.value)
     shown = {mode: _shown(value) for mode, value in ours.items()}
-    return compare(entry.key, shown, near, f"band ± {band:.2g}{because}{_against_stored(entry)}")
+    return verdicts.compare(entry.key, shown, near, f"band ± {band:.2g}{because}{_against_stored(entry)}")
 
 
 def _against_stored(entry: Published) -> str:
