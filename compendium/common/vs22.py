@@ -13,7 +13,7 @@ goes towards them by σε whatever the gradient says, until it reaches them at �
 of the "attack" is a loss of contrast. Every mode here takes pixels and gives pixels. With the same σ for all channels
 x and p differ by a scale and a shift, which move queries and reference alike: density and coverage are the same
 whether computed on x or on p, and one manifold, fitted to pixels, serves both modes. (Where the σ of colours differ it
-serves them too, but then p weighs the channels otherwise than x does; `advlib.rising_density` takes x.)
+serves them too, but then p weighs the channels otherwise than x does; `nb07_boundary_attack.rising_density` takes x.)
 
 References
 ----------
