@@ -141,12 +141,12 @@ def embeddings(maps: Mapping[str, Mapping[str, np.ndarray]], epsilon: float) -> 
         crosses = {"color": ADVERSARIAL, "marker": "x", "s": 8, "linewidths": 0.7}
         line[2].scatter(*points["adversarial"].T, label="adversarial", **crosses)
         line[2].set_title("both on one map")
-        line[2].legend(markerscale=2, loc="upper right", frameon=True, framealpha=0.8)
         line[0].set_ylabel("t-SNE axis 2")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     for axis in axes[-1]:
         axis.set_xlabel("t-SNE axis 1")
+    figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower right", ncols=2, markerscale=2)
     return figure
 
 
@@ -242,7 +242,9 @@ def density_ratio_1d(result: Mapping[str, Any]) -> Figure:
         densities.plot(x, result[f"p_{kind}"], color=colour, ls=style, label=f"p {kind} ({word})")
         samples = result[kind]
         densities.plot(samples, np.full_like(samples, below), "|", color=colour, ms=6, alpha=0.4)
-    densities.set(title="two densities and samples of each", xlabel="x", ylabel="probability density")
+    densities.set(
+        title="two densities and samples of each", xlabel="x", ylabel="probability density", ylim=(None, 0.53)
+    )
     ratios.plot(x, result["true_ratio"], color=PUBLISHED, label="true ratio")
     ratios.plot(x, result["estimate"], color=CORRECTED, ls="--", label="uLSIF")
     ratios.axhline(1, color=LIMIT, lw=0.8)

@@ -220,5 +220,5 @@ def fgsm_decisions(results: Sequence[FgsmResult]) -> Figure:
         pandas.concat(frames), x=epsilon, y=power, row="statistic", col="images", hue="line", style="line",
         palette=palette, references={"false alarms": 0.05}, size=(3.6, 3.0), axis={"ylim": (-0.03, 1.05)},
     )  # fmt: skip
-    figure.axes[0].text(1, 0.06, "5 %, the rate of false alarms", ha="right", va="bottom", fontsize=8)
+    figure.axes[1].text(1, 0.06, "5 %, the rate of false alarms", ha="right", va="bottom", fontsize=8)
     return figure
