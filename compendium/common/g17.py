@@ -1,4 +1,4 @@
-"""Gondara 2017's tables as functions: which data, network, attack and estimator stand behind each row.
+"""Gondara 2017's reruns: the two modes, the image sets, and what Table 1 prints.
 
 Two modes run everywhere. *As published* is what the author most likely ran: density-ratio packages of 2017 with the
 distance not squared in the kernel, CleverHans of 2017 with FGSM unclipped, CleverHans' tutorial network. *Corrected*
@@ -10,12 +10,12 @@ L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
 from advlib import datasets
-from compendium.claims import published
-from compendium.common.protocol import Summary
+from compendium.claims import published, verdicts
 
 
 @dataclass(frozen=True)
@@ -88,62 +88,6 @@ def all_and_attacked(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray
     return everything, everything[chosen], labels[chosen]
 
 
-@dataclass(frozen=True)
-class RatioRow:
-    """One row of a density-ratio table, rerun in one mode.
-
-    Attributes
-    ----------
-    row, epsilon, mode : str, float, str
-        As in the paper, and which rerun this is ("published" for the paper's own).
-    r1, r2 : Summary
-        Mean ratio with 95 % interval: real against adversarial, real against real.
-    auroc, tpr_at_5_fpr : float or None
-        What a decision about one batch gets; the paper does not say.
-    clean_accuracy, adversarial_accuracy : float or None
-        Of the attacked network before and after.
-    zero_gradient_share : float or None
-        Share of pixels whose gradient is exactly zero, which FGSM does not move.
-    p_value : float or None
-        Two-sided p of Welch's test that R1 and R2 have one mean, the draws taken as independent.
-    """
-
-    row: str
-    epsilon: float
-    mode: str
-    r1: Summary
-    r2: Summary
-    auroc: float | None = None
-    tpr_at_5_fpr: float | None = None
-    clean_accuracy: float | None = None
-    adversarial_accuracy: float | None = None
-    zero_gradient_share: float | None = None
-    p_value: float | None = None
-
-    @property
-    def apart(self) -> bool:
-        """Whether the 95 % intervals of R1 and R2 do not touch."""
-        return self.r1.low > self.r2.high or self.r1.high < self.r2.low
-
-
-def column(side: str, epsilon: float) -> str:
-    """Name a column of Table 1 as `data/published/g17.csv` does: "R1 eps=0.1"."""
-    return f"{side} eps={epsilon:g}"
-
-
-def published_table1() -> list[RatioRow]:
-    """Table 1 as printed."""
-    rows = []
-    for name in TABLE1:
-        for epsilon in (0.1, 0.3, 0.5, 1.0):
-            sides = []
-            for side in ("R1", "R2"):
-                entry = published.lookup("g17", "Table 1", name, column(side, epsilon))
-                sides.append(Summary(entry.value, entry.low, entry.high))
-            rows.append(RatioRow(name, epsilon, "published", *sides))
-    return rows
-
-
 def agrees(value: float, printed: float) -> bool:
     """Whether a rerun number lies within `TOLERANCE` of a printed one."""
     return abs(value - printed) <= TOLERANCE * abs(printed)
@@ -151,11 +95,16 @@ def agrees(value: float, printed: float) -> bool:
 
 def verdict(printed: float, as_published: float, corrected: float) -> str:
     """Judge one printed number by our two."""
-    if agrees(corrected, printed):
-        return "reproduced"
-    return "reproduced as published only" if agrees(as_published, printed) else "not reproduced"
+    ours = {verdicts.AS_PUBLISHED: as_published, verdicts.CORRECTED: corrected}
+    return verdicts.verdict({mode: agrees(value, printed) for mode, value in ours.items()})
 
 
 def printed_r1(name: str, epsilon: float) -> float:
     """Mean R1 of a row of Table 1 as printed."""
-    return published.value("g17", "Table 1", name, column("R1", epsilon))
+    return published.value("g17", "Table 1", name, f"R1 eps={epsilon:g}")
+
+
+def published_table1() -> list[SimpleNamespace]:
+    """R2 of each row and ε of Table 1 as printed, as `row` and `r2.mean`; of notebook 04 alone."""
+    entries = [entry for entry in published.load("g17", "Table 1") if entry.column.startswith("R2")]
+    return [SimpleNamespace(row=entry.row, r2=SimpleNamespace(mean=entry.value)) for entry in entries]

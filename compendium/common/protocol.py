@@ -100,7 +100,8 @@ class RatioComparison:
         return tpr_at_fpr(departure(self.r2), departure(self.r1))
 
 
-def _pool(images: np.ndarray, name: str) -> np.ndarray:
+def _channels(images: np.ndarray, name: str) -> np.ndarray:
+    """Return images (n, c, h, w) as (n, c, h·w)."""
     images = np.asarray(images)
     if images.ndim != 4:
         raise ValueError(f"{name} must be images of shape (n, c, h, w), but has shape {images.shape}")
@@ -170,7 +171,6 @@ def density_ratio_comparison(
     *,
     draws: int = 100,
     batch_size: int = 100,
-    denominator_size: int | None = None,
     numerators: np.ndarray | None = None,
     rng: np.random.Generator,
     **estimator,
@@ -179,18 +179,15 @@ def density_ratio_comparison(
 
     Each draw takes index sets a and b, fits p(real[a]) / p(adversarial[b]) and p(real[a]) / p(real[b]) by uLSIF and
     keeps the mean ratio over the numerator: R1 and R2. Colour images are fitted channel by channel; the combined
-    estimate is the mean of the channels' (G17 eq. 4). Every channel sees the same draws.
+    estimate is the mean of the channels' (G17 eq. 4). Every channel sees the same draws, and a and b of one draw may
+    share images, as in the paper.
 
     Parameters
     ----------
     real, adversarial : (n, c, h, w) float array
         adversarial[i] was made from real[i].
-    draws : int
-        t of the paper.
-    batch_size : int
-        m of the paper, for numerator and denominator.
-    denominator_size : int, optional
-        Size of b where it differs from that of a (G17 §4.5).
+    draws, batch_size : int
+        t and m of the paper.
     numerators : (N, c, h, w) float array, optional
         Clean images that a is drawn from, where only some of them were attacked; `real` by default. The more there
         are, the fewer images do a and b share, and shared images pull R2 down.
@@ -207,32 +204,24 @@ def density_ratio_comparison(
     Raises
     ------
     ValueError
-        When the two pools differ in shape, are not images, or sizes do not fit.
+        When the pools differ in shape, are not images, or sizes do not fit.
     """
-    real, adversarial = _pool(real, "real"), _pool(adversarial, "adversarial")
+    real, adversarial = _channels(real, "real"), _channels(adversarial, "adversarial")
+    clean = real if numerators is None else _channels(numerators, "numerators")
     if real.shape != adversarial.shape:
-        raise ValueError(
-            f"real and adversarial must pair up, but have shapes {real.shape} and {adversarial.shape} (n, c, h·w)"
-        )
-    clean = real if numerators is None else _pool(numerators, "numerators")
+        shapes = f"{real.shape} and {adversarial.shape} (n, c, h·w)"
+        raise ValueError(f"real and adversarial must pair up, but have shapes {shapes}")
     if clean.shape[1:] != real.shape[1:]:
-        raise ValueError(
-            f"numerators must be images like real, but have shapes {clean.shape} and {real.shape} (n, c, h·w)"
-        )
-    # a and b of one draw may share images, as in the paper.
-    a = draw_indices(len(clean), draws, batch_size, rng)
-    b = draw_indices(len(real), draws, denominator_size or batch_size, rng, "denominator_size")
+        shapes = f"{clean.shape} and {real.shape} (n, c, h·w)"
+        raise ValueError(f"numerators must be images like real, but have shapes {shapes}")
+    a, b = (draw_indices(len(pool), draws, batch_size, rng) for pool in (clean, real))
     estimator.setdefault("random_state", int(rng.integers(2**31)))
-
-    ratios: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for channel in track(range(real.shape[1]), "density ratios, channel"):
-        ratios[f"channel {channel}"] = tuple(
-            mean_ratios(clean[:, channel], pool[:, channel], a, b, **estimator) for pool in (adversarial, real)
-        )
-    combined = tuple(np.mean([pair[side] for pair in ratios.values()], axis=0) for side in (0, 1))
-    if len(ratios) == 1:
-        ratios.clear()
-    return {name: RatioComparison(*pair) for name, pair in {**ratios, "combined": combined}.items()}
+    ratios = np.array([
+        [mean_ratios(clean[:, channel], pool[:, channel], a, b, **estimator) for pool in (adversarial, real)]
+        for channel in track(range(real.shape[1]), "density ratios, channel")
+    ])  # fmt: skip
+    found = {f"channel {channel}": RatioComparison(*pair) for channel, pair in enumerate(ratios)}
+    return (found if len(ratios) > 1 else {}) | {"combined": RatioComparison(*ratios.mean(axis=0))}
 
 
 def disjoint_mean_ratio(numerator: np.ndarray, sigma: float, lambda_: float, kernel: str = "gaussian") -> float:

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from advlib.ulsif import ULSIF
-from compendium import nb01_intuition as nb01
 from compendium.common import protocol
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
@@ -135,13 +134,6 @@ def test_same_generator_same_numbers():
     np.testing.assert_array_equal(runs[0]["combined"].r1, runs[1]["combined"].r1)
 
 
-def test_denominator_size_may_differ():
-    rng = np.random.default_rng(0)
-    real = images(rng)
-    found = protocol.density_ratio_comparison(real, real, draws=2, batch_size=20, denominator_size=4, rng=rng)
-    assert found["combined"].r1.shape == (2,)
-
-
 def test_pools_must_pair_up_and_be_images():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="pair up"):
@@ -167,34 +159,10 @@ def test_noisy_images_have_clean_neighbours():
     assert of_real == 1.0 and of_noisy > 0.95
 
 
-def test_distances_to_clean_images_see_noise_that_neighbours_do_not():
-    rng = np.random.default_rng(0)
-    real, other = images(rng, 100, size=16), images(rng, 100, size=16)
-    assert nb01.clean_distance_auroc(real, other + rng.choice([-0.5, 0.5], other.shape)) > 0.99
-    # Mann–Whitney's standard error under equality is √((2n + 1) / (12 n²)); the clean distances share neighbours.
-    assert abs(nb01.clean_distance_auroc(real, other) - 0.5) < 2 * 3.29 * np.sqrt(201 / (12 * 100**2))
-    assert nb01.clean_distance_auroc(real, real) == 0.0  # each image's twin lies at distance zero
-
-
-def test_one_dimension_knows_its_truth():
-    result = nb01.ratio_in_one_dimension(400, np.random.default_rng(0))
-    area = np.trapezoid(result["p_numerator"], result["x"])
-    assert area == pytest.approx(1, abs=1e-3)
-    np.testing.assert_allclose(result["true_ratio"] * result["p_denominator"], result["p_numerator"])
-    # ∫ p²/q for N(0, 1) over N(μ, s²): s²/√(2s²−1) · exp(μ²/(2s²−1)), here 1.3²/√2.38 · e^(0.64/2.38).
-    closed = 1.69 / np.sqrt(2.38) * np.exp(0.64 / 2.38)
-    assert result["mean_true_ratio"] == pytest.approx(closed, rel=0.06)
-    assert result["correlation"] > 0.9
-
-
-def test_points_enter_and_leave_the_balls():
-    steps = nb01.points_through_balls([0.0, 50.0], np.random.default_rng(0))
-    assert steps[0]["density"] > 0 and steps[1]["density"] == 0 and steps[1]["coverage"] == 0
-
-
-def test_joint_maps_have_a_point_for_every_image():
-    rng = np.random.default_rng(0)
-    batch = {"real": images(rng, 60), "adversarial": images(rng, 60), "real_labels": np.arange(60)}
-    found = nb01.joint_maps({"toy": batch}, rng)["toy"]
-    assert found["real"].shape == found["adversarial"].shape == (60, 2)
-    assert np.isfinite(found["real"]).all() and found["real_labels"] is batch["real_labels"]
+@pytest.mark.parametrize("kernel", ["gaussian", "unsquared"])
+def test_disjoint_limit_is_what_ulsif_gives_out_of_reach(kernel):
+    rng = np.random.default_rng(2)
+    numerator = rng.normal(size=(30, 5))
+    fit = ULSIF([1.5], [0.01], kernel=kernel).fit(numerator, rng.normal(size=(30, 5)) + 1e5)
+    expected = protocol.disjoint_mean_ratio(numerator, 1.5, 0.01, kernel)
+    assert np.mean(fit.predict(numerator)) == pytest.approx(expected, rel=1e-10)

@@ -1,0 +1,63 @@
+"""Notebook 01: distances, maps, a ratio whose truth is known, and twins that are misread."""
+
+import numpy as np
+import pytest
+
+from compendium import nb01_intuition as nb01
+from compendium.claims import record, verdicts
+
+pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
+
+
+def images(rng, n=40, channels=1, size=4):
+    return rng.random((n, channels, size, size)).astype(np.float32)
+
+
+def test_distances_to_clean_images_see_noise_that_neighbours_do_not():
+    rng = np.random.default_rng(0)
+    real, other = images(rng, 100, size=16), images(rng, 100, size=16)
+    assert nb01.clean_distance_auroc(real, other + rng.choice([-0.5, 0.5], other.shape)) > 0.99
+    # Mann–Whitney's standard error under equality is √((2n + 1) / (12 n²)); the clean distances share neighbours.
+    assert abs(nb01.clean_distance_auroc(real, other) - 0.5) < 2 * 3.29 * np.sqrt(201 / (12 * 100**2))
+    assert nb01.clean_distance_auroc(real, real) == 0.0  # each image's twin lies at distance zero
+
+
+def test_one_dimension_knows_its_truth():
+    result = nb01.ratio_in_one_dimension(400, np.random.default_rng(0))
+    area = np.trapezoid(result["p_numerator"], result["x"])
+    assert area == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(result["true_ratio"] * result["p_denominator"], result["p_numerator"])
+    # ∫ p²/q for N(0, 1) over N(μ, s²): s²/√(2s²−1) · exp(μ²/(2s²−1)), here 1.3²/√2.38 · e^(0.64/2.38).
+    closed = 1.69 / np.sqrt(2.38) * np.exp(0.64 / 2.38)
+    assert result["mean_true_ratio"] == pytest.approx(closed, rel=0.06)
+    assert result["correlation"] > 0.9
+
+
+def test_points_enter_and_leave_the_balls():
+    steps = nb01.points_through_balls([0.0, 50.0], np.random.default_rng(0))
+    assert steps[0]["density"] > 0 and steps[1]["density"] == 0 and steps[1]["coverage"] == 0
+
+
+def test_joint_maps_have_a_point_for_every_image():
+    rng = np.random.default_rng(0)
+    batch = {"real": images(rng, 60), "adversarial": images(rng, 60), "real_labels": np.arange(60)}
+    found = nb01.joint_maps({"toy": batch}, rng)["toy"]
+    assert found["real"].shape == found["adversarial"].shape == (60, 2)
+    assert np.isfinite(found["real"]).all() and found["real_labels"] is batch["real_labels"]
+
+
+@pytest.mark.data
+def test_twins_are_misread():
+    (twin,) = nb01.example_twins({"mnist": 0.2}, np.random.default_rng(0))
+    assert twin["said"] != twin["said_of_twin"]
+    assert np.abs(twin["twin"] - twin["image"]).max() <= 0.2 + 1e-6
+
+
+@pytest.mark.parametrize(("least", "word"), [(0.75, "reproduced"), (0.74, "not reproduced")])
+def test_densities_differ_if_distances_say_so_on_every_set(least, word):
+    run = record.start("01_intuition", profile="quick", seed=0)
+    shares = {"MNIST": (0.9, 0.1), "CIFAR-10 (grey)": (0.9, 0.9)}
+    found = nb01.densities_differ(shares, {"MNIST": 0.99, "CIFAR-10 (grey)": least})
+    verdicts.judge_sentences(run, {"densities_differ": found})
+    (comparison,) = run.comparisons.values()
+    assert comparison["verdict"] == word and "the difference on MNIST only" in comparison["cause"]
