@@ -176,7 +176,6 @@ def size_sweep(
     numerator_size : int, optional
         Images in the numerator (§4.5); by default as many as in the denominator (§4.3).
     image_sets : sequence of str
-        Of "mnist" and "cifar10".
 
     Returns
     -------

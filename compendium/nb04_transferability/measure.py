@@ -28,7 +28,7 @@ from advlib.attacks.stored import stored_attack
 from advlib.progress import track
 from compendium.claims import published
 from compendium.common import g17
-from compendium.common.protocol import RatioComparison, draw_indices, mean_ratios
+from compendium.common.protocol import RatioComparison, Summary, draw_indices, mean_ratios
 
 PARTS = {
     "mnist": {"MNIST": (0,)},
@@ -65,42 +65,33 @@ POOL_SIZES = (200, 1000, 2000, 5000, 10000)
 MEAN_OF_CHANNELS = "CIFAR-10 (combined)"
 
 
-def effect_of_attack(batch: AdversarialBatch) -> dict[str, float | None]:
-    """Sum up what an attack did to images and to the network that read them.
-
-    Returns
-    -------
-    dict
-        fooled: share of the images read rightly before that are misread afterwards; targeted: share read as the target,
-        None for untargeted attacks; l0: median number of changed features; l2, linf: mean norms, pixels of [0, 1].
-    """
-    return {
-        "fooled": float(np.sum(batch.success) / max(np.sum(batch.clean_correct), 1)),
-        "targeted": batch.targeted_success,
-        "l0": float(np.median(batch.l0)),
-        "l2": float(np.mean(batch.l2)),
-        "linf": float(np.mean(batch.linf)),
-    }
+Effect = dict[str, float | None]
+"""What a change did to images and to the network that read them. fooled: share of the images read rightly before that
+are misread afterwards; targeted: share read as the target, None for untargeted attacks; l0: median number of changed
+features; l2, linf: mean norms in pixels of [0, 1]."""
 
 
-def effect_of_change(
-    model: nn.Module, clean: np.ndarray, moved: np.ndarray, labels: np.ndarray
-) -> dict[str, float | None]:
-    """Sum up any change of images (n, c, h, w) with labels (n,), read by `model`, as `effect_of_attack` does."""
-    right = models.predict(model, clean) == labels
-    still = models.predict(model, moved) == labels
+def effect_of_attack(batch: AdversarialBatch) -> Effect:
+    """Sum up an attack's result."""
+    norms = batch.l0, batch.l2, batch.linf
+    return {"targeted": batch.targeted_success, **_effect(batch.clean_correct, batch.success, *norms)}
+
+
+def effect_of_change(model: nn.Module, clean: np.ndarray, moved: np.ndarray, labels: np.ndarray) -> Effect:
+    """Sum up any change of images (n, c, h, w) with labels (n,), read by `model`."""
+    right, still = (models.predict(model, images) == labels for images in (clean, moved))
     change = (moved - clean).reshape(len(clean), -1)
-    return {
-        "fooled": float(np.sum(right & ~still) / max(right.sum(), 1)),
-        "targeted": None,
-        "l0": float(np.median(np.count_nonzero(change, axis=1))),
-        "l2": float(np.mean(np.linalg.norm(change, axis=1))),
-        "linf": float(np.mean(np.abs(change).max(axis=1))),
-    }
+    norms = np.count_nonzero(change, axis=1), np.linalg.norm(change, axis=1), np.abs(change).max(axis=1)
+    return {"targeted": None, **_effect(right, right & ~still, *norms)}
 
 
-def _interval(name: str, mean: float, low: float, high: float) -> dict[str, float]:
-    return {name: mean, f"{name} low": low, f"{name} high": high}
+def _effect(right: np.ndarray, misread: np.ndarray, l0: np.ndarray, l2: np.ndarray, linf: np.ndarray) -> Effect:
+    fooled = np.sum(misread) / max(np.sum(right), 1)
+    return {"fooled": float(fooled), "l0": float(np.median(l0)), "l2": float(np.mean(l2)), "linf": float(np.mean(linf))}
+
+
+def _interval(name: str, summary: Summary) -> dict[str, float]:
+    return {name: summary.mean, f"{name} low": summary.low, f"{name} high": summary.high}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,12 +128,9 @@ class Pool:
     def ratios(self, suspects: np.ndarray, kernel: str) -> np.ndarray:
         """Mean density ratio of each draw and channel, (t, c), of clean numerators against `suspects` (n, c, h, w)."""
         used, rows = np.unique(self.a, return_inverse=True)
-        clean = self.everything[used]
-        by_channel = [
-            mean_ratios(*(p[:, c].reshape(len(p), -1) for p in (clean, suspects)), rows.reshape(self.a.shape), self.b,
-                        kernel)
-            for c in range(suspects.shape[1])
-        ]  # fmt: skip
+        flat = [pool.reshape(*pool.shape[:2], -1) for pool in (self.everything[used], suspects)]
+        draws = rows.reshape(self.a.shape), self.b
+        by_channel = [mean_ratios(*(p[:, c] for p in flat), *draws, kernel) for c in range(suspects.shape[1])]
         return np.stack(by_channel, axis=1)
 
     def compare(self, suspects: np.ndarray, kernel: str) -> dict[str, RatioComparison]:
@@ -158,13 +146,7 @@ class Pool:
         }
 
     def measure(
-        self,
-        suspects: np.ndarray,
-        mode: g17.Mode,
-        attack: str,
-        how: str,
-        amount: float,
-        effect: Mapping[str, float | None],
+        self, suspects: np.ndarray, mode: g17.Mode, attack: str, how: str, amount: float, effect: Effect
     ) -> pandas.DataFrame:
         """Compare changed images (n, c, h, w) with clean ones.
 
@@ -189,15 +171,12 @@ class Pool:
             draws with 95 % interval ("R1 low", "R1 high"); AUROC and power (at 5 % false alarms) of one batch; fooled,
             targeted, l0, l2, linf.
         """
-        return pandas.DataFrame([
-            {
-                "row": row, "attack": attack, "mode": mode.name, "how": how, "amount": amount,
-                **_interval("R1", found.r1_summary.mean, found.r1_summary.low, found.r1_summary.high),
-                **_interval("R2", found.r2_summary.mean, found.r2_summary.low, found.r2_summary.high),
-                "AUROC": found.auroc, "power": found.tpr_at_5_fpr, **effect,
-            }
-            for row, found in self.compare(suspects, mode.kernel).items()
-        ])  # fmt: skip
+        lines = []
+        for row, found in self.compare(suspects, mode.kernel).items():
+            place = {"row": row, "attack": attack, "mode": mode.name, "how": how, "amount": amount}
+            ratios = _interval("R1", found.r1_summary) | _interval("R2", found.r2_summary)
+            lines.append({**place, **ratios, "AUROC": found.auroc, "power": found.tpr_at_5_fpr, **effect})
+        return pandas.DataFrame(lines)
 
     def measure_attack(
         self, batch: AdversarialBatch, mode: g17.Mode, attack: str, how: str, amount: float
@@ -218,7 +197,7 @@ def printed_table2() -> pandas.DataFrame:
     for entry in published.load("g17", "Table 2"):
         side, attack = entry.column.split(" ", 1)
         line = lines.setdefault((entry.row, attack), {"row": entry.row, "attack": attack, "mode": "published"})
-        line.update(_interval(side, entry.value, entry.low, entry.high))
+        line.update(_interval(side, Summary(entry.value, entry.low, entry.high)))
     return pandas.DataFrame(lines.values())
 
 
