@@ -294,22 +294,14 @@ def draws_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
 
 def size_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     """Show a sweep as a table: means with intervals, Welch's p, and what a decision gets from one batch."""
-    lines = [
-        {
-            "mode": r.mode,
-            "row": r.row,
-            "images": r.size,
-            "R1": str(r.summary("r1")),
-            "R2": str(r.summary("r2")),
-            "p, means": f"{r.p_value:.1g}",
-            "AUROC": f"{r.attack.auroc:.2f}",
-            "power at 5 % false alarms": f"{r.attack.tpr_at_5_fpr:.2f}",
-            "AUROC, noise": f"{r.control.auroc:.2f}",
-            "power, noise": f"{r.control.tpr_at_5_fpr:.2f}",
-        }
-        for r in results
-    ]
-    return pandas.DataFrame(lines).set_index(["mode", "row", "images"])
+    columns = ["mode", "row", "images", "R1", "R2", "p, means", "AUROC", "power at 5 % false alarms", "AUROC, noise",
+               "power, noise"]  # fmt: skip
+    lines = []
+    for r in results:
+        decisions = [f"{value:.2f}" for part in (r.attack, r.control) for value in (part.auroc, part.tpr_at_5_fpr)]
+        means = str(r.summary("r1")), str(r.summary("r2")), f"{r.p_value:.1g}"
+        lines.append([r.mode, r.row, r.size, *means, *decisions])
+    return pandas.DataFrame(lines, columns=columns).set_index(["mode", "row", "images"])
 
 
 def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
@@ -333,7 +325,7 @@ def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
     both = [colour for colour in (figures.AS_PUBLISHED, figures.CORRECTED) for _ in range(2)]
     figure = panels.lines(
         frame, x=label, y="value", row="what", col="row", hue="line", style="line", legend_columns=4,
-        palette=both[: frame["line"].nunique()], dashes=["", (4, 2)] * 2, markers=["o", "o", "^", "^"],
+        palette=both, dashes=["", (4, 2)] * 2, markers=["o", "o", "^", "^"],
         axis={"ylim": (-0.03, 1.05), "xticks": sorted(frame[label].unique()), "ylabel": ""},
     )  # fmt: skip
     for i, axis in enumerate(figure.axes):
