@@ -1,86 +1,52 @@
 """Notebook 03_sample_size: verdicts on G17 §4.3, tables and Fig. 3 (the sweep itself: `common.size_sweeps`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas
 from matplotlib.figure import Figure
 
-from advlib.figures import LIMIT, subplots
-from compendium.common import g17
+from compendium.claims import verdicts
+from compendium.claims.verdicts import CORRECTED, Finding
+from compendium.common import g17, panels
 from compendium.common.protocol import auroc, departure
-from compendium.common.size_sweeps import _SIDES, SizeResult, _claim, _range, select
+from compendium.common.size_sweeps import ROWS, SIDE_LABELS, SIDE_PALETTE, SizeResult, draws_frame, extent, select
+
+FIGURE3 = (*ROWS["mnist"], *ROWS["cifar10"])
+_TICKS = (1, 2, 5, 10)
+
+# ------------------------------------------------------------------------------------------------ figures and tables
 
 
-def figure3(results: Sequence[Any]) -> Figure:
-    """Draw G17's Fig. 3 again: mean ratios with 95 % intervals over the sample size, a row of panels for each mode.
-
-    Parameters
-    ----------
-    results : sequence of sample_size.SizeResult
-        Of the rows to draw.
-    """
-    names, modes = (list(dict.fromkeys(getattr(r, key) for r in results)) for key in ("row", "mode"))
-    figure, axes = subplots(len(modes), len(names), figsize=(3 * len(names), 5.8), sharex=True, sharey=True)
-    for line, mode in zip(axes, modes, strict=True):
-        for axis, name in zip(line, names, strict=True):
-            mine = [r for r in results if r.row == name and r.mode == mode]
-            for side, (label, colour, style) in _SIDES.items():
-                summaries = [r.summary(side) for r in mine]
-                middle = np.array([s.mean for s in summaries])
-                reach = [middle - [s.low for s in summaries], [s.high for s in summaries] - middle]
-                axis.errorbar(
-                    [r.size for r in mine], middle, yerr=reach, fmt=style, color=colour, ms=4, capsize=2.5, lw=1.2,
-                    label=f"{label} (mean, 95 % interval)",
-                )  # fmt: skip
-            axis.axhline(1, color=LIMIT, lw=0.8)
-            axis.set(title=f"{name}\n{mode}", yscale="log")
-            axis.set_yticks([1, 2, 5, 10], ["1", "2", "5", "10"])
-            axis.minorticks_off()
+def figure3(results: Sequence[SizeResult]) -> Figure:
+    """Draw G17's Fig. 3 again: mean ratios with 95 % intervals over the sample size, a row of panels for each mode."""
+    x, y = "images in numerator and denominator", "mean density ratio (95 % interval)"
+    figure = panels.lines(
+        draws_frame(results).rename(columns={"size": x, "ratio": y}), x=x, y=y, row="mode", col="row", hue="side",
+        style="side", palette=SIDE_PALETTE, references={"no difference": 1}, errorbar=panels.t_interval,
+        err_style="bars",
+    )  # fmt: skip
+    for axis in figure.axes:
+        panels.log_ticks(axis, _TICKS)
     # Intervals of a few huge draws reach below 0: there is no such place on a logarithmic axis.
-    axes[0, 0].set_ylim(0.5, None)
-    for axis in axes[-1]:
-        axis.set_xlabel("images in numerator and denominator")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("mean density ratio")
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.axes[0].set_ylim(0.5, None)
     return figure
 
 
-def own_kernels(results: Sequence[Any]) -> Figure:
-    """Draw mean R1 and R2 over the sample size, whole and without what each image's kernel on itself adds.
-
-    Parameters
-    ----------
-    results : sequence of sample_size.SizeResult
-        Of one mode.
-    """
-    names = list(dict.fromkeys(r.row for r in results))
-    figure, axes = subplots(1, len(names), figsize=(3 * len(names), 3.5), sharey=True)
-    for axis, name in zip(axes, names, strict=True):
-        mine = [r for r in results if r.row == name]
-        sizes = [r.size for r in mine]
-        for side in ("r1", "r2"):
-            _, colour, style = _SIDES[side]
-            for bare, line, fill in ((False, "-", colour), (True, ":", "white")):
-                axis.plot(
-                    sizes, [r.summary(side, bare).mean for r in mine], marker=style[0], ls=line, color=colour, mfc=fill,
-                    ms=4.5, label=f"mean {side.upper()}{' without own kernels' if bare else ''}",
-                )  # fmt: skip
-        axis.axhline(1, color=LIMIT, lw=0.8)
-        axis.set(title=name, xlabel="images in each sample", yscale="log")
-        axis.set_yticks([1, 2, 5, 10], ["1", "2", "5", "10"])
-        axis.minorticks_off()
-    axes[0].set_ylabel("mean density ratio")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+def own_kernels(results: Sequence[SizeResult]) -> Figure:
+    """Draw mean R1 and R2 over the sample size, with and without each image's kernel on itself (of one mode)."""
+    x, y = "images in each sample", "mean density ratio"
+    draws = draws_frame(results).rename(columns={"size": x, "ratio": "whole"})
+    draws = draws[draws["side"] != SIDE_LABELS["noise"]]
+    long = draws.melt([x, "row", "side"], ["whole", "ratio without own kernels"], var_name="part", value_name=y)
+    figure = panels.lines(
+        long, x=x, y=y, col="row", hue="side", style="part", palette=SIDE_PALETTE, references={"no difference": 1},
+        legend_columns=6,
+    )  # fmt: skip
+    for axis in figure.axes:
+        panels.log_ticks(axis, _TICKS)
     return figure
-
-
-FIGURE3 = ("MNIST", "CIFAR-10 (red)", "CIFAR-10 (green)", "CIFAR-10 (blue)")
-
-
-# ------------------------------------------------------------------------------------------------ §4.3, Fig. 3
 
 
 def parts_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
@@ -104,72 +70,57 @@ def parts_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     return pandas.DataFrame(lines).set_index(["row", "images"])
 
 
-def judge_figure3(results: Sequence[SizeResult]) -> list[dict[str, Any]]:
-    """Judge the three sentences of §4.3 by a sweep in both modes, channels apart.
+# ------------------------------------------------------------------------------------------------ sentences of §4.3
 
-    - *deteriorates*: mean R1 at the smallest size is at least a quarter away from that at the largest, in every panel.
-    - *persists*: Welch's test at 5 % parts R1 from R2, R1 above, in every panel at every size.
-    - *ten suffice*: at the smallest size at least 95 % of attacked batches are flagged at 5 % false alarms, in every
-      panel. "High confidence" has no number in the paper; this is the level at which its own tests are read.
 
-    Parameters
-    ----------
-    results : sequence of SizeResult
+def judge(run: Any, results: Sequence[SizeResult]) -> None:
+    """Judge the three sentences of §4.3 by a sweep in both modes, channels apart."""
+    by_mode = {mode.name: [r for r in results if r.mode == mode.name and r.row in FIGURE3] for mode in g17.MODES}
+    predicates: dict[str, Callable[[Mapping[str, list[SizeResult]]], Finding]] = {
+        "means_change_with_size": means_change_with_size,
+        "means_differ_at_every_size": means_differ_at_every_size,
+        "smallest_batches_flagged": smallest_batches_flagged,
+    }
+    verdicts.judge_sentences(run, {name: predicate(by_mode) for name, predicate in predicates.items()})
 
-    Returns
-    -------
-    list of dict
-        Rows for `Run.compare`.
-    """
-    small, large = min(r.size for r in results), max(r.size for r in results)
-    words: dict[str, dict[str, str]] = {"grow": {}, "differ": {}, "decide": {}}
-    holds: dict[str, dict[str, bool]] = {name: {} for name in words}
-    below: dict[str, int] = {}
-    spread: dict[str, int] = {}
-    for mode in dict.fromkeys(r.mode for r in results):
-        mine = [r for r in results if r.mode == mode and r.row in FIGURE3]
-        ends = [(first.summary("r1").mean, last.summary("r1").mean) for first, last in _ends(mine, large, small)]
-        holds["grow"][mode] = all(abs(last / first - 1) > g17.TOLERANCE for first, last in ends)
-        words["grow"][mode] = (
-            f"over the panels, R1 is {_range([first for first, _ in ends])} at {large} images and "
-            f"{_range([last for _, last in ends])} at {small}"
+
+def _at_extreme_size(results: Sequence[SizeResult], which: Callable) -> list[SizeResult]:
+    return select(results, size=which(r.size for r in results))
+
+
+def means_change_with_size(by_mode: Mapping[str, list[SizeResult]]) -> Finding:
+    """Whether mean R1 at the smallest size is at least a quarter away from that at the largest, in every panel."""
+    holds, words = {}, {}
+    for mode, results in by_mode.items():
+        ends = {which: _at_extreme_size(results, which) for which in (max, min)}
+        first, last = ([r.r1.mean() for r in end] for end in ends.values())
+        holds[mode] = all(abs(b / a - 1) > g17.TOLERANCE for a, b in zip(first, last, strict=True))
+        words[mode] = (
+            f"over the panels, R1 is {extent(first)} at {ends[max][0].size} images and {extent(last)} at "
+            f"{ends[min][0].size}"
         )
-        parted = [r.p_value < 0.05 and r.r1.mean() > r.r2.mean() for r in mine]
-        holds["differ"][mode] = all(parted)
-        words["differ"][mode] = f"R1 above R2 by Welch's test in {sum(parted)} of {len(parted)} means"
-        below[mode] = sum(r.r1.mean() <= r.r2.mean() for r in mine)
-        spread[mode] = len(parted) - sum(parted) - below[mode]
-        least = [r for r in mine if r.size == small]
-        holds["decide"][mode] = all(r.attack.tpr_at_5_fpr >= 0.95 for r in least)
-        words["decide"][mode] = (
-            f"of batches of {small}, a share of {_range([r.attack.tpr_at_5_fpr for r in least])} flagged "
-            f"(AUROC {_range([r.attack.auroc for r in least])})"
-        )
-    noise = [r.control.tpr_at_5_fpr for r in results if r.size == small and r.row in FIGURE3]
-    return [
-        _claim(
-            "deteriorates-with-sample-size",
-            words["grow"],
-            holds["grow"],
-            "the kernels of the numerator's images on themselves add up to 1/(nλ), whoever made the denominator",
-        ),
-        _claim(
-            "difference-persists",
-            words["differ"],
-            holds["differ"],
-            f"corrected, mean R1 lies below mean R2 in {below['corrected']} (FGSM within [0, 1] brings MNIST's images "
-            f"nearer to clean ones), and in {spread['corrected']} more the draws spread too far for the test; a "
-            "difference of means over many draws says nothing about one batch",
-        ),
-        _claim(
-            "ten-samples-suffice",
-            words["decide"],
-            holds["decide"],
-            f"the means differ, single batches overlap; untargeted noise is flagged as well ({_range(noise)})",
-        ),
-    ]
+    return Finding(holds, words)
 
 
-def _ends(results: Sequence[SizeResult], first: int, last: int) -> list[tuple[SizeResult, SizeResult]]:
-    rows = dict.fromkeys(r.row for r in results)
-    return [tuple(select(results, row=row, size=size)[0] for size in (first, last)) for row in rows]
+def means_differ_at_every_size(by_mode: Mapping[str, list[SizeResult]]) -> Finding:
+    """Whether Welch's test at 5 % parts R1 from R2, R1 above, in every panel at every size."""
+    parted = {mode: [r.p_value < 0.05 and r.r1.mean() > r.r2.mean() for r in line] for mode, line in by_mode.items()}
+    below = sum(r.r1.mean() <= r.r2.mean() for r in by_mode[CORRECTED])
+    return Finding(
+        {mode: all(yes) for mode, yes in parted.items()},
+        {mode: f"R1 above R2 by Welch's test in {sum(yes)} of {len(yes)} means" for mode, yes in parted.items()},
+        {"below": below, "spread": parted[CORRECTED].count(False) - below},
+    )
+
+
+def smallest_batches_flagged(by_mode: Mapping[str, list[SizeResult]]) -> Finding:
+    """Whether at the smallest size 95 % of attacked batches are flagged at 5 % false alarms, in every panel."""
+    least = {mode: _at_extreme_size(results, min) for mode, results in by_mode.items()}
+    words = {
+        mode: f"of batches of {line[0].size}, a share of {extent([r.attack.tpr_at_5_fpr for r in line])} flagged "
+        f"(AUROC {extent([r.attack.auroc for r in line])})"
+        for mode, line in least.items()
+    }
+    noise = extent([r.control.tpr_at_5_fpr for line in least.values() for r in line])
+    holds = {mode: all(r.attack.tpr_at_5_fpr >= 0.95 for r in line) for mode, line in least.items()}
+    return Finding(holds, words, {"noise": noise})

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -91,3 +92,11 @@ def lines(
     grid.figure.tight_layout()
     plt.close(grid.figure)
     return grid.figure
+
+
+def log_ticks(panel: Axes, ticks: Sequence[float], which: str = "y") -> None:
+    """Make an axis ("x" or "y") logarithmic with these ticks alone, written as plain numbers."""
+    panel.set(**{f"{which}scale": "log"})
+    axis = getattr(panel, f"{which}axis")
+    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axis.set_ticks([], minor=True)

@@ -11,7 +11,6 @@ L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv
 """
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,21 +21,27 @@ import pandas
 from matplotlib.figure import Figure
 from scipy import stats
 
-from advlib import attacks, models
-from advlib.figures import ADVERSARIAL, AS_PUBLISHED, CORRECTED, LIMIT, MARKERS, NOISE, REAL, subplots
+from advlib import attacks, figures, models
 from advlib.progress import track
 from advlib.ulsif import GridEdgeWarning, fit_batch_indices
-from compendium.common import g17
+from compendium.common import g17, panels
 from compendium.common.protocol import RatioComparison, Summary, draw_indices
 
 SIDES = ("r1", "r2", "noise")
+SIDE_LABELS = {
+    "r1": "R1: real against adversarial",
+    "r2": "R2: real against real",
+    "noise": "real against real with random ±ε noise",
+}
+SIDE_PALETTE = dict(zip(SIDE_LABELS.values(), (figures.ADVERSARIAL, figures.REAL, figures.NOISE), strict=True))
 
-
-_ROWS = {
+ROWS = {
     "mnist": ("MNIST",),
     "cifar10": ("CIFAR-10 (red)", "CIFAR-10 (green)", "CIFAR-10 (blue)"),
 }
-_COMBINED = "CIFAR-10 (combined)"
+"""Image set → a row of G17's tables for each channel."""
+
+COMBINED = "CIFAR-10 (combined)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,7 @@ class SizeResult:
         For each of the three, the part of the mean ratio that the numerator images' kernels on themselves make up.
     settings : dict of (t, 2) float64
         For each of the three, σ and λ of each draw; empty for the mean of three channels.
-    clean_accuracy, adversarial_accuracy, noise_accuracy : float
+    accuracies : (float, float, float)
         Of the attacked network on clean images, under FGSM and under the noise.
     outside_share : float
         Share of adversarial images with at least one pixel outside [0, 1]: those that a range check finds.
@@ -69,9 +74,7 @@ class SizeResult:
     noise: np.ndarray
     own: Mapping[str, np.ndarray]
     settings: Mapping[str, np.ndarray]
-    clean_accuracy: float
-    adversarial_accuracy: float
-    noise_accuracy: float
+    accuracies: tuple[float, float, float]
     outside_share: float
 
     @cached_property
@@ -95,26 +98,23 @@ class SizeResult:
 
     def usual_setting(self, side: str) -> tuple[float, float]:
         """σ and λ that most draws of a side chose; of equally frequent ones the smallest."""
-        pairs = Counter(map(tuple, self.settings[side].tolist()))
-        return min(pairs, key=lambda pair: (-pairs[pair], pair))
+        return most_frequent(self.settings[side])
+
+
+def most_frequent(pairs: np.ndarray) -> tuple[Any, Any]:
+    """Return the most frequent row of (n, 2) numbers; of equally frequent ones the smallest."""
+    values, counts = np.unique(pairs, axis=0, return_counts=True)
+    return tuple(values[counts.argmax()].tolist())
 
 
 @dataclass(frozen=True, eq=False)
 class Pools:
-    """Images that a sweep draws from, a channel each: clean (N, c, d); real, adversarial and noise (n, c, d)."""
+    """Images that a sweep draws from, a channel each: clean (N, c, d) and, for each of `SIDES`, suspects (n, c, d)."""
 
     clean: np.ndarray
-    real: np.ndarray
-    adversarial: np.ndarray
-    noise: np.ndarray
-    clean_accuracy: float
-    adversarial_accuracy: float
-    noise_accuracy: float
+    suspects: Mapping[str, np.ndarray]
+    accuracies: tuple[float, float, float]
     outside_share: float
-
-    def denominators(self, channel: int) -> dict[str, np.ndarray]:
-        """One pool (n, d) for each of `SIDES`."""
-        return dict(zip(SIDES, (p[:, channel] for p in (self.adversarial, self.real, self.noise)), strict=True))
 
 
 def attacked_pools(mode: g17.Mode, image_set: str, epsilon: float, images: int, rng: np.random.Generator) -> Pools:
@@ -137,14 +137,11 @@ def attacked_pools(mode: g17.Mode, image_set: str, epsilon: float, images: int, 
     model = models.load_trained(mode.networks[image_set])
     batch = attacks.fgsm(model, real, labels, epsilon=epsilon, clip=mode.clip)
     noise = attacks.random_sign_noise(real, epsilon, rng, clip=mode.clip)
-    outside = (batch.images < 0) | (batch.images > 1)
-    return Pools(
-        *(pool.reshape(len(pool), pool.shape[1], -1) for pool in (everything, real, batch.images, noise)),
-        batch.clean_accuracy,
-        batch.adversarial_accuracy,
-        models.accuracy(model, noise, labels),
-        float(outside.reshape(len(outside), -1).any(axis=1).mean()),
-    )
+    clean, *suspects = (p.reshape(*p.shape[:2], -1) for p in (everything, batch.images, real, noise))
+    outside = (suspects[0] < 0) | (suspects[0] > 1)
+    accuracies = batch.clean_accuracy, batch.adversarial_accuracy, models.accuracy(model, noise, labels)
+    outside_share = float(outside.any(axis=(1, 2)).mean())
+    return Pools(clean, dict(zip(SIDES, suspects, strict=True)), accuracies, outside_share)
 
 
 def size_sweep(
@@ -161,15 +158,13 @@ def size_sweep(
     """Run Algorithm 1 at several sample sizes.
 
     The images of a smaller size are the first ones of the larger sizes' draws, and the same draws serve the three
-    fits and the channels: what differs along a curve is the size alone. Sizes of 10 and 9 share nine images, so the
-    points of one curve are not independent of each other.
+    fits and the channels: what differs along a curve is the size alone, and its points are not independent.
 
     Parameters
     ----------
     mode : g17.Mode
     sizes : sequence of int
-        Images in the denominator, at least 1. With a single one there is nothing to leave out; it is given twice,
-        which lets the leave-one-out run (see `single_image_alternatives` for what else could be done).
+        Images in the denominator, at least 1; see `fit_draws` for a single one.
     epsilon : float
         L∞ size of FGSM and of the noise.
     images : int
@@ -181,7 +176,6 @@ def size_sweep(
     numerator_size : int, optional
         Images in the numerator (§4.5); by default as many as in the denominator (§4.3).
     image_sets : sequence of str
-        Of "mnist" and "cifar10".
 
     Returns
     -------
@@ -198,64 +192,53 @@ def size_sweep(
     results: list[SizeResult] = []
     for image_set in image_sets:
         pools = attacked_pools(mode, image_set, epsilon, images, rng)
-        a = draw_indices(
-            len(pools.clean), draws, numerator_size or max(sizes), rng, "numerator_size" if numerator_size else "sizes"
-        )
-        b = draw_indices(len(pools.real), draws, max(sizes), rng, "sizes")
-        names = _ROWS[image_set]
-        steps = [(channel, size) for channel in range(len(names)) for size in sizes]
+        name = "numerator_size" if numerator_size else "sizes"
+        a = draw_indices(len(pools.clean), draws, numerator_size or max(sizes), rng, name)
+        b = draw_indices(len(pools.suspects["r2"]), draws, max(sizes), rng, "sizes")
+        steps = [(channel, size) for channel in range(len(ROWS[image_set])) for size in sizes]
         found = [
-            _at_size(pools, channel, names[channel], mode, a if numerator_size else a[:, :size], b[:, :size])
+            _at_size(pools, image_set, channel, mode, a if numerator_size else a[:, :size], b[:, :size])
             for channel, size in track(steps, f"{mode.name}, {image_set}: channel, size", len(steps))
         ]
         results += found
-        if len(names) > 1:
-            results += [_mean_of_channels([r for r in found if r.size == size]) for size in sizes]
+        if len(ROWS[image_set]) > 1:
+            results += [_mean_of_channels(select(found, size=size)) for size in sizes]
     return results
 
 
-def _fit(numerators: np.ndarray, denominators: np.ndarray, a: np.ndarray, b: np.ndarray, **estimator: Any) -> Any:
-    """Fit all draws; the grid is part of the paper's method, so that the best value lies at its edge is no warning."""
+def fit_draws(numerators: np.ndarray, denominators: np.ndarray, a: np.ndarray, b: np.ndarray, kernel: str) -> Any:
+    """Fit all draws by `advlib.ulsif.fit_batch_indices`, whose grid is here part of the paper's method.
+
+    With a single denominator image there is nothing to leave out; it is given twice, which lets the leave-one-out run.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridEdgeWarning)
-        return fit_batch_indices(numerators, denominators, a, b, **estimator)
+        b = np.repeat(b, 2, axis=1) if b.shape[1] == 1 else b
+        return fit_batch_indices(numerators, denominators, a, b, kernel=kernel)
 
 
-def _twice_if_single(b: np.ndarray) -> np.ndarray:
-    return np.repeat(b, 2, axis=1) if b.shape[1] == 1 else b
-
-
-def _at_size(pools: Pools, channel: int, row: str, mode: g17.Mode, a: np.ndarray, b: np.ndarray) -> SizeResult:
+def _at_size(pools: Pools, image_set: str, channel: int, mode: g17.Mode, a: np.ndarray, b: np.ndarray) -> SizeResult:
     fits = {
-        side: _fit(pools.clean[:, channel], pool, a, _twice_if_single(b), kernel=mode.kernel)
-        for side, pool in pools.denominators(channel).items()
+        side: fit_draws(pools.clean[:, channel], pool[:, channel], a, b, mode.kernel)
+        for side, pool in pools.suspects.items()
     }
     return SizeResult(
-        row,
+        ROWS[image_set][channel],
         mode.name,
         b.shape[1],
         **{side: fit.mean_ratio_ for side, fit in fits.items()},
         # A centre's kernel on itself is 1, so each of the n numerator images gives θ/n of its own to the mean.
         own={side: fit.theta_.sum(axis=1) / a.shape[1] for side, fit in fits.items()},
         settings={side: np.stack([fit.sigma_, fit.lambda_], axis=1) for side, fit in fits.items()},
-        clean_accuracy=pools.clean_accuracy,
-        adversarial_accuracy=pools.adversarial_accuracy,
-        noise_accuracy=pools.noise_accuracy,
+        accuracies=pools.accuracies,
         outside_share=pools.outside_share,
     )
 
 
 def _mean_of_channels(channels: Sequence[SizeResult]) -> SizeResult:
-    def mean(values: list[np.ndarray]) -> np.ndarray:
-        return np.mean(values, axis=0)
-
-    return replace(
-        channels[0],
-        row=_COMBINED,
-        settings={},
-        own={side: mean([c.own[side] for c in channels]) for side in SIDES},
-        **{side: mean([getattr(c, side) for c in channels]) for side in SIDES},
-    )
+    own = {side: np.mean([c.own[side] for c in channels], axis=0) for side in SIDES}
+    ratios = {side: np.mean([getattr(c, side) for c in channels], axis=0) for side in SIDES}
+    return replace(channels[0], row=COMBINED, settings={}, own=own, **ratios)
 
 
 def select(results: Sequence[SizeResult], **wanted: Any) -> list[SizeResult]:
@@ -273,121 +256,84 @@ def record_sweep(run: Any, results: Sequence[SizeResult], prefix: str) -> None:
         for side in SIDES:
             run.metric(f"{prefix}.{mode}.{row}.{side}", [r.summary(side).mean for r in line])
         for name, part in (("attack", "attack"), ("noise", "control")):
-            run.metric(f"{prefix}.{mode}.{row}.{name}.auroc", [getattr(r, part).auroc for r in line])
-            run.metric(f"{prefix}.{mode}.{row}.{name}.tpr_at_5_fpr", [getattr(r, part).tpr_at_5_fpr for r in line])
-        run.metric(f"{prefix}.{mode}.{row}.accuracy", list(_accuracies(line[0])))
-
-
-def _accuracies(result: SizeResult) -> tuple[float, float, float]:
-    return result.clean_accuracy, result.adversarial_accuracy, result.noise_accuracy
+            for metric in ("auroc", "tpr_at_5_fpr"):
+                run.metric(f"{prefix}.{mode}.{row}.{name}.{metric}", [getattr(getattr(r, part), metric) for r in line])
+        run.metric(f"{prefix}.{mode}.{row}.accuracy", list(line[0].accuracies))
 
 
 def accuracy_lines(results: Sequence[SizeResult]) -> list[str]:
     """Say what attack and noise cost each network that a sweep attacked."""
-    lines = []
-    for mode, image_set in dict.fromkeys((r.mode, r.row.partition(" (")[0]) for r in results):
-        first = next(r for r in results if r.mode == mode and r.row.startswith(image_set))
-        clean, attacked, noisy = _accuracies(first)
-        lines.append(f"{image_set}, {mode}: accuracy {clean:.2f}, under FGSM {attacked:.2f}, under noise {noisy:.2f}")
-    return lines
+    networks = {(r.row.partition(" (")[0], r.mode): r.accuracies for r in results}
+    words = "{}, {}: accuracy {:.2f}, under FGSM {:.2f}, under noise {:.2f}"
+    return [words.format(*network, *accuracies) for network, accuracies in networks.items()]
 
 
 def usual_lines(results: Sequence[SizeResult]) -> list[str]:
-    """Say which σ and λ most draws chose for R1 and for R2, row by row.
+    """Say which σ and λ most draws chose for R1 and for R2, row by row (channels apart, with settings)."""
+    words = "{}, {}, {} images: R1 σ {:.2g}, λ {:.2g}; R2 σ {:.2g}, λ {:.2g}"
+    return [words.format(r.row, r.mode, r.size, *r.usual_setting("r1"), *r.usual_setting("r2")) for r in results]
 
-    Parameters
-    ----------
-    results : sequence of SizeResult
-        Channels apart, with settings.
-    """
 
-    def pair(r: SizeResult, side: str) -> str:
-        return "σ {:.2g}, λ {:.2g}".format(*r.usual_setting(side))
+# ------------------------------------------------------------------------------------------------ frames and figure
 
-    return [f"{r.row}, {r.mode}, {r.size} images: R1 {pair(r, 'r1')}; R2 {pair(r, 'r2')}" for r in results]
+
+def draws_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
+    """Tabulate every draw: mode, row, size, side (in words), ratio, and ratio without own kernels."""
+    return pandas.concat(
+        [
+            pandas.DataFrame({
+                "mode": r.mode, "row": r.row, "size": r.size, "side": label, "ratio": getattr(r, side),
+                "ratio without own kernels": getattr(r, side) - r.own[side],
+            })
+            for r in results
+            for side, label in SIDE_LABELS.items()
+        ],
+        ignore_index=True,
+    )  # fmt: skip
 
 
 def size_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     """Show a sweep as a table: means with intervals, Welch's p, and what a decision gets from one batch."""
-    lines = [
-        {
-            "mode": r.mode,
-            "row": r.row,
-            "images": r.size,
-            "R1": str(r.summary("r1")),
-            "R2": str(r.summary("r2")),
-            "p, means": f"{r.p_value:.1g}",
-            "AUROC": f"{r.attack.auroc:.2f}",
-            "power at 5 % false alarms": f"{r.attack.tpr_at_5_fpr:.2f}",
-            "AUROC, noise": f"{r.control.auroc:.2f}",
-            "power, noise": f"{r.control.tpr_at_5_fpr:.2f}",
-        }
-        for r in results
-    ]
-    return pandas.DataFrame(lines).set_index(["mode", "row", "images"])
+    columns = ["mode", "row", "images", "R1", "R2", "p, means", "AUROC", "power at 5 % false alarms", "AUROC, noise",
+               "power, noise"]  # fmt: skip
+    lines = []
+    for r in results:
+        decisions = [f"{value:.2f}" for part in (r.attack, r.control) for value in (part.auroc, part.tpr_at_5_fpr)]
+        means = str(r.summary("r1")), str(r.summary("r2")), f"{r.p_value:.1g}"
+        lines.append([r.mode, r.row, r.size, *means, *decisions])
+    return pandas.DataFrame(lines, columns=columns).set_index(["mode", "row", "images"])
 
 
-def _claim(row: str, words: Mapping[str, str], holds: Mapping[str, bool], cause: str) -> dict[str, Any]:
-    if holds["corrected"]:
-        word = "reproduced"
-        if not holds["as published"]:
-            cause = f"as published it does not hold; {cause}"
-    else:
-        word = "reproduced as published only" if holds["as published"] else "not reproduced"
-    return {
-        "paper": "g17",
-        "item": "claim",
-        "row": row,
-        "column": "",
-        "as_published": words["as published"],
-        "corrected": words["corrected"],
-        "verdict": word,
-        "cause": cause,
-    }
-
-
-_SIDES = {
-    "r1": ("R1: real against adversarial", ADVERSARIAL, "o-"),
-    "r2": ("R2: real against real", REAL, "s-"),
-    "noise": ("real against real with random ±ε noise", NOISE, "x--"),
-}
-
-
-def size_decisions(results: Sequence[Any], label: str) -> Figure:
+def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
     """Draw AUROC and power at 5 % false alarms over the sample size, attack and untargeted noise, a column a data set.
 
     Parameters
     ----------
-    results : sequence of sample_size.SizeResult
+    results : sequence of SizeResult
         Of the rows to draw, both modes.
     label : str
         What the sample size counts.
     """
-    names = list(dict.fromkeys(r.row for r in results))
-    figure, axes = subplots(2, len(names), figsize=(max(3 * len(names), 8), 5.6), sharex=True, sharey="row")
-    for line, key, title, chance in zip(
-        axes, ("auroc", "tpr_at_5_fpr"), ("AUROC of one batch", "power at 5 % false alarms"), (0.5, 0.05), strict=True
-    ):
-        for axis, name in zip(line, names, strict=True):
-            for mode, colour in (("as published", AS_PUBLISHED), ("corrected", CORRECTED)):
-                mine = [r for r in results if r.row == name and r.mode == mode]
-                for part, words, style in (("attack", "FGSM", "-"), ("control", "random ±ε noise", "--")):
-                    axis.plot(
-                        [r.size for r in mine], [getattr(getattr(r, part), key) for r in mine], ls=style, color=colour,
-                        marker=MARKERS[mode], ms=4.5, mfc=colour if part == "attack" else "white",
-                        label=f"{mode}: {words}",
-                    )  # fmt: skip
-            axis.axhline(chance, color=LIMIT, lw=0.8)
-            axis.set_ylim(-0.03, 1.05)
-            axis.set_title(name)
-        line[0].set_ylabel(title)
-    for axis in axes[-1]:
-        axis.set_xlabel(label)
-        axis.set_xticks(sorted({r.size for r in results}))
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    names, chances = ("AUROC of one batch", "power at 5 % false alarms"), (0.5, 0.05)
+    lines = [
+        {"row": r.row, label: r.size, "what": name, "value": value, "line": f"{r.mode}: {words}"}
+        for r in results
+        for words, part in (("FGSM", r.attack), ("random ±ε noise", r.control))
+        for name, value in zip(names, (part.auroc, part.tpr_at_5_fpr), strict=True)
+    ]
+    frame = pandas.DataFrame(lines)
+    both = [colour for colour in (figures.AS_PUBLISHED, figures.CORRECTED) for _ in range(2)]
+    figure = panels.lines(
+        frame, x=label, y="value", row="what", col="row", hue="line", style="line", legend_columns=4,
+        palette=both, dashes=["", (4, 2)] * 2, markers=["o", "o", "^", "^"],
+        axis={"ylim": (-0.03, 1.05), "xticks": sorted(frame[label].unique()), "ylabel": ""},
+    )  # fmt: skip
+    for i, axis in enumerate(figure.axes):
+        axis.axhline(chances[i // frame["row"].nunique()], color=figures.LIMIT, lw=0.8)
     return figure
 
 
-def _range(values: Sequence[float], form: str = ".2f") -> str:
+def extent(values: Sequence[float], form: str = ".2f") -> str:
+    """Write the smallest and the largest value as "0.10 to 0.25", or once where they read alike."""
     low, high = (format(end, form) for end in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"

@@ -4,13 +4,15 @@ The paper prints neither the number of TGSM's steps nor JSMA's budget. Here both
 closest to Table 2 is taken for the rerun *as published*, and what it leaves unexplained is said. *Corrected* is each
 attack as its own authors describe it: TGSM within an L∞ ball of radius ε, JSMA over pairs, by logits, until its target.
 
+All measurements are tidy frames with one row for each row of Table 2 and change of the images; `Pool.measure` names the
+columns.
+
 References
 ----------
 L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv:1705.02224 (2017), §4.4.
 A. Kurakin, I. Goodfellow, S. Bengio, arXiv:1607.02533 (2016); N. Papernot et al., arXiv:1511.07528 (2015).
 """
 
-import functools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,93 +62,36 @@ BALL_STEPS = 10
 POOL_SIZES = (200, 1000, 2000, 5000, 10000)
 """Test images of MNIST that both clean batches are drawn from."""
 
-_MEAN_OF_CHANNELS = "CIFAR-10 (combined)"
+MEAN_OF_CHANNELS = "CIFAR-10 (combined)"
 
 
-@dataclass(frozen=True)
-class Effect:
-    """What a change did to images and to the network that read them.
-
-    Attributes
-    ----------
-    fooled : float
-        Share of the images read rightly before that are misread afterwards.
-    targeted : float or None
-        Share read as the target, for targeted attacks.
-    l0, l2, linf : float
-        Median number of changed features, mean norms in pixels of [0, 1].
-    """
-
-    fooled: float
-    targeted: float | None
-    l0: float
-    l2: float
-    linf: float
-
-    @classmethod
-    def of_attack(cls, batch: AdversarialBatch) -> "Effect":
-        """Sum up an attack's result."""
-        fooled = float(np.sum(batch.success) / max(np.sum(batch.clean_correct), 1))
-        norms = float(np.median(batch.l0)), float(np.mean(batch.l2)), float(np.mean(batch.linf))
-        return cls(fooled, batch.targeted_success, *norms)
-
-    @classmethod
-    def of_change(cls, model: nn.Module, clean: np.ndarray, moved: np.ndarray, labels: np.ndarray) -> "Effect":
-        """Measure any change of images (n, c, h, w) with labels (n,), read by `model`."""
-        right = models.predict(model, clean) == labels
-        still = models.predict(model, moved) == labels
-        change = (moved - clean).reshape(len(clean), -1)
-        return cls(
-            float(np.sum(right & ~still) / max(right.sum(), 1)),
-            None,
-            float(np.median(np.count_nonzero(change, axis=1))),
-            float(np.mean(np.linalg.norm(change, axis=1))),
-            float(np.mean(np.abs(change).max(axis=1))),
-        )
+Effect = dict[str, float | None]
+"""What a change did to images and to the network that read them. fooled: share of the images read rightly before that
+are misread afterwards; targeted: share read as the target, None for untargeted attacks; l0: median number of changed
+features; l2, linf: mean norms in pixels of [0, 1]."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """R1 and R2 of one row under one change of the images.
+def effect_of_attack(batch: AdversarialBatch) -> Effect:
+    """Sum up an attack's result."""
+    norms = batch.l0, batch.l2, batch.linf
+    return {"targeted": batch.targeted_success, **_effect(batch.clean_correct, batch.success, *norms)}
 
-    Attributes
-    ----------
-    row, attack : str
-        As in Table 2: "CIFAR-10 (red)" and "JSMA" or "TGSM eps=0.05"; a control has its own name.
-    mode : str
-        "as published" or "corrected": the kernel and the network.
-    how : str
-        Which way the attack was run.
-    amount : float
-        TGSM's number of steps, JSMA's budget γ, or a control's size.
-    comparison : RatioComparison
-        The draws.
-    effect : Effect
-    """
 
-    row: str
-    attack: str
-    mode: str
-    how: str
-    amount: float
-    comparison: RatioComparison
-    effect: Effect
+def effect_of_change(model: nn.Module, clean: np.ndarray, moved: np.ndarray, labels: np.ndarray) -> Effect:
+    """Sum up any change of images (n, c, h, w) with labels (n,), read by `model`."""
+    right, still = (models.predict(model, images) == labels for images in (clean, moved))
+    change = (moved - clean).reshape(len(clean), -1)
+    norms = np.count_nonzero(change, axis=1), np.linalg.norm(change, axis=1), np.abs(change).max(axis=1)
+    return {"targeted": None, **_effect(right, right & ~still, *norms)}
 
-    @property
-    def r1(self) -> float:
-        """Mean R1 over the draws."""
-        return self.comparison.r1_summary.mean
 
-    @property
-    def r2(self) -> float:
-        """Mean R2 over the draws."""
-        return self.comparison.r2_summary.mean
+def _effect(right: np.ndarray, misread: np.ndarray, l0: np.ndarray, l2: np.ndarray, linf: np.ndarray) -> Effect:
+    fooled = np.sum(misread) / max(np.sum(right), 1)
+    return {"fooled": float(fooled), "l0": float(np.median(l0)), "l2": float(np.mean(l2)), "linf": float(np.mean(linf))}
 
-    @property
-    def apart(self) -> bool:
-        """Whether the 95 % intervals of R1 and R2 do not touch."""
-        first, second = self.comparison.r1_summary, self.comparison.r2_summary
-        return first.low > second.high or first.high < second.low
+
+def _interval(name: str, summary: Summary) -> dict[str, float]:
+    return {name: summary.mean, f"{name} low": summary.low, f"{name} high": summary.high}
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,74 +121,90 @@ class Pool:
     @classmethod
     def draw(cls, image_set: str, images: int, *, draws: int, batch_size: int, rng: np.random.Generator) -> "Pool":
         """Take `images` test images (0: all), at even steps, and draw t = `draws` index sets of m = `batch_size`."""
-        everything, labels = _everything(image_set)
-        rows = _rows(len(everything), images)
-        a = draw_indices(len(everything), draws, batch_size, rng)
-        b = draw_indices(len(rows), draws, batch_size, rng)
-        return cls(image_set, everything, everything[rows], labels[rows], a, b)
+        everything, chosen, labels = g17.all_and_attacked(image_set, images)
+        a, b = (draw_indices(len(pool), draws, batch_size, rng) for pool in (everything, chosen))
+        return cls(image_set, everything, chosen, labels, a, b)
 
     def ratios(self, suspects: np.ndarray, kernel: str) -> np.ndarray:
         """Mean density ratio of each draw and channel, (t, c), of clean numerators against `suspects` (n, c, h, w)."""
-        n, channels = suspects.shape[:2]
         used, rows = np.unique(self.a, return_inverse=True)
-        return np.stack(
-            [
-                mean_ratios(
-                    self.everything[used, c].reshape(len(used), -1),
-                    suspects[:, c].reshape(n, -1),
-                    rows.reshape(self.a.shape),
-                    self.b,
-                    kernel,
-                )
-                for c in range(channels)
-            ],
-            axis=1,
-        )
+        flat = [pool.reshape(*pool.shape[:2], -1) for pool in (self.everything[used], suspects)]
+        draws = rows.reshape(self.a.shape), self.b
+        by_channel = [mean_ratios(*(p[:, c] for p in flat), *draws, kernel) for c in range(suspects.shape[1])]
+        return np.stack(by_channel, axis=1)
+
+    def compare(self, suspects: np.ndarray, kernel: str) -> dict[str, RatioComparison]:
+        """Compare changed images (n, c, h, w) with clean ones: row of Table 2 → its draws."""
+        if suspects.shape != self.images.shape:
+            raise ValueError(f"suspects must have the shape {self.images.shape} of images, but has {suspects.shape}")
+        if kernel not in self._real:
+            self._real[kernel] = self.ratios(self.images, kernel)
+        sides = self.ratios(suspects, kernel), self._real[kernel]
+        return {
+            row: RatioComparison(*(side[:, list(channels)].mean(axis=1) for side in sides))
+            for row, channels in PARTS[self.image_set].items()
+        }
 
     def measure(
         self, suspects: np.ndarray, mode: g17.Mode, attack: str, how: str, amount: float, effect: Effect
-    ) -> list[Measurement]:
-        """Compare changed images (n, c, h, w) with clean ones, one Measurement for each row of this image set."""
-        if suspects.shape != self.images.shape:
-            raise ValueError(f"suspects must have the shape {self.images.shape} of images, but has {suspects.shape}")
-        if mode.kernel not in self._real:
-            self._real[mode.kernel] = self.ratios(self.images, mode.kernel)
-        r1, r2 = self.ratios(suspects, mode.kernel), self._real[mode.kernel]
-        found = []
-        for row, channels in PARTS[self.image_set].items():
-            sides = (side[:, list(channels)].mean(axis=1) for side in (r1, r2))
-            found.append(Measurement(row, attack, mode.name, how, amount, RatioComparison(*sides), effect))
-        return found
+    ) -> pandas.DataFrame:
+        """Compare changed images (n, c, h, w) with clean ones.
+
+        Parameters
+        ----------
+        suspects : (n, c, h, w) float32
+        mode : g17.Mode
+            Kernel.
+        attack : str
+            As in Table 2, "JSMA" or "TGSM eps=0.05"; a control has its own name.
+        how : str
+            Which way the attack was run.
+        amount : float
+            TGSM's number of steps, JSMA's budget γ, or a control's group.
+        effect : dict
+            From `effect_of_attack` or `effect_of_change`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each row of Table 2 on this image set: row, attack, mode, how, amount; R1 and R2, means over the
+            draws with 95 % interval ("R1 low", "R1 high"); AUROC and power (at 5 % false alarms) of one batch; fooled,
+            targeted, l0, l2, linf.
+        """
+        lines = []
+        for row, found in self.compare(suspects, mode.kernel).items():
+            place = {"row": row, "attack": attack, "mode": mode.name, "how": how, "amount": amount}
+            ratios = _interval("R1", found.r1_summary) | _interval("R2", found.r2_summary)
+            lines.append({**place, **ratios, "AUROC": found.auroc, "power": found.tpr_at_5_fpr, **effect})
+        return pandas.DataFrame(lines)
 
     def measure_attack(
         self, batch: AdversarialBatch, mode: g17.Mode, attack: str, how: str, amount: float
-    ) -> list[Measurement]:
+    ) -> pandas.DataFrame:
         """Do the same with what an attack made of this pool's images."""
-        return self.measure(batch.images, mode, attack, how, amount, Effect.of_attack(batch))
+        return self.measure(batch.images, mode, attack, how, amount, effect_of_attack(batch))
 
 
-@functools.cache
-def _everything(image_set: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read the test images once: every load checks its files byte for byte, which takes a second."""
-    return g17.test_images(image_set, 0)
+def joined(frames: Iterable[pandas.DataFrame]) -> pandas.DataFrame:
+    """Put measurements under one another."""
+    # As objects, a share of targets that no row has is no reason for a warning.
+    return pandas.concat([frame.astype({"targeted": float}) for frame in frames], ignore_index=True)
 
 
-def _rows(n: int, count: int) -> np.ndarray:
-    """Choose `count` of n rows (0: all) at even steps, as `g17.test_images` does."""
-    if count > n:
-        raise ValueError(f"images must be at most {n}, the test images there are, but is {count}")
-    return np.arange(count or n) * n // (count or n)
+def printed_table2() -> pandas.DataFrame:
+    """Table 2 as printed, in the paper's order, with the columns of `Pool.measure` that it has."""
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in published.load("g17", "Table 2"):
+        side, attack = entry.column.split(" ", 1)
+        line = lines.setdefault((entry.row, attack), {"row": entry.row, "attack": attack, "mode": "published"})
+        line.update(_interval(side, Summary(entry.value, entry.low, entry.high)))
+    return pandas.DataFrame(lines.values())
 
 
-def printed(row: str, attack: str, side: str = "R1") -> float:
-    """Table 2 as printed: mean of `side` ("R1" or "R2") in a row under an attack such as "TGSM eps=0.1"."""
-    return published.value("g17", "Table 2", row, f"{side} {attack}")
-
-
-def table2_rows() -> list[tuple[str, str]]:
-    """Rows of Table 2 in the paper's order, as (row, attack)."""
-    entries = published.load("g17", "Table 2")
-    return [(e.row, e.column.removeprefix("R1 ")) for e in entries if e.column.startswith("R1 ")]
+def with_printed(measurements: pandas.DataFrame) -> pandas.DataFrame:
+    """Add the printed R1 of the same row and attack as a column "printed R1"."""
+    printed = printed_table2().set_index(["row", "attack"])["R1"].rename("printed R1")
+    return measurements.join(printed, on=["row", "attack"])
 
 
 def tgsm_name(epsilon: float) -> str:
@@ -251,9 +212,7 @@ def tgsm_name(epsilon: float) -> str:
     return f"TGSM eps={epsilon:g}"
 
 
-def tgsm_scan(
-    pools: Iterable[Pool], steps: Sequence[int], mode: g17.Mode, networks: Mapping[str, str] | None = None
-) -> list[Measurement]:
+def tgsm_scan(pools: Iterable[Pool], steps: Sequence[int], mode: g17.Mode) -> pandas.DataFrame:
     """Measure Table 2's TGSM rows after several numbers of steps of ε, without a ball, toward the least likely class.
 
     The images are made anew each time: that is cheap, and all of them would fill gigabytes of a cache.
@@ -264,23 +223,20 @@ def tgsm_scan(
     steps : sequence of int
         Rising.
     mode : g17.Mode
-        Its kernel and, unless given otherwise, its networks.
-    networks : dict, optional
-        Image set → attacked network.
     """
     found = []
     for pool in pools:
-        model = models.load_trained((networks or mode.networks)[pool.image_set])
+        model = models.load_trained(mode.networks[pool.image_set])
         for epsilon in TGSM_EPSILONS[pool.image_set]:
             sweep = attacks.tgsm_sweep(model, pool.images, pool.labels, steps, epsilon)
             for count, batch in zip(steps, track(sweep, f"TGSM on {pool.image_set}", len(steps)), strict=True):
-                found += pool.measure_attack(batch, mode, tgsm_name(epsilon), "steps of ε", count)
-    return found
+                found.append(pool.measure_attack(batch, mode, tgsm_name(epsilon), "steps of ε", count))
+    return joined(found)
 
 
 def jsma_scan(
     pools: Iterable[Pool], gammas: Sequence[float], variants: Sequence[str], mode: g17.Mode, seed: int
-) -> list[Measurement]:
+) -> pandas.DataFrame:
     """Measure Table 2's JSMA rows at several budgets γ, for each way of running JSMA.
 
     Parameters
@@ -294,136 +250,94 @@ def jsma_scan(
     seed : int
         Of random targets.
     """
-    found = []
-    for pool in pools:
-        for how in variants:
-            for gamma, batch in zip(gammas, _jsma(pool, gammas, how, mode, seed), strict=True):
-                found += pool.measure_attack(batch, mode, "JSMA", how, gamma)
-    return found
+    return joined(
+        pool.measure_attack(batch, mode, "JSMA", how, gamma)
+        for pool in pools
+        for how in variants
+        for gamma, batch in zip(gammas, _jsma(pool, gammas, how, mode, seed), strict=True)
+    )
 
 
 def _jsma(pool: Pool, gammas: Sequence[float], how: str, mode: g17.Mode, seed: int) -> list[AdversarialBatch]:
     if how not in VARIANTS:
         raise ValueError(f"a way to run JSMA must be one of {', '.join(VARIANTS)}, but is {how!r}")
     options = VARIANTS[how]
+    seed = seed if options.get("targets") == "random" else None
     return stored_attack(
-        attacks.jsma_sweep,
-        mode.networks[pool.image_set],
-        pool.images,
-        pool.labels,
-        chunk=100,
-        seed=seed if options.get("targets") == "random" else None,
-        gammas=list(gammas),
-        **options,
-    )
+        attacks.jsma_sweep, mode.networks[pool.image_set], pool.images, pool.labels, chunk=100, seed=seed,
+        gammas=list(gammas), **options,
+    )  # fmt: skip
 
 
-def chosen(
-    scan: Iterable[Measurement], *, attack: str = "", row: str = "", how: str = "", amount: float | None = None
-) -> list[Measurement]:
-    """Filter measurements: those whose attack and row begin with, and whose way and amount are, what is given."""
-    return [
-        m
-        for m in scan
-        if m.attack.startswith(attack)
-        and m.row.startswith(row)
-        and how in ("", m.how)
-        and (amount is None or m.amount == amount)
-    ]
-
-
-def worst_factor(measurements: Iterable[Measurement]) -> float:
+def worst_factor(measurements: pandas.DataFrame) -> float:
     """By which factor, up or down, the worst of some rows is off the printed R1; the mean of channels counts for none.
 
     Infinite where a ratio is zero.
     """
-    factors = [m.r1 / printed(m.row, m.attack) for m in measurements if m.row != _MEAN_OF_CHANNELS]
-    return max(max(f, 1 / f) if f > 0 else float("inf") for f in factors)
+    rows = with_printed(measurements[measurements["row"] != MEAN_OF_CHANNELS])
+    factors = rows["R1"] / rows["printed R1"]
+    return float(np.maximum(factors, 1 / factors).max())
 
 
-def best_amount(scan: Sequence[Measurement]) -> float:
+def best_amount(scan: pandas.DataFrame) -> float:
     """Return the one amount whose worst row is least off the printed R1."""
-    amounts = dict.fromkeys(m.amount for m in scan)
-    return min(amounts, key=lambda amount: worst_factor(chosen(scan, amount=amount)))
+    return min(scan["amount"].unique().tolist(), key=lambda amount: worst_factor(scan[scan["amount"] == amount]))
 
 
-def crossing(scan: Sequence[Measurement]) -> float | None:
-    """Interpolate the amount at which R1 of one row first reaches the printed value; None if it does not.
-
-    Linear in log R1 against log amount, between scanned amounts.
+def crossing(amounts: np.ndarray, ratios: np.ndarray, goal: float) -> float:
+    """Interpolate the amount at which R1 first reaches `goal`, linearly in log R1 against log amount.
 
     Parameters
     ----------
-    scan : sequence of Measurement
-        Of one row, one attack and one way.
-    """
-    if len({(m.row, m.attack, m.how) for m in scan}) != 1:
-        raise ValueError("scan must be of one row, one attack and one way, and not empty")
-    line = sorted(scan, key=lambda m: m.amount)
-    goal = printed(line[0].row, line[0].attack)
-    for before, after in zip([None, *line[:-1]], line, strict=True):
-        if after.r1 >= goal:
-            if before is None:
-                return None  # reached before the first scanned amount: where, is not known
-            low, high = np.log([before.r1, after.r1])
-            share = (np.log(goal) - low) / (high - low)
-            return float(np.exp((1 - share) * np.log(before.amount) + share * np.log(after.amount)))
-    return None
-
-
-def crossings(scan: Sequence[Measurement]) -> pandas.DataFrame:
-    """Show for each row and way which amount gives the printed R1, and the largest R1 that was scanned.
+    amounts, ratios : (n,) float arrays
+        What was scanned, in any order, and R1.
+    goal : float
 
     Returns
     -------
-    pandas.DataFrame
-        One line a row, attack and way: printed, reached at (None: not within the scan), largest R1.
+    float
+        NaN where R1 does not reach the goal, or has reached it before the first scanned amount.
     """
+    order = np.argsort(amounts)
+    amounts, ratios = np.asarray(amounts)[order], np.asarray(ratios)[order]
+    above = np.flatnonzero(ratios >= goal)
+    if not len(above) or above[0] == 0:
+        return float("nan")
+    pair = slice(above[0] - 1, above[0] + 1)
+    return float(np.exp(np.interp(np.log(goal), np.log(ratios[pair]), np.log(amounts[pair]))))
+
+
+def crossings(scan: pandas.DataFrame) -> pandas.DataFrame:
+    """Show for each row, attack and way which amount gives the printed R1, and the largest R1 that was scanned."""
     lines = []
-    for row, attack, how in dict.fromkeys((m.row, m.attack, m.how) for m in scan):
-        mine = [m for m in chosen(scan, attack=attack, how=how) if m.row == row and m.attack == attack]
-        at = crossing(mine)
-        lines.append(
-            {
-                "row": row,
-                "attack": attack,
-                "way": how,
-                "printed R1": printed(row, attack),
-                "reached at": None if at is None else round(at, 3),
-                "largest R1 scanned": round(max(m.r1 for m in mine), 2),
-            }
-        )
+    for (row, attack, how), mine in with_printed(scan).groupby(["row", "attack", "how"], sort=False):
+        goal = mine["printed R1"].iloc[0]
+        at = crossing(mine["amount"], mine["R1"], goal)
+        lines.append({"row": row, "attack": attack, "way": how, "printed R1": goal, "reached at": round(at, 3),
+                      "largest R1 scanned": round(mine["R1"].max(), 2)})  # fmt: skip
     return pandas.DataFrame(lines).set_index(["row", "attack"])
 
 
-def within_ball(pools: Iterable[Pool], mode: g17.Mode) -> list[Measurement]:
+def within_ball(pools: Iterable[Pool], mode: g17.Mode) -> pandas.DataFrame:
     """Measure the TGSM rows where ε is what Kurakin et al. call ε: the L∞ radius of all steps together."""
-    found = []
-    for pool in pools:
-        for epsilon in TGSM_EPSILONS[pool.image_set]:
-            batch = _in_ball(attacks.tgsm, pool, mode, epsilon)
-            found += pool.measure_attack(batch, mode, tgsm_name(epsilon), "within an ε-ball", epsilon)
-    return found
+    return joined(
+        pool.measure_attack(_in_ball(attacks.tgsm, pool, mode, epsilon), mode, tgsm_name(epsilon), "within an ε-ball",
+                            epsilon)
+        for pool in pools
+        for epsilon in TGSM_EPSILONS[pool.image_set]
+    )  # fmt: skip
 
 
 def _in_ball(attack: Any, pool: Pool, mode: g17.Mode, epsilon: float) -> AdversarialBatch:
-    size = (
-        {"epsilon": epsilon / 4, "ball": epsilon}
-        if attack is attacks.tgsm
-        else {"epsilon": epsilon, "step": epsilon / 4}
-    )
+    quarter = epsilon / 4
+    size = {"epsilon": quarter, "ball": epsilon} if attack is attacks.tgsm else {"epsilon": epsilon, "step": quarter}
     network = mode.networks[pool.image_set]
     return stored_attack(attack, network, pool.images, pool.labels, steps=BALL_STEPS, **size)
 
 
 def controls(
-    pools: Mapping[str, tuple[Pool, Pool]],
-    gamma: float,
-    mode: g17.Mode,
-    *,
-    seed: int,
-    rng: np.random.Generator,
-) -> dict[str, list[Measurement]]:
+    pools: Mapping[str, tuple[Pool, Pool]], gamma: float, mode: g17.Mode, *, seed: int, rng: np.random.Generator
+) -> pandas.DataFrame:
     """Put attacks beside changes of the same size that ask no network and aim at nothing, image by image.
 
     Beside TGSM and PGD within the ball: coin flips of ±ε (the same L∞), and Gaussian noise, a shift and a rotation with
@@ -443,31 +357,29 @@ def controls(
 
     Returns
     -------
-    dict
-        "MNIST" and "CIFAR-10 (combined)" → measurements; `how` is "attack" or "aimless", `attack` names the change,
-        `amount` is 0 for the group of the ball and 1 for JSMA's.
+    pandas.DataFrame
+        Rows "MNIST" and "CIFAR-10 (combined)"; `how` is "attack" or "aimless", `attack` names the change, `amount` is 0
+        for the group of the ball and 1 for JSMA's.
     """
-    found: dict[str, list[Measurement]] = {}
+    found = []
     for image_set, (free, few) in pools.items():
         model = models.load_trained(mode.networks[image_set])
         epsilon = max(TGSM_EPSILONS[image_set])
-        pgd = _in_ball(attacks.pgd, free, mode, epsilon)
+        tgsm, pgd = (_in_ball(attack, free, mode, epsilon) for attack in (attacks.tgsm, attacks.pgd))
         (jsma,) = _jsma(few, [gamma], CORRECTED_VARIANT, mode, seed)
-        mine = []
-        for name, batch in ((f"TGSM within {epsilon:g}", _in_ball(attacks.tgsm, free, mode, epsilon)),
-                            (f"PGD within {epsilon:g}", pgd)):  # fmt: skip
-            mine += free.measure_attack(batch, mode, name, "attack", 0)
-        mine += few.measure_attack(jsma, mode, f"JSMA, γ = {gamma:g}", "attack", 1)
-        flips = attacks.random_sign_noise(free.images, epsilon, rng)
-        aimless = [(free, 0, f"coin flips of ±{epsilon:g}", flips)]
+        attacked = [(free, 0, f"TGSM within {epsilon:g}", tgsm), (free, 0, f"PGD within {epsilon:g}", pgd),
+                    (few, 1, f"JSMA, γ = {gamma:g}", jsma)]  # fmt: skip
+        mine = [pool.measure_attack(batch, mode, name, "attack", group) for pool, group, name, batch in attacked]
+        aimless = [(free, 0, f"coin flips of ±{epsilon:g}", attacks.random_sign_noise(free.images, epsilon, rng))]
         for pool, group, l2, whose in ((free, 0, pgd.l2, "PGD"), (few, 1, jsma.l2, "JSMA")):
             aimless += [(pool, group, f"{name}, L2 of {whose}", moved) for name, moved in _as_far(pool, l2, rng)]
         for pool, group, name, moved in track(aimless, f"aimless changes of {image_set}", len(aimless)):
-            effect = Effect.of_change(model, pool.images, moved, pool.labels)
-            mine += pool.measure(moved, mode, name, "aimless", group, effect)
-        last = list(PARTS[image_set])[-1]
-        found[last] = sorted((m for m in mine if m.row == last), key=lambda m: m.amount)
-    return found
+            effect = effect_of_change(model, pool.images, moved, pool.labels)
+            mine.append(pool.measure(moved, mode, name, "aimless", group, effect))
+        # One row an image set, the last: colour images as a whole.
+        whole = joined(line.tail(1) for line in mine)
+        found.append(whole.sort_values("amount", kind="stable"))
+    return joined(found)
 
 
 def _as_far(pool: Pool, l2: np.ndarray, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
@@ -483,98 +395,51 @@ def _as_far(pool: Pool, l2: np.ndarray, rng: np.random.Generator) -> list[tuple[
 
 
 def real_real_by_pool(
-    modes: Sequence[g17.Mode], *, draws: int, batch_size: int, rng: np.random.Generator
-) -> dict[str, dict[int, float]]:
-    """Mean R2 on MNIST when both index sets are drawn from N test images only.
+    images: np.ndarray, modes: Sequence[g17.Mode], *, draws: int, batch_size: int, rng: np.random.Generator
+) -> pandas.DataFrame:
+    """Mean R2 when both index sets are drawn from N of `images` (10,000, c, h, w) only, at even steps.
 
     The smaller N, the more images do the two batches share (m/N of each on average), and shared images pull R2 down.
 
     Returns
     -------
-    dict
-        Mode → N → mean R2.
+    pandas.DataFrame
+        Mean R2, a column a mode, indexed by N.
     """
     curves: dict[str, dict[int, float]] = {mode.name: {} for mode in modes}
-    everything, _ = _everything("mnist")
     for size in track(POOL_SIZES, "real-real by pool", len(POOL_SIZES)):
-        flat = everything[_rows(len(everything), size)].reshape(size, -1)
+        flat = images[np.arange(size) * len(images) // size].reshape(size, -1)
         a, b = (draw_indices(size, draws, batch_size, rng) for _ in range(2))
         for mode in modes:
             curves[mode.name][size] = float(mean_ratios(flat, flat, a, b, mode.kernel).mean())
-    return curves
+    return pandas.DataFrame(curves)
 
 
-def by_network(
-    pool: Pool, steps: int, networks: Sequence[str], modes: Sequence[g17.Mode]
-) -> dict[str, list[Measurement]]:
+def by_network(pool: Pool, steps: int, networks: Sequence[str], modes: Sequence[g17.Mode]) -> pandas.DataFrame:
     """Run the same TGSM (the pool's largest ε of Table 2, `steps` steps) on several networks, under each mode's kernel.
 
     Returns
     -------
-    dict
-        Network → one Measurement a mode and row.
+    pandas.DataFrame
+        As from `Pool.measure`, with the network's name in a column "network".
     """
-    epsilon = max(TGSM_EPSILONS[pool.image_set])
-    found = {}
+    epsilon, found = max(TGSM_EPSILONS[pool.image_set]), []
     for network in networks:
         batch = stored_attack(attacks.tgsm, network, pool.images, pool.labels, epsilon=epsilon, steps=steps)
-        found[network] = [
-            m for mode in modes for m in pool.measure_attack(batch, mode, tgsm_name(epsilon), "steps of ε", steps)
+        found += [
+            pool.measure_attack(batch, mode, tgsm_name(epsilon), "steps of ε", steps).assign(network=network)
+            for mode in modes
         ]
-    return found
+    return joined(found)
 
 
-def shared_pool_size(curve: Mapping[int, float], value: float) -> float | None:
-    """Interpolate the number of images at which mean R2 first takes `value`; None if it does not."""
-    sizes, means = np.array(list(curve)), np.maximum.accumulate(list(curve.values()))
-    if not means[0] < value <= means[-1]:
-        return None
-    return float(np.exp(np.interp(value, means, np.log(sizes))))
-
-
-def sizes_frame(measurements: Iterable[Measurement]) -> pandas.DataFrame:
+def sizes_frame(measurements: pandas.DataFrame) -> pandas.DataFrame:
     """Show what attacks achieved and how far they moved images: one line an attack, image set, mode and way."""
-    lines = {}
-    for m in measurements:
-        e, images = m.effect, m.row.split(" (")[0]
-        lines[images, m.attack, m.mode, m.how] = {
-            "images": images,
-            "attack": m.attack,
-            "mode": m.mode,
-            "way": m.how if m.how in ("attack", "aimless") else f"{m.how}, {m.amount:g}",
-            "fooled": round(e.fooled, 3),
-            "read as target": None if e.targeted is None else round(e.targeted, 3),
-            "changed features (median)": e.l0,
-            "L2": round(e.l2, 2),
-            "L∞": round(e.linf, 2),
-        }
-    return pandas.DataFrame(lines.values()).set_index(["images", "attack", "mode"])
-
-
-def table2(as_published: Iterable[Measurement], corrected: Iterable[Measurement]) -> dict[str, dict]:
-    """Put Table 2 as printed beside both reruns: mode → (row, attack) → (R1, R2), each a `protocol.Summary`."""
-    tables: dict[str, dict] = {"published": {}, "as published": {}, "corrected": {}}
-    for row, attack in table2_rows():
-        entries = [published.lookup("g17", "Table 2", row, f"{side} {attack}") for side in ("R1", "R2")]
-        tables["published"][row, attack] = tuple(Summary(e.value, e.low, e.high) for e in entries)
-    for mode, measurements in (("as published", as_published), ("corrected", corrected)):
-        for m in measurements:
-            tables[mode][m.row, m.attack] = (m.comparison.r1_summary, m.comparison.r2_summary)
-    return tables
-
-
-def scan_panels(scan: Iterable[Measurement]) -> tuple[dict, dict[str, float]]:
-    """Arrange a scan for `plotting_g17.attack_scan`: title → way → (amounts, R1), and title → printed R1.
-
-    The mean of the channels is left out.
-    """
-    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    printed_r1 = {}
-    for m in scan:
-        if m.row != _MEAN_OF_CHANNELS:
-            title = f"{m.row}\n{m.attack.replace('eps=', 'ε = ')}"
-            amounts, ratios = panels.setdefault(title, {}).setdefault(m.how, ([], []))
-            amounts.append(m.amount)
-            ratios.append(m.r1)
-            printed_r1[title] = printed(m.row, m.attack)
-    return panels, printed_r1
+    m = measurements.assign(images=measurements["row"].str.split(" (", regex=False).str[0])
+    m = m.drop_duplicates(["images", "attack", "mode", "how"])
+    control = m["how"].isin(["attack", "aimless"])
+    m["way"] = m["how"].where(control, m["how"] + ", " + m["amount"].map("{:g}".format))
+    names = {"fooled": "fooled", "targeted": "read as target", "l0": "changed features (median)", "l2": "L2",
+             "linf": "L∞"}  # fmt: skip
+    frame = m.set_index(["images", "attack", "mode"])[["way", *names]].rename(columns=names)
+    return frame.round({"fooled": 3, "read as target": 3, "L2": 2, "L∞": 2})

@@ -1,7 +1,6 @@
 """The experiment of notebook 05_real_life_m."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from advlib.ulsif import DEFAULT_GRID
 from compendium.claims import published
 from compendium.common import g17
 from compendium.common.protocol import RatioComparison, draw_indices
-from compendium.common.size_sweeps import SIDES, SizeResult, _fit, _twice_if_single, attacked_pools
+from compendium.common.size_sweeps import SizeResult, attacked_pools, fit_draws, most_frequent
 
 SMALL_LAMBDA = 0.01
 """A chosen λ below this says that, for the unsquared kernel, denominator and numerator hardly overlap: leave-one-out
@@ -43,19 +42,13 @@ def clean_r2_by_lambda(results: Sequence[SizeResult]) -> pandas.DataFrame:
     pandas.DataFrame
         A row a size and λ: share of draws, their mean R2, and their contribution to the mean.
     """
-    lines = []
-    for r in results:
-        lambdas = r.settings["r2"][:, 1]
-        for value in np.unique(lambdas):
-            chosen = lambdas == value
-            lines.append({
-                "size": r.size,
-                "lambda": float(value),
-                "share": float(chosen.mean()),
-                "mean": float(r.r2[chosen].mean()),
-                "contribution": float(r.r2[chosen].sum() / len(chosen)),
-            })  # fmt: skip
-    return pandas.DataFrame(lines)
+    draws = pandas.concat(
+        pandas.DataFrame({"size": r.size, "lambda": r.settings["r2"][:, 1], "r2": r.r2, "share": 1 / len(r.r2)})
+        for r in results
+    )
+    draws["contribution"] = draws["r2"] * draws["share"]
+    columns = {"share": ("share", "sum"), "mean": ("r2", "mean"), "contribution": ("contribution", "sum")}
+    return draws.groupby(["size", "lambda"], as_index=False).agg(**columns)
 
 
 def single_image_map(
@@ -116,11 +109,8 @@ class SingleImage:
     def settings_in_both_bands(self) -> list[tuple[float, float]]:
         """List each σ, λ of the grid with which both printed numbers of m = 1 come out."""
         _, *printed = published_table3()[-1]
-        inside = np.ones(self.maps["r1"].shape[1:], dtype=bool)
-        for side, entry in zip(SIDES, printed, strict=False):
-            low, high = table3_band(entry)
-            mean = self.maps[side].mean(axis=0)
-            inside &= (mean >= low) & (mean <= high)
+        means = (self.maps[side].mean(axis=0) for side in ("r1", "r2"))
+        inside = np.logical_and(*(table3_agrees(mean, entry) for mean, entry in zip(means, printed, strict=True)))
         return [(DEFAULT_GRID[s], DEFAULT_GRID[k]) for s, k in np.argwhere(inside)]
 
 
@@ -146,71 +136,54 @@ def single_image_alternatives(
         of them; and the image given twice, with the usual leave-one-out.
     """
     pools = attacked_pools(mode, "mnist", epsilon, images, rng)
-    a = draw_indices(len(pools.clean), draws, batch_size, rng)
-    b = draw_indices(len(pools.real), draws, batch_size, rng)
-    clean, suspects, sides = pools.clean[:, 0], pools.denominators(0), ("r1", "r2")
-    single = b[:, :1]
+    clean, suspects = pools.clean[:, 0], {side: pools.suspects[side][:, 0] for side in ("r1", "r2")}
+    a, b = (draw_indices(len(pool), draws, batch_size, rng) for pool in (clean, suspects["r2"]))
 
-    def fit(side: str, indices: np.ndarray) -> Any:
-        return _fit(clean, suspects[side], a, indices, kernel=mode.kernel)
+    def fits(m: int) -> dict[str, Any]:
+        return {side: fit_draws(clean, pool, a, b[:, :m], mode.kernel) for side, pool in suspects.items()}
 
-    at_many, at_two = ({side: fit(side, b[:, :m]) for side in sides} for m in (batch_size, 2))
-    maps = {side: single_image_map(clean[a], suspects[side][single[:, 0]], mode.kernel) for side in sides}
+    chosen = {m: {side: _grid_places(fit) for side, fit in fits(m).items()} for m in (batch_size, 2)}
+    usual = {(m, side): most_frequent(places) for m, found in chosen.items() for side, places in found.items()}
+    maps = {side: single_image_map(clean[a], pool[b[:, 0]], mode.kernel) for side, pool in suspects.items()}
 
-    def usual(found: Any) -> tuple[int, int]:
-        pairs = Counter(zip(_places(found.sigma_), _places(found.lambda_), strict=True))
-        return min(pairs, key=lambda pair: (-pairs[pair], pair))
+    def fixed(r1: tuple[int, int], r2: tuple[int, int]) -> RatioComparison:
+        return RatioComparison(maps["r1"][:, *r1], maps["r2"][:, *r2])
 
-    def fixed(places: Mapping[str, tuple[int, int]]) -> RatioComparison:
-        return RatioComparison(*(maps[side][:, *places[side]] for side in sides))
-
-    def same(place: tuple[int, int]) -> RatioComparison:
-        return fixed({"r1": place, "r2": place})
-
-    own = [maps[s][np.arange(draws), _places(at_two[s].sigma_), _places(at_two[s].lambda_)] for s in sides]
     needs_answer = {
-        f"fixed: each side's most frequent at m = {batch_size}": fixed({s: usual(f) for s, f in at_many.items()}),
-        "fixed: each side's most frequent at m = 2": fixed({s: usual(f) for s, f in at_two.items()}),
+        f"fixed: each side's most frequent at m = {m}": fixed(usual[m, "r1"], usual[m, "r2"]) for m in (batch_size, 2)
     }
+    own = (maps[side][np.arange(draws), *places.T] for side, places in chosen[2].items())
     alternatives = {
-        f"fixed: the attacked side's at m = {batch_size}, for both": same(usual(at_many["r1"])),
-        "fixed: the clean side's at m = 2, for both": same(usual(at_two["r2"])),
+        f"fixed: the attacked side's at m = {batch_size}, for both": fixed(*[usual[batch_size, "r1"]] * 2),
+        "fixed: the clean side's at m = 2, for both": fixed(*[usual[2, "r2"]] * 2),
         "each draw's own, chosen on two images": RatioComparison(*own),
-        "the image twice, leave-one-out as usual": RatioComparison(
-            *(fit(side, _twice_if_single(single)).mean_ratio_ for side in sides)
-        ),
+        "the image twice, leave-one-out as usual": RatioComparison(*(fit.mean_ratio_ for fit in fits(1).values())),
     }
     return SingleImage(maps, {**needs_answer, **alternatives}, tuple(needs_answer))
 
 
-def _places(values: np.ndarray) -> np.ndarray:
-    return np.searchsorted(np.asarray(DEFAULT_GRID), values)
+def _grid_places(fit: Any) -> np.ndarray:
+    """Where the chosen σ and λ of each draw stand in the grid, (t, 2)."""
+    return np.stack([np.searchsorted(np.asarray(DEFAULT_GRID), v) for v in (fit.sigma_, fit.lambda_)], axis=1)
 
 
 def alternatives_frame(found: Mapping[str, SingleImage]) -> pandas.DataFrame:
     """Show what each alternative for m = 1 gives, by mode, beside the printed numbers."""
-    _, r1, r2 = published_table3()[-1]
-    lines = [{"mode": "published", "what was done": "", "R1": f"{r1.value:.2f} ({r1.low:.2f}, {r1.high:.2f})",
-              "R2": f"{r2.value:.2f} ({r2.low:.2f}, {r2.high:.2f})", "in both bands": "", "AUROC": ""}]  # fmt: skip
+    _, *printed = published_table3()[-1]
+    columns = ["mode", "what was done", "R1", "R2", "in both bands", "AUROC"]
+    lines = [["published", "", *(f"{e.value:.2f} ({e.low:.2f}, {e.high:.2f})" for e in printed), "", ""]]
     for mode, single in found.items():
         for what, result in single.alternatives.items():
-            lines.append({
-                "mode": mode,
-                "what was done": what,
-                "R1": str(result.r1_summary),
-                "R2": str(result.r2_summary),
-                "in both bands": "yes" if in_both_bands(result) else "no",
-                "AUROC": "needs the answer" if what in single.needs_answer else f"{result.auroc:.2f}",
-            })  # fmt: skip
-    return pandas.DataFrame(lines).set_index(["mode", "what was done"])
+            inside = "yes" if in_both_bands(result) else "no"
+            auroc = "needs the answer" if what in single.needs_answer else f"{result.auroc:.2f}"
+            lines.append([mode, what, str(result.r1_summary), str(result.r2_summary), inside, auroc])
+    return pandas.DataFrame(lines, columns=columns).set_index(["mode", "what was done"])
 
 
 def in_both_bands(result: RatioComparison) -> bool:
     """Whether both means of an alternative agree with the printed row m = 1."""
     _, r1, r2 = published_table3()[-1]
-    ends = [(*table3_band(entry), summary.mean)
-            for entry, summary in ((r1, result.r1_summary), (r2, result.r2_summary))]  # fmt: skip
-    return all(low <= mean <= high for low, high, mean in ends)
+    return bool(table3_agrees(result.r1_summary.mean, r1) and table3_agrees(result.r2_summary.mean, r2))
 
 
 def table3_column(side: str, size: int) -> str:
@@ -240,9 +213,23 @@ def table3_band(entry: published.Published) -> tuple[float, float]:
     return entry.value - reach, entry.value + reach
 
 
+def table3_agrees(value: Any, entry: published.Published) -> Any:
+    """Whether our number, or each of an array, lies within the band of a printed one."""
+    low, high = table3_band(entry)
+    return (low <= value) & (value <= high)
+
+
 def published_table3() -> list[tuple[int, published.Published, published.Published]]:
     """Table 3 as printed: m with R1 and R2, m falling."""
     return [
         (m, *(published.lookup("g17", "Table 3", "MNIST", table3_column(side, m)) for side in ("r1", "r2")))
         for m in range(9, 0, -1)
     ]
+
+
+def table3_bands() -> dict[str, dict[int, tuple[float, float]]]:
+    """Give the range that agrees with each printed number: "r1" and "r2" → m → (low, high)."""
+    return {
+        side: {m: table3_band(entries[place]) for m, *entries in published_table3()}
+        for place, side in enumerate(("r1", "r2"))
+    }
