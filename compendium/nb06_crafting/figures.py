@@ -54,7 +54,7 @@ def gap_and_distance(gaps: pandas.DataFrame, tolerance: float) -> Figure:
     """
     columns = {
         "difference": "mean R1 − mean R2 (cut at 0.6)",
-        "distance": "squared distance to clean (clean to clean: 1)",
+        "distance": "squared distance (clean to clean: 1)",
         "accuracy": "share of images read rightly",
     }
     figure = _panel_a_column(
@@ -81,7 +81,7 @@ def two_attackers(compared: pandas.DataFrame) -> Figure:
     columns = {
         "accuracy": "share of images read rightly",
         "AUROC": "AUROC of one batch, fresh draws",
-        "power at 5 % false alarms": "share of batches flagged at 5 % false alarms",
+        "power at 5 % false alarms": "share flagged at 5 % false alarms",
     }
     figure = _panel_a_column(
         compared.reset_index(), "τ", columns, "attacker", style="setting", size=(4, 3.8), legend_columns=6,

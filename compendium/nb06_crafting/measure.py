@@ -29,11 +29,13 @@ ALGORITHM_2, GRADIENT_STEPS = "Algorithm 2", "gradient steps"
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One data set in one mode, loaded.
+    """One data set in one mode, loaded, and how Algorithm 1 draws from it.
 
     Attributes
     ----------
     title, mode : str, Mode
+    draws, batch_size : int
+        t and m of Algorithm 1.
     model : nn.Module
     images, labels : (n, c, h, w) float32, (n,)
         Attacked test images.
@@ -43,6 +45,8 @@ class Setting:
 
     title: str
     mode: Mode
+    draws: int
+    batch_size: int
     model: nn.Module = field(repr=False)
     images: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
@@ -53,34 +57,28 @@ class Setting:
         """Data set and mode."""
         return f"{self.title}, {self.mode.name}"
 
-    def defender(self, draws: int, batch_size: int, rng: np.random.Generator, **changed: object) -> search.Defender:
-        """Draw for Algorithm 1, t = `draws` and m = `batch_size`; `changed` may hold another clip."""
+    def defender(self, rng: np.random.Generator, **changed: object) -> search.Defender:
+        """Draw for Algorithm 1; `changed` may hold another clip."""
         options = {"clip": self.mode.clip, "kernel": self.mode.kernel, "numerators": self.numerators} | changed
-        return search.Defender(
-            self.model, self.images, self.labels, draws=draws, batch_size=batch_size, rng=rng, **options
-        )
+        sizes = {"draws": self.draws, "batch_size": self.batch_size}
+        return search.Defender(self.model, self.images, self.labels, rng=rng, **sizes, **options)
 
 
-def settings(images: int, titles: Sequence[str] = tuple(IMAGE_SETS), modes: Sequence[Mode] = MODES) -> list[Setting]:
+def settings(
+    images: int, draws: int, batch_size: int, titles: Sequence[str] = tuple(IMAGE_SETS), modes: Sequence[Mode] = MODES
+) -> list[Setting]:
     """Load data sets (of `IMAGE_SETS`) and networks, with `images` test images that are attacked, 0 for all."""
     loaded = []
     for title in titles:
         everything, real, labels = all_and_attacked(IMAGE_SETS[title], images)
         for mode in modes:
             model = models.load_trained(mode.networks[IMAGE_SETS[title]])
-            loaded.append(Setting(title, mode, model, real, labels, everything))
+            loaded.append(Setting(title, mode, draws, batch_size, model, real, labels, everything))
     return loaded
 
 
 def curves(
-    loaded: Sequence[Setting],
-    tolerances: Sequence[float],
-    *,
-    epsilon: float,
-    step: float,
-    draws: int,
-    batch_size: int,
-    rng: np.random.Generator,
+    loaded: Sequence[Setting], tolerances: Sequence[float], *, epsilon: float, step: float, rng: np.random.Generator
 ) -> pandas.DataFrame:
     """ε and accuracy against τ in each setting (Fig. 4), by the search that bisects.
 
@@ -91,8 +89,6 @@ def curves(
         τ.
     epsilon, step : float
         Where Algorithm 2 starts, and ε_Δ of its scan; a fifth of it is where the bisection stops.
-    draws, batch_size : int
-        t and m.
     rng : numpy.random.Generator
 
     Returns
@@ -113,7 +109,7 @@ def curves(
             "AUROC": result.comparison.auroc,
         }
         for setting in loaded
-        for result in search.fgsm_under_tolerance(setting.defender(draws, batch_size, rng), tolerances, **options)
+        for result in search.fgsm_under_tolerance(setting.defender(rng), tolerances, **options)
     ])  # fmt: skip
 
 
@@ -138,9 +134,7 @@ def relative_distance(clean: np.ndarray, moved: np.ndarray) -> float:
 CLIPPED, NOT_CLIPPED = "clipped to [0, 1]", "not clipped"
 
 
-def clipped_and_unclipped(
-    setting: Setting, epsilons: Sequence[float], *, draws: int, batch_size: int, rng: np.random.Generator
-) -> pandas.DataFrame:
+def clipped_and_unclipped(setting: Setting, epsilons: Sequence[float], rng: np.random.Generator) -> pandas.DataFrame:
     """R1 − R2 over ε with FGSM kept in [0, 1] and not, all else equal: why the gap can fall before it rises.
 
     Parameters
@@ -148,8 +142,8 @@ def clipped_and_unclipped(
     setting : Setting
         Its own clipping is left aside.
     epsilons : sequence of float
-    draws, batch_size, rng
-        As for `curves`; both curves see the same draws.
+    rng : numpy.random.Generator
+        Of the draws, the same for both.
 
     Returns
     -------
@@ -160,7 +154,7 @@ def clipped_and_unclipped(
     seed = int(rng.integers(2**31))
     rows = []
     for title, clip in ((CLIPPED, (0.0, 1.0)), (NOT_CLIPPED, None)):
-        defender = setting.defender(draws, batch_size, np.random.default_rng(seed), clip=clip)
+        defender = setting.defender(np.random.default_rng(seed), clip=clip)
         moved = defender.fgsm()
         for trial in search.gap_curve(defender, epsilons):
             row = {"FGSM": title, "epsilon": trial.epsilon, "difference": trial.difference}
@@ -169,9 +163,7 @@ def clipped_and_unclipped(
     return pandas.DataFrame(rows)
 
 
-def usual_pairs(
-    setting: Setting, epsilons: Sequence[float], *, draws: int, batch_size: int, rng: np.random.Generator
-) -> list[str]:
+def usual_pairs(setting: Setting, epsilons: Sequence[float], rng: np.random.Generator) -> list[str]:
     """Say which pair (σ, λ) leave-one-out picks most often against images attacked by FGSM, for each ε.
 
     Parameters
@@ -179,11 +171,11 @@ def usual_pairs(
     setting : Setting
     epsilons : sequence of float
         0 for clean against clean.
-    draws, batch_size, rng
-        As for `curves`; every ε sees the same draws.
+    rng : numpy.random.Generator
+        Of the draws, the same for every ε.
     """
     clean = setting.numerators.reshape(len(setting.numerators), -1)
-    a, b = (draw_indices(len(pool), draws, batch_size, rng) for pool in (clean, setting.images))
+    a, b = (draw_indices(len(pool), setting.draws, setting.batch_size, rng) for pool in (clean, setting.images))
     lines = []
     sweep = attacks.fgsm_sweep(setting.model, setting.images, setting.labels, epsilons, setting.mode.clip)
     for epsilon, batch in zip(epsilons, sweep, strict=True):
@@ -194,7 +186,7 @@ def usual_pairs(
             fit = fit_batch_indices(clean, moved, a, b, kernel=setting.mode.kernel)
         pairs = Counter(zip(fit.sigma_.tolist(), fit.lambda_.tolist(), strict=True))
         (sigma, lambda_), count = min(pairs.items(), key=lambda item: (-item[1], item[0]))
-        lines.append(f"ε = {epsilon:g}: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of {draws} draws")
+        lines.append(f"ε = {epsilon:g}: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of {len(a)} draws")
     return lines
 
 
@@ -208,8 +200,6 @@ def searches(
     repeats: int,
     epsilon: float,
     step: float,
-    draws: int,
-    batch_size: int,
     rng: np.random.Generator,
 ) -> pandas.DataFrame:
     """Compare the search that bisects with the paper's fixed step, without and with new draws at every ε.
@@ -220,7 +210,7 @@ def searches(
     tolerances : sequence of float
     repeats : int
         Seeds under which each search is run.
-    epsilon, step, draws, batch_size, rng
+    epsilon, step, rng
         As for `curves`.
 
     Returns
@@ -238,7 +228,7 @@ def searches(
     for name, way in ways.items():
         for tolerance in tolerances:
             for seed in seeds:
-                defender = setting.defender(draws, batch_size, np.random.default_rng(seed))
+                defender = setting.defender(np.random.default_rng(seed))
                 try:
                     (found,) = search.fgsm_under_tolerance(
                         defender, [tolerance], initial_epsilon=epsilon, step=step, **way
@@ -278,15 +268,13 @@ def attackers(
     step: float,
     steps: int,
     searches: int,
-    draws: int,
-    batch_size: int,
     rng: np.random.Generator,
 ) -> pandas.DataFrame:
     """Algorithm 2 and the attacker who knows the detector, at equal tolerance.
 
     Parameters
     ----------
-    loaded, tolerances, epsilon, step, draws, batch_size, rng
+    loaded, tolerances, epsilon, step, rng
         As for `curves`; `epsilon` bounds both attackers.
     steps : int
         Gradient steps of the knowing attacker for each weight of the detector.
@@ -302,7 +290,7 @@ def attackers(
     rows = []
     for setting in loaded:
         pairs = search.compare_attackers(
-            setting.defender(draws, batch_size, rng), tolerances, epsilon=epsilon,
+            setting.defender(rng), tolerances, epsilon=epsilon,
             fgsm_options={"step": step, "resolution": step / 5}, pgd_options={"steps": steps, "searches": searches},
         )  # fmt: skip
         for pair in pairs:

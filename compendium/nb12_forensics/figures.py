@@ -82,17 +82,13 @@ def pooled_intervals(table: pandas.DataFrame) -> Figure:
         "together": "mean of channels that go together",
         "independent": "mean of independent channels",
         "pooled": "300 ratios in one pot",
-        "printed": "printed",
     }
     names = [f"{item}\n{column.removeprefix('R1 ').replace('eps=', 'ε = ')}" for item, column in rows.index]
-    long = rows[list(ways)].rename(columns=ways).set_axis(names).reset_index(names="row")
-    long = long.melt("row", var_name="way", value_name="half-width of the 95 % interval")
+    computed = rows[list(ways)].rename(columns=ways).set_axis(names)
     figure, axis = subplots(figsize=(9, 3.2))
-    seaborn.scatterplot(
-        long, x="row", y="half-width of the 95 % interval", hue="way", style="way", s=80, ax=axis, alpha=0.8,
-        palette=[LIMIT, REAL, CORRECTED, PUBLISHED], markers=["v", "^", "o", "X"],
-    )  # fmt: skip
-    axis.set(xlabel="", yscale="log")
+    seaborn.scatterplot(computed, palette=[LIMIT, REAL, CORRECTED], markers=["v", "^", "o"], s=80, ax=axis)
+    axis.plot(names, rows["printed"], "s", color=PUBLISHED, mfc="none", ms=11, label="printed")
+    axis.set(ylabel="half-width of the 95 % interval", yscale="log")
     axis.get_legend().remove()
     figure.legend(loc="outside lower center", ncols=4)
     return figure

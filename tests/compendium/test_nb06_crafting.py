@@ -38,10 +38,10 @@ def setting():
         model[1].weight.copy_(torch.from_numpy(weight.reshape(2, 36)))
         model[1].bias.copy_(torch.tensor([3.0, 0.0]))
     mode = g17.Mode("corrected", "gaussian", (0.0, 1.0), {})
-    return measure.Setting("MNIST", mode, model.eval(), images[:60], labels[:60], images)
+    return measure.Setting("MNIST", mode, 3, 20, model.eval(), images[:60], labels[:60], images)
 
 
-SMALL = {"epsilon": 0.3, "step": 0.1, "draws": 3, "batch_size": 20}
+SMALL = {"epsilon": 0.3, "step": 0.1}
 
 
 def test_relative_distance_is_that_of_all_pairs():
@@ -62,7 +62,7 @@ def test_moves_towards_the_middle_bring_images_nearer_and_others_do_not():
 
 
 def test_both_curves_see_the_same_draws_and_start_at_no_difference(setting):
-    gaps = measure.clipped_and_unclipped(setting, [0.0, 0.3], draws=3, batch_size=20, rng=np.random.default_rng(0))
+    gaps = measure.clipped_and_unclipped(setting, [0.0, 0.3], np.random.default_rng(0))
     start = gaps[gaps["epsilon"] == 0]
     assert len(start) == 2 and (start["difference"] == 0).all() and (start["accuracy"] == 1).all()
     # At ε = 0 all that is left is that the attacked images are half of the numerators.
@@ -75,7 +75,7 @@ def test_both_curves_see_the_same_draws_and_start_at_no_difference(setting):
 def test_curves_and_searches_are_the_engines(setting):
     found = measure.curves([setting], [0.1, 1e6], rng=np.random.default_rng(3), **SMALL)
     direct = search.fgsm_under_tolerance(
-        setting.defender(3, 20, np.random.default_rng(3)), [0.1, 1e6], initial_epsilon=0.3, step=0.1, resolution=0.02
+        setting.defender(np.random.default_rng(3)), [0.1, 1e6], initial_epsilon=0.3, step=0.1, resolution=0.02
     )
     assert list(found["epsilon"]) == [r.epsilon for r in direct] and set(found["setting"]) == {"MNIST, corrected"}
     outcomes = measure.searches(setting, [1e6], repeats=2, rng=np.random.default_rng(4), **SMALL)
@@ -107,14 +107,14 @@ def test_attackers_meet_at_the_same_tolerance(setting):
 
 @pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
 def test_usual_pairs_are_those_of_single_fits(setting):
-    lines = measure.usual_pairs(setting, [0.0, 0.3], draws=4, batch_size=20, rng=np.random.default_rng(6))
+    lines = measure.usual_pairs(setting, [0.0, 0.3], np.random.default_rng(6))
     again = np.random.default_rng(6)
-    a, b = ([again.choice(n, 20, replace=False) for _ in range(4)] for n in (120, 60))
+    a, b = ([again.choice(n, 20, replace=False) for _ in range(3)] for n in (120, 60))
     clean, attacked = setting.numerators.reshape(120, -1), setting.images.reshape(60, -1)
     fits = [ULSIF(kernel="gaussian").fit(clean[i], attacked[j]) for i, j in zip(a, b, strict=True)]
     pairs = Counter((fit.sigma_, fit.lambda_) for fit in fits)
     (sigma, lambda_), count = min(pairs.items(), key=lambda item: (-item[1], item[0]))
-    assert lines[0] == f"ε = 0: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of 4 draws"
+    assert lines[0] == f"ε = 0: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of 3 draws"
     assert len(lines) == 2 and lines[1].startswith("ε = 0.3: ")
 
 
