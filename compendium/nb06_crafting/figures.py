@@ -4,96 +4,94 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas
 from matplotlib.figure import Figure
 
-from advlib.figures import ADVERSARIAL, AS_PUBLISHED, CORRECTED, LIMIT, MARKERS, NOISE, PUBLISHED, show_image, subplots
+from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, NOISE, PUBLISHED, show_image, subplots
+from compendium.common import panels
+from compendium.nb06_crafting.measure import ALGORITHM_2, CLIPPED, GRADIENT_STEPS, NOT_CLIPPED
 
 
-def tolerance_tradeoff(curves: Mapping[str, Sequence[Any]]) -> Figure:
-    """Draw G17's Fig. 4 again: the ε that Algorithm 2 finds, and the accuracy it leaves, against the tolerance.
-
-    Parameters
-    ----------
-    curves : dict
-        "data set, mode" → results, from `tolerance.curves`.
-    """
-    figure, (sizes, accuracies) = subplots(1, 2, figsize=(10, 3.8), sharex=True)
-    for name, results in curves.items():
-        title, mode = name.rsplit(", ", 1)
-        colour = AS_PUBLISHED if mode == "as published" else CORRECTED
-        style = {"color": colour, "marker": MARKERS[mode], "ms": 5, "ls": "-" if title == "MNIST" else "--"}
-        style["mfc"] = colour if title == "MNIST" else "white"
-        tolerances = [result.tolerance for result in results]
-        sizes.plot(tolerances, [result.epsilon for result in results], label=name, **style)
-        accuracies.plot(tolerances, [result.adversarial_accuracy for result in results], **style)
-    sizes.set(title="ε that Algorithm 2 finds", ylabel="FGSM size ε (L∞)", xscale="log", ylim=(0, None))
-    accuracies.set(title="accuracy that it leaves", ylabel="share of images read rightly", ylim=(-0.03, 1))
-    for axis in (sizes, accuracies):
-        axis.set_xlabel("tolerance τ on |mean R1 − mean R2|")
-        axis.set_xticks(tolerances, [f"{value:g}" for value in tolerances])
-        axis.minorticks_off()
-    figure.legend(loc="outside lower center", ncols=2)
+def _panel_a_column(frame: pandas.DataFrame, x: str, columns: Mapping[str, str], hue: str, **options: Any) -> Figure:
+    """Draw columns of a wide frame over `x`, a panel each; `columns` are column → y label."""
+    keys = list(dict.fromkeys([x, hue, options["style"]]))
+    long = frame.melt(keys, list(columns), var_name="panel", value_name="value")
+    figure = panels.lines(long, x=x, y="value", col="panel", hue=hue, share=False, **options)
+    for axis, label in zip(figure.axes, columns.values(), strict=True):
+        axis.set(title="", ylabel=label)
+    figure.tight_layout()
     return figure
 
 
-def gap_and_distance(curves: Sequence[Any], tolerance: float) -> Figure:
-    """Draw R1 − R2 over ε beside the distance between clean and attacked images, clipped and not.
+def _tolerances(frame: pandas.DataFrame, column: str) -> dict[str, Any]:
+    """Axis settings: logarithmic, with each tolerance named."""
+    ticks = sorted(set(frame[column]))
+    return {"xscale": "log", "xticks": ticks, "xticklabels": [f"{tick:g}" for tick in ticks],
+            "xlabel": "tolerance τ on |mean R1 − mean R2|"}  # fmt: skip
+
+
+def tolerance_tradeoff(curves: pandas.DataFrame) -> Figure:
+    """Draw G17's Fig. 4 again: the ε that Algorithm 2 finds, and the accuracy it leaves (`measure.curves`)."""
+    columns = {"epsilon": "FGSM size ε (L∞) that Algorithm 2 finds", "accuracy": "share of images read rightly"}
+    figure = _panel_a_column(
+        curves, "tolerance", columns, "mode", style="image set", size=(4.6, 3.6), legend_columns=6,
+        axis=_tolerances(curves, "tolerance"),
+    )  # fmt: skip
+    for axis, top in zip(figure.axes, (None, 1), strict=True):
+        axis.set_ylim(-0.03 if top else 0, top)
+        axis.minorticks_off()
+    return figure
+
+
+def gap_and_distance(gaps: pandas.DataFrame, tolerance: float) -> Figure:
+    """Draw R1 − R2 over ε beside the distance between clean and attacked images (`measure.clipped_and_unclipped`).
 
     Parameters
     ----------
-    curves : sequence of tolerance.GapCurve
-        Clipped, then not clipped.
+    gaps : pandas.DataFrame
     tolerance : float
         τ whose band is shaded.
     """
-    figure, (gaps, distances, accuracies) = subplots(1, 3, figsize=(12, 3.6), sharex=True)
-    for curve, colour, marker in zip(curves, (CORRECTED, NOISE), "^v", strict=True):
-        style = {"color": colour, "marker": marker, "ms": 4}
-        gaps.plot(curve.epsilons, curve.differences, label=curve.title, **style)
-        distances.plot(curve.epsilons, curve.distances, **style)
-        accuracies.plot(curve.epsilons, curve.accuracies, **style)
-    gaps.axhspan(-tolerance, tolerance, color=LIMIT, alpha=0.2, lw=0, label=f"within τ = {tolerance:g}")
-    gaps.set(title="R1 − R2 (cut at 0.6)", ylabel="mean R1 − mean R2", ylim=(-0.25, 0.6))
-    gaps.legend()
-    distances.axhline(1, color=LIMIT, lw=0.8)
-    distances.set(title="how near attacked images lie to clean ones", ylabel="squared distance (clean to clean: 1)")
-    accuracies.set(title="accuracy", ylabel="share of images read rightly", ylim=(0, 1))
-    for axis in (gaps, distances, accuracies):
-        axis.set_xlabel("FGSM size ε (L∞)")
+    columns = {
+        "difference": "mean R1 − mean R2 (cut at 0.6)",
+        "distance": "squared distance (clean to clean: 1)",
+        "accuracy": "share of images read rightly",
+    }
+    figure = _panel_a_column(
+        gaps, "epsilon", columns, "FGSM", style="FGSM", palette={CLIPPED: CORRECTED, NOT_CLIPPED: NOISE},
+        size=(4, 3.6), axis={"xlabel": "FGSM size ε (L∞)"},
+    )  # fmt: skip
+    difference, distance, accuracy = figure.axes
+    difference.axhspan(-tolerance, tolerance, color=LIMIT, alpha=0.2, lw=0, label=f"within τ = {tolerance:g}")
+    difference.set_ylim(-0.25, 0.6)
+    difference.legend(handles=difference.patches, loc="upper left", frameon=False)
+    distance.axhline(1, color=LIMIT, lw=0.8)
+    accuracy.set_ylim(0, 1)
     return figure
 
 
-def two_attackers(compared: Mapping[str, Sequence[Any]]) -> Figure:
+def two_attackers(compared: pandas.DataFrame) -> Figure:
     """Draw accuracy against the tolerance for both attackers, and what a decision about one batch sees of them.
 
     Parameters
     ----------
-    compared : dict
-        "data set, mode" → comparisons, from `tolerance.attackers`.
+    compared : pandas.DataFrame
+        From `measure.attackers`.
     """
-    figure, axes = subplots(1, 3, figsize=(12, 3.8), sharex=True, sharey=True)
-    panels = (
-        ("accuracy left", lambda result, defended: result.adversarial_accuracy, "share of images read rightly"),
-        ("AUROC of one batch", lambda result, defended: defended.auroc, "AUROC, fresh draws"),
-        ("power at 5 % false alarms", lambda result, defended: defended.tpr_at_5_fpr, "share of batches flagged"),
-    )
-    for axis, (title, value, label) in zip(axes, panels, strict=True):
-        for (name, rows), (line, filled) in zip(compared.items(), (("-", True), ("--", False)), strict=False):
-            for attacker, colour in (("fgsm", PUBLISHED), ("pgd", ADVERSARIAL)):
-                words = "Algorithm 2" if attacker == "fgsm" else "gradient steps (weight searched)"
-                axis.plot(
-                    [row.tolerance for row in rows],
-                    [value(getattr(row, attacker), getattr(row, f"{attacker}_defended")) for row in rows],
-                    color=colour, marker="o", ls=line, mfc=colour if filled else "white", label=f"{words}: {name}",
-                )  # fmt: skip
-        axis.set(title=title, xlabel="tolerance τ", ylabel=label, xscale="log", ylim=(-0.03, 1.03))
-        axis.tick_params(labelleft=True)
-        tolerances = [row.tolerance for row in next(iter(compared.values()))]
-        axis.set_xticks(tolerances, [f"{value:g}" for value in tolerances])
+    columns = {
+        "accuracy": "share of images read rightly",
+        "AUROC": "AUROC of one batch, fresh draws",
+        "power at 5 % false alarms": "share flagged at 5 % false alarms",
+    }
+    figure = _panel_a_column(
+        compared.reset_index(), "τ", columns, "attacker", style="setting", size=(4, 3.8), legend_columns=6,
+        palette={ALGORITHM_2: PUBLISHED, GRADIENT_STEPS: ADVERSARIAL}, axis=_tolerances(compared.reset_index(), "τ"),
+    )  # fmt: skip
+    for axis, chance in zip(figure.axes, (None, 0.5, 0.05), strict=True):
+        axis.set_ylim(-0.03, 1.03)
         axis.minorticks_off()
-    axes[1].axhline(0.5, color=LIMIT, lw=0.8)
-    axes[2].axhline(0.05, color=LIMIT, lw=0.8)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        if chance is not None:
+            axis.axhline(chance, color=LIMIT, lw=0.8)
     return figure
 
 

@@ -1,20 +1,18 @@
-"""Why the published numbers are what they are: one cause at a time, each with its effect in numbers.
+"""Why G17's numbers are what they are: one cause at a time, each with its effect in numbers.
 
-G17: a rerun of Table 1's MNIST row from which one thing at a time is changed (`one_at_a_time`), the plateau at any λ
-grid (`plateau_by_lambda`), the direction of FGSM where the softmax is saturated (`directions`), and what the printed
+A rerun of Table 1's MNIST row from which one thing at a time is changed (`one_at_a_time`), the plateau at any λ grid
+(`plateau_by_lambda`), the direction of FGSM where the softmax is saturated (`directions`), and what the printed
 intervals say about themselves (`pooled_intervals`, `real_real_across_tables`).
-
-VS22 has a module of its own, `advlib.forensics_vs22`; the type of a cause is here.
 
 References
 ----------
-G17: L. Gondara, arXiv:1705.02224 (2017).
+L. Gondara, arXiv:1705.02224 (2017).
 T. Kanamori, S. Hido and M. Sugiyama, JMLR 10 (2009) 1391–1445, for uLSIF and its leave-one-out error.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,45 +24,14 @@ from scipy.spatial.distance import cdist
 from advlib import attacks, models
 from advlib.models import as_tensor
 from advlib.progress import track
-from advlib.ulsif import DEFAULT_GRID, BatchFit, GridEdgeWarning, fit_batch_indices
+from advlib.ulsif import DEFAULT_GRID, GridEdgeWarning, fit_batch_indices
 from compendium.claims import published
-from compendium.common import vs22
+from compendium.common import g17, vs22
 from compendium.common.g17 import AS_PUBLISHED, CORRECTED, all_and_attacked, test_images
 from compendium.common.protocol import disjoint_mean_ratio, draw_indices, mean_ratios
+from compendium.nb12_forensics.causes import short
 
-CERTAIN, LIKELY, OPEN = "certain", "likely", "open"
-
-
-@dataclass(frozen=True)
-class Cause:
-    """One cause of a published number.
-
-    Attributes
-    ----------
-    paper, cause, change : str
-        Whose number, what lies behind it, and what was changed to see that.
-    effect : str
-        In numbers.
-    evidence : str
-        What shows it, or what speaks against it.
-    sure : str
-        `CERTAIN`, `LIKELY` or `OPEN`.
-    """
-
-    paper: str
-    cause: str
-    change: str
-    effect: str
-    evidence: str
-    sure: str
-
-
-def causes_frame(causes: Sequence[Cause]) -> pandas.DataFrame:
-    """Show causes as a table, a line each."""
-    return pandas.DataFrame([vars(cause) for cause in causes]).set_index(["paper", "cause"])
-
-
-# ---------------------------------------------------------------------------------------------- G17: one at a time
+# ---------------------------------------------------------------------------------------------- one at a time
 
 
 @dataclass(frozen=True)
@@ -106,6 +73,7 @@ def lambda_grid(smallest: float) -> tuple[float, ...]:
 
 
 BASE = Variant("as published")
+DENSRATIO = "densratio's leave-one-out"
 VARIANTS = (
     BASE,
     replace(BASE, name="squared distance in the kernel", kernel="gaussian"),
@@ -113,45 +81,11 @@ VARIANTS = (
     replace(BASE, name="mean over the denominator", over="denominator"),
     replace(BASE, name="λ grid from 0.01", lambdas=lambda_grid(1e-2)),
     replace(BASE, name="λ grid from 0.0001", lambdas=lambda_grid(1e-4)),
-    replace(BASE, name="densratio's leave-one-out", selection="densratio"),
+    replace(BASE, name=DENSRATIO, selection="densratio"),
     replace(BASE, name="VS22's network", network=CORRECTED.networks["mnist"]),
     replace(BASE, name="VS22's network, exact direction", network=CORRECTED.networks["mnist"], direction="exact"),
     Variant("corrected", CORRECTED.kernel, CORRECTED.clip, network=CORRECTED.networks["mnist"]),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class VariantResult:
-    """Mean ratios of one variant.
-
-    Attributes
-    ----------
-    variant : Variant
-    epsilons : tuple of float
-    r1 : (n, t) float64
-        Mean ratio of each draw at each ε, clean against attacked.
-    r2 : (t,) float64
-        Clean against clean, same draws.
-    sigmas, lambdas : (n + 1, t) float64
-        Chosen at each ε; the last row belongs to R2.
-    """
-
-    variant: Variant
-    epsilons: tuple[float, ...]
-    r1: np.ndarray = field(repr=False)
-    r2: np.ndarray = field(repr=False)
-    sigmas: np.ndarray = field(repr=False)
-    lambdas: np.ndarray = field(repr=False)
-
-    @property
-    def means(self) -> np.ndarray:
-        """Mean R1 at each ε, (n,)."""
-        return self.r1.mean(1)
-
-    @property
-    def usual_lambdas(self) -> np.ndarray:
-        """Median λ at each ε, (n,)."""
-        return np.median(self.lambdas[:-1], axis=1)
 
 
 def one_at_a_time(
@@ -162,7 +96,7 @@ def one_at_a_time(
     batch_size: int,
     rng: np.random.Generator,
     variants: Sequence[Variant] = VARIANTS,
-) -> list[VariantResult]:
+) -> pandas.DataFrame:
     """Rerun MNIST's row of Table 1 in every variant, on the same draws.
 
     Parameters
@@ -175,79 +109,63 @@ def one_at_a_time(
         t and m of Algorithm 1.
     rng : numpy.random.Generator
     variants : sequence of Variant
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a variant, ε and draw: mean ratio of clean against attacked, and the σ and λ chosen; ε = 0 is R2.
     """
     everything, real, labels = all_and_attacked("mnist", images)
     a = draw_indices(len(everything), draws, batch_size, rng)
     b = draw_indices(len(real), draws, batch_size, rng)
-    clean = _rows(everything)
-    found, signs = [], {}
+    clean = vs22.flat(everything)
+    rows, signs = [], {}
     for variant in track(variants, "one cause at a time"):
         key = variant.network, variant.direction
         if key not in signs:
-            model = models.load_trained(variant.network)
             find = vs22.margin_signs if variant.direction == "exact" else attacks.gradient_signs
-            signs[key] = find(model, real, labels)
-        values = []
+            signs[key] = find(models.load_trained(variant.network), real, labels)
         for epsilon in (*epsilons, 0.0):
             moved = real + np.float32(epsilon) * signs[key]
-            moved = _rows(moved if variant.clip is None else moved.clip(*variant.clip))
-            values.append(_ratios(variant, clean, moved, a, b))
-        ratios, sigmas, lambdas = (np.array(part) for part in zip(*values, strict=True))
-        found.append(VariantResult(variant, tuple(epsilons), ratios[:-1], ratios[-1], sigmas, lambdas))
-    return found
+            moved = moved if variant.clip is None else moved.clip(*variant.clip)
+            fits = zip(*_fits(variant, clean, vs22.flat(moved), a, b), strict=True)
+            rows += [(variant.name, epsilon, *fit) for fit in fits]
+    return pandas.DataFrame(rows, columns=["variant", "ε", "ratio", "σ", "λ"])
 
 
-def _rows(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1)
-
-
-def _ratios(
+def _fits(
     variant: Variant, clean: np.ndarray, moved: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean ratio, σ and λ of each draw, (t,) each."""
+) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    """Return mean ratio, σ and λ of each draw."""
+    if variant.selection == "densratio":
+        pairs = [_densratio_choice(clean[rows], moved[others], variant) for rows, others in zip(a, b, strict=True)]
+        ratios = [
+            mean_ratios(clean, moved, rows[None], others[None], variant.kernel, sigmas=sigma, lambdas=lambda_)[0]
+            for rows, others, (sigma, lambda_) in zip(a, b, pairs, strict=True)
+        ]
+        return ratios, *zip(*pairs, strict=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridEdgeWarning)
-        if variant.selection == "exact":
-            fit = fit_batch_indices(clean, moved, a, b, kernel=variant.kernel, lambdas=variant.lambdas)
-            means = (
-                fit.mean_ratio_ if variant.over == "numerator" else _over_denominator(fit, variant, clean, moved, a, b)
-            )
-            return means, fit.sigma_, fit.lambda_
-        means, sigmas, lambdas = [], [], []
-        for rows, others in zip(a, b, strict=True):
-            scores = densratio_scores(clean[rows], moved[others], DEFAULT_GRID, variant.lambdas, variant.kernel)
-            i, j = np.unravel_index(scores.argmin(), scores.shape)
-            sigmas.append(DEFAULT_GRID[i])
-            lambdas.append(variant.lambdas[j])
-            chosen = {"sigmas": sigmas[-1], "lambdas": lambdas[-1], "kernel": variant.kernel}
-            means.append(float(mean_ratios(clean, moved, rows[None], others[None], **chosen)[0]))
-        return np.array(means), np.array(sigmas), np.array(lambdas)
-
-
-def _over_denominator(
-    fit: BatchFit, variant: Variant, clean: np.ndarray, moved: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> np.ndarray:
-    means = []
-    for t, (rows, others) in enumerate(zip(a, b, strict=True)):
-        centres = clean[rows][fit.center_indices_]
-        means.append(
-            float((kernel_values(moved[others], centres, fit.sigma_[t], variant.kernel) @ fit.theta_[t]).mean())
-        )
-    return np.array(means)
+        fit = fit_batch_indices(clean, moved, a, b, kernel=variant.kernel, lambdas=variant.lambdas)
+    if variant.over == "numerator":
+        return fit.mean_ratio_, fit.sigma_, fit.lambda_
+    below = [
+        kernel_values(moved[others], clean[rows][fit.center_indices_], sigma, variant.kernel) @ theta
+        for rows, others, sigma, theta in zip(a, b, fit.sigma_, fit.theta_, strict=True)
+    ]
+    return [ratios.mean() for ratios in below], fit.sigma_, fit.lambda_
 
 
 def kernel_values(points: np.ndarray, centres: np.ndarray, sigma: float, kernel: str) -> np.ndarray:
-    """Kernel matrix (n, b), by its definition.
-
-    Parameters
-    ----------
-    points, centres : (n, d), (b, d) float array
-    sigma : float
-    kernel : str
-        "gaussian" or "unsquared".
-    """
+    """Kernel matrix (n, b) of points (n, d) and centres (b, d) by its definition, "gaussian" or "unsquared"."""
     distance = cdist(points, centres, "sqeuclidean" if kernel == "gaussian" else "euclidean")
     return np.exp(-distance / (2 * sigma**2))
+
+
+def _densratio_choice(numerator: np.ndarray, denominator: np.ndarray, variant: Variant) -> tuple[float, float]:
+    scores = densratio_scores(numerator, denominator, DEFAULT_GRID, variant.lambdas, variant.kernel)
+    i, j = np.unravel_index(scores.argmin(), scores.shape)
+    return DEFAULT_GRID[i], variant.lambdas[j]
 
 
 def densratio_scores(
@@ -299,28 +217,30 @@ def densratio_scores(
     return scores
 
 
-def same_choice(first: VariantResult, second: VariantResult) -> float:
+def by_epsilon(found: pandas.DataFrame, column: str = "ratio") -> pandas.DataFrame:
+    """Summarise `one_at_a_time` over the draws, a row a variant and a column an ε: mean ratio, or median of σ or λ."""
+    statistic = "mean" if column == "ratio" else "median"
+    return found.pivot_table(column, "variant", "ε", statistic, sort=False)
+
+
+def same_choice(found: pandas.DataFrame, one: str, other: str) -> float:
     """Share of fits (all ε and R2) in which two variants chose the same σ and λ."""
-    return float(np.mean(np.isclose(first.sigmas, second.sigmas) & np.isclose(first.lambdas, second.lambdas)))
+    first, second = (found.loc[found["variant"] == name, ["σ", "λ"]].values for name in (one, other))
+    return float(np.isclose(first, second).all(1).mean())
 
 
-def variants_frame(found: Sequence[VariantResult]) -> pandas.DataFrame:
+def variants_frame(found: pandas.DataFrame) -> pandas.DataFrame:
     """Show `one_at_a_time` as a table: R1 at every ε (with the λ chosen most), R2, beside the printed row."""
-    epsilons = found[0].epsilons
-    lines = [
-        {"variant": "printed"}
-        | {f"R1, ε = {e:g}": f"{published.value('g17', 'Table 1', 'MNIST', f'R1 eps={e:g}'):.2f}" for e in epsilons}
-        | {"R2": f"{published.value('g17', 'Table 1', 'MNIST', 'R2 eps=0.1'):.2f}"}
-    ]
-    for result in found:
-        line = {"variant": result.variant.name}
-        for epsilon, mean, lambda_ in zip(epsilons, result.means, result.usual_lambdas, strict=True):
-            line[f"R1, ε = {epsilon:g}"] = f"{mean:.2f} (λ {lambda_:.1g})"
-        lines.append(line | {"R2": f"{result.r2.mean():.2f}"})
-    return pandas.DataFrame(lines).set_index("variant")
+    means, lambdas = by_epsilon(found), by_epsilon(found, "λ")
+    table = pandas.DataFrame(index=["printed", *means.index]).rename_axis("variant")
+    for epsilon in means.columns.drop(0.0):
+        ours = [f"{mean:.2f} (λ {lambda_:.1g})" for mean, lambda_ in zip(means[epsilon], lambdas[epsilon], strict=True)]
+        table[f"R1, ε = {epsilon:g}"] = [f"{g17.printed_r1('MNIST', epsilon):.2f}", *ours]
+    table["R2"] = [f"{value:.2f}" for value in (published.value("g17", "Table 1", "MNIST", "R2 eps=0.1"), *means[0.0])]
+    return table
 
 
-# ---------------------------------------------------------------------------------------------- G17: plateau
+# ---------------------------------------------------------------------------------------------- plateau
 
 PLATEAU_ROWS = {
     "MNIST": ("mnist", 0),
@@ -331,33 +251,9 @@ PLATEAU_ROWS = {
 }
 
 
-@dataclass(frozen=True)
-class PlateauByLambda:
-    """One row of Table 1 at several λ grids.
-
-    Attributes
-    ----------
-    row : str
-    smallest : (g,) float64
-        λ_min of each grid.
-    predicted : (g,) float64
-        ‖ĥ‖²/λ_min from clean images alone, σ as chosen with the default grid.
-    measured : (g,) float64
-        Mean R1 against images in which a coin flip of ±1 moves every pixel.
-    sigmas : (g,) float64
-        σ chosen most.
-    """
-
-    row: str
-    smallest: np.ndarray
-    predicted: np.ndarray
-    measured: np.ndarray
-    sigmas: np.ndarray
-
-
 def plateau_by_lambda(
     smallest: Sequence[float], *, images: int, draws: int, batch_size: int, rng: np.random.Generator
-) -> list[PlateauByLambda]:
+) -> pandas.DataFrame:
     """Predict and measure where the as-published R1 stops growing, for grids that begin at another λ.
 
     Parameters
@@ -366,32 +262,39 @@ def plateau_by_lambda(
         λ_min of each grid, see `lambda_grid`; the default grid's must be among them.
     images, draws, batch_size, rng
         As for `one_at_a_time`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a row of Table 1 and λ_min: predicted, ‖ĥ‖²/λ_min from clean images alone with σ as chosen with the
+        default grid; measured, mean R1 against images in which a coin flip of ±1 moves every pixel.
     """
     default = min(DEFAULT_GRID)
-    if not np.isclose(smallest, default).any():
+    at_default = np.isclose(smallest, default)
+    if not at_default.any():
         raise ValueError(f"smallest must hold the default grid's {default:g}, but is {list(smallest)}")
     found = []
     for row, (image_set, channel) in track(PLATEAU_ROWS.items(), "plateaus", len(PLATEAU_ROWS)):
-        real, _ = test_images(image_set, images)
-        clean = real[:, channel].reshape(len(real), -1)
+        clean = vs22.flat(test_images(image_set, images)[0][:, channel])
         moved = clean + rng.choice(np.float32([-1, 1]), clean.shape)
         a, b = (draw_indices(len(clean), draws, batch_size, rng) for _ in range(2))
-        measured, sigmas = [], []
-        for lambda_ in smallest:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", GridEdgeWarning)
-                fit = fit_batch_indices(clean, moved, a, b, kernel=AS_PUBLISHED.kernel, lambdas=lambda_grid(lambda_))
-            measured.append(fit.mean_ratio_.mean())
-            sigmas.append(float(np.median(fit.sigma_)))
-        sigma = sigmas[int(np.argmin(np.abs(np.subtract(smallest, default))))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GridEdgeWarning)
+            fits = [
+                fit_batch_indices(clean, moved, a, b, kernel=AS_PUBLISHED.kernel, lambdas=lambda_grid(lambda_))
+                for lambda_ in smallest
+            ]
+        sigma = float(np.median(fits[int(at_default.argmax())].sigma_))
         # ‖ĥ‖², which the clean images and σ fix.
         height = np.mean([disjoint_mean_ratio(clean[i], sigma, 1.0, AS_PUBLISHED.kernel) for i in a])
-        lambdas = np.array(smallest, float)
-        found.append(PlateauByLambda(row, lambdas, height / lambdas, np.array(measured), np.array(sigmas)))
-    return found
+        found += [
+            {"row": row, "smallest λ": lambda_, "predicted": height / lambda_, "measured": fit.mean_ratio_.mean()}
+            for lambda_, fit in zip(smallest, fits, strict=True)
+        ]
+    return pandas.DataFrame(found)
 
 
-# ---------------------------------------------------------------------------------------------- G17: FGSM's direction
+# ---------------------------------------------------------------------------------------------- FGSM's direction
 
 
 def directions(networks: Sequence[str], epsilon: float, *, images: int) -> pandas.DataFrame:
@@ -412,30 +315,36 @@ def directions(networks: Sequence[str], epsilon: float, *, images: int) -> panda
         true class; pixels whose direction differs from the exact one among those that the exact one moves; accuracy
         after FGSM along either direction.
     """
-    lines = []
+    rows = []
     for name in track(networks, "directions"):
-        held = models.partition(name)
-        part = evenly(len(held.holdout_images), images)
-        real, labels = held.holdout_images[part], held.holdout_labels[part]
+        real, labels = held_out(name, images)
         model = models.load_trained(name)
-        in_float32, exact = attacks.gradient_signs(model, real, labels), vs22.margin_signs(model, real, labels)
-        lines.append({
+        signs = {
+            "float32": attacks.gradient_signs(model, real, labels),
+            "exact": vs22.margin_signs(model, real, labels),
+        }
+        row = {
             "network": name,
-            "zero pixels": float((in_float32 == 0).mean()),
+            "zero pixels": float((signs["float32"] == 0).mean()),
             "saturated images": saturated_share(model, real, labels),
-            "wrong direction": float((in_float32 != exact)[exact != 0].mean()),
-            "zero pixels, exact": float((exact == 0).mean()),
+            "wrong direction": float((signs["float32"] != signs["exact"])[signs["exact"] != 0].mean()),
+            "zero pixels, exact": float((signs["exact"] == 0).mean()),
             "accuracy": models.accuracy(model, real, labels),
-            "accuracy, float32": _accuracy_along(model, real, labels, in_float32, epsilon),
-            "accuracy, exact": _accuracy_along(model, real, labels, exact, epsilon),
-        })  # fmt: skip
-    return pandas.DataFrame(lines).set_index("network")
+        }
+        for arithmetic, direction in signs.items():
+            moved = (real + np.float32(epsilon) * direction).clip(0, 1)
+            row[f"accuracy, {arithmetic}"] = models.accuracy(model, moved, labels)
+        rows.append(row)
+    return pandas.DataFrame(rows).set_index("network")
 
 
-def evenly(n: int, count: int) -> np.ndarray:
-    """Take `count` (0 or more than there are: all) of n at even steps."""
+def held_out(network: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Take `count` (0 or more than there are: all) of a network's held-out images and labels at even steps."""
+    held = models.partition(network)
+    n = len(held.holdout_images)
     count = min(count or n, n)
-    return np.arange(count) * n // count
+    part = np.arange(count) * n // count
+    return held.holdout_images[part], held.holdout_labels[part]
 
 
 def saturated_share(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
@@ -445,13 +354,13 @@ def saturated_share(model: torch.nn.Module, images: np.ndarray, labels: np.ndarr
     return float((own == 1).double().mean())
 
 
-def _accuracy_along(
-    model: torch.nn.Module, images: np.ndarray, labels: np.ndarray, signs: np.ndarray, epsilon: float
-) -> float:
-    return models.accuracy(model, (images + np.float32(epsilon) * signs).clip(0, 1), labels)
+# ---------------------------------------------------------------------------------------------- printed intervals
+
+_DRAWS = 100  # behind each printed interval
 
 
-# ---------------------------------------------------------------------------------------------- G17: printed facts
+def _half(entry: published.Published) -> float:
+    return (entry.high - entry.low) / 2
 
 
 def pooled_intervals() -> pandas.DataFrame:
@@ -470,28 +379,25 @@ def pooled_intervals() -> pandas.DataFrame:
         the channels with which the mean of three would have the printed one. A row for each printed R1 and R2 of the
         combined estimate in Tables 1 and 2.
     """
-    draws = 100
-    lines = []
-    for entry in published.load("g17"):
-        if entry.row != "CIFAR-10 (combined)":
-            continue
+    rows = []
+    for entry in (entry for entry in published.load("g17") if entry.row == "CIFAR-10 (combined)"):
         channels = [
             published.lookup("g17", entry.item, f"CIFAR-10 ({name})", entry.column) for name in ("red", "green", "blue")
         ]
-        halves = np.array([(channel.high - channel.low) / 2 for channel in channels])
-        deviations = halves * np.sqrt(draws) / stats.t.ppf(0.975, draws - 1)
+        halves = np.array([_half(channel) for channel in channels])
+        deviations = halves * np.sqrt(_DRAWS) / stats.t.ppf(0.975, _DRAWS - 1)
         spread = np.sqrt((deviations**2).mean() + np.var([channel.value for channel in channels]))
-        printed, independent, together = (entry.high - entry.low) / 2, np.sqrt((halves**2).sum()) / 3, halves.mean()
-        lines.append({
-            "item": entry.item,
-            "column": entry.column,
-            "printed": printed,
-            "pooled": stats.t.ppf(0.975, 3 * draws - 1) * spread / np.sqrt(3 * draws),
-            "independent": independent,
-            "together": together,
-            "correlation": (printed**2 - independent**2) / (together**2 - independent**2),
-        })  # fmt: skip
-    return pandas.DataFrame(lines).set_index(["item", "column"])
+        pooled = stats.t.ppf(0.975, 3 * _DRAWS - 1) * spread / np.sqrt(3 * _DRAWS)
+        printed, independent, together = _half(entry), np.sqrt((halves**2).sum()) / 3, halves.mean()
+        correlation = (printed**2 - independent**2) / (together**2 - independent**2)
+        rows.append((entry.item, entry.column, printed, pooled, independent, together, correlation))
+    columns = ["item", "column", "printed", "pooled", "independent", "together", "correlation"]
+    return pandas.DataFrame(rows, columns=columns).set_index(columns[:2])
+
+
+def r1_rows(pooled: pandas.DataFrame) -> pandas.DataFrame:
+    """Keep the R1 rows of `pooled_intervals`."""
+    return pooled[pooled.index.get_level_values("column").str.startswith("R1")]
 
 
 def real_real_across_tables() -> pandas.DataFrame:
@@ -503,192 +409,66 @@ def real_real_across_tables() -> pandas.DataFrame:
         For each R2 of Table 2, its value, the mean of Table 1's four, their difference in standard errors (from the
         printed intervals), and the two-sided p-value of so large a difference.
     """
-    first = [entry for entry in published.load("g17", "Table 1") if entry.row == "MNIST" and entry.column[:2] == "R2"]
-    second = [entry for entry in published.load("g17", "Table 2") if entry.row == "MNIST" and entry.column[:2] == "R2"]
-    quantile = stats.t.ppf(0.975, 99)
-
-    def error(entry: published.Published) -> float:
-        return (entry.high - entry.low) / 2 / quantile
-
+    first, second = (
+        [entry for entry in published.load("g17", item) if entry.row == "MNIST" and entry.column.startswith("R2")]
+        for item in ("Table 1", "Table 2")
+    )
+    quantile = stats.t.ppf(0.975, _DRAWS - 1)
     # The four are means over the same images and perhaps the same draws: one error counts, not half of it.
-    mean, own = np.mean([entry.value for entry in first]), np.mean([error(entry) for entry in first])
-    lines = []
-    for entry in second:
-        z = (mean - entry.value) / np.hypot(own, error(entry))
-        lines.append({
-            "row": entry.column,
-            "Table 2": entry.value,
-            "Table 1": mean,
-            "standard errors apart": z,
-            "p": 2 * stats.norm.sf(abs(z)),
-        })  # fmt: skip
-    return pandas.DataFrame(lines).set_index("row")
+    mean, error = np.mean([entry.value for entry in first]), np.mean([_half(entry) for entry in first]) / quantile
+    table = pandas.DataFrame({"row": [e.column for e in second], "Table 2": [e.value for e in second], "Table 1": mean})
+    errors = np.hypot(error, [_half(entry) / quantile for entry in second])
+    table["standard errors apart"] = (mean - table["Table 2"]) / errors
+    table["p"] = 2 * stats.norm.sf(table["standard errors apart"].abs())
+    return table.set_index("row")
 
 
 # ---------------------------------------------------------------------------------------------- causes and record
 
 
-def g17_causes(
-    found: Sequence[VariantResult], plateaus: Sequence[PlateauByLambda], directed: pandas.DataFrame
-) -> list[Cause]:
-    """Put G17's causes into words, each with its effect as measured.
+def numbers(found: pandas.DataFrame, plateaus: pandas.DataFrame, directed: pandas.DataFrame) -> dict[str, Any]:
+    """Give what the texts of G17's causes name in curly brackets.
 
     Parameters
     ----------
-    found : sequence of VariantResult
+    found : pandas.DataFrame
         From `one_at_a_time`, over `VARIANTS`.
-    plateaus : sequence of PlateauByLambda
-    directed : pandas.DataFrame
-        From `directions`.
+    plateaus, directed : pandas.DataFrame
+        From `plateau_by_lambda` and `directions`.
     """
-    by = {result.variant.name: result for result in found}
-    base, last = by[BASE.name], len(found[0].epsilons) - 1
-    sizes = found[0].epsilons
-
-    def at(name: str, index: int) -> str:
-        return f"R1 at ε = {sizes[index]:g}: {_plain(base.means[index])} → {_plain(by[name].means[index])}"
-
-    first = next(plateau for plateau in plateaus if plateau.row == "MNIST")
-    default = int(np.argmin(np.abs(first.smallest - min(DEFAULT_GRID))))
-    pooled, across = pooled_intervals(), real_real_across_tables()
-    needed = pooled["correlation"][pooled.index.get_level_values("column").str.startswith("R1")]
-    return [
-        Cause(
-            "G17",
-            "distance not squared in the kernel",
-            "Gaussian kernel",
-            at("squared distance in the kernel", last),
-            "both densratio packages until May 2019; only this kernel has the printed plateaus",
-            CERTAIN,
-        ),
-        Cause(
-            "G17",
-            "FGSM not clipped",
-            "clip to [0, 1]",
-            at("clipped to [0, 1]", 1),
-            "CleverHans of May 2017 clips only if asked; clipped, R1 at ε ≤ 0.5 lies far below the printed values",
-            LIKELY,
-        ),
-        Cause(
-            "G17",
-            "mean over the numerator",
-            "mean over the denominator",
-            at("mean over the denominator", last),
-            "over the denominator no ratio comes near the printed ones at any ε ≥ 0.3",
-            CERTAIN,
-        ),
-        Cause(
-            "G17",
-            "plateau ‖ĥ‖²/λ_min",
-            "another smallest λ",
-            f"MNIST: {first.predicted[default]:.1f} predicted, {first.measured[default]:.1f} measured; with λ_min ten "
-            f"times smaller {by['λ grid from 0.0001'].means[last]:.0f}",
-            "Ĥ = 0 gives θ = ĥ/λ; predicted from clean images alone for five rows",
-            CERTAIN,
-        ),
-        Cause(
-            "G17",
-            "R1 rises in steps of the λ grid",
-            "which λ is chosen",
-            "; ".join(
-                f"ε = {epsilon:g}: λ {lambda_:.1g}, R1 {mean:.3g}"
-                for epsilon, lambda_, mean in zip(sizes, base.usual_lambdas, base.means, strict=True)
-            ),
-            f"median σ {', '.join(f'{v:g}' for v in np.median(base.sigmas[:-1], axis=1))}: leave-one-out picks another "
-            "pair (σ, λ) of the grid, of which λ falls",
-            CERTAIN,
-        ),
-        Cause(
-            "G17",
-            "densratio's leave-one-out forgets a division",
-            "the package's score",
-            f"same σ and λ in {same_choice(base, by[DEFECT]):.0%} of the fits; " + at(DEFECT, 1),
-            "equal to the package's own choice in a test; too small an effect to matter here",
-            CERTAIN,
-        ),
-        Cause(
-            "G17",
-            "unknown network",
-            "VS22's network instead of CleverHans' tutorial's",
-            at("VS22's network", 1),
-            f"printed {published.value('g17', 'Table 1', 'MNIST', 'R1 eps=0.3'):.2f}; "
-            "pixels without gradient do not move, and notebook 02 reads the paper's share of them off R1",
-            OPEN,
-        ),
-        Cause(
-            "G17",
-            "float32 loses FGSM's direction",
-            "direction from logits",
-            f"{at_exact(by, 1)}; worst network: {directed['wrong direction'].max():.0%} of pixels go the wrong way, "
-            f"accuracy {directed.loc[directed['wrong direction'].idxmax(), 'accuracy, float32']:.2f} → "
-            f"{directed.loc[directed['wrong direction'].idxmax(), 'accuracy, exact']:.2f}",
-            "softmax rounds to 1 where the logits lead by about 17; both papers' tools compute so",
-            CERTAIN,
-        ),
-        Cause(
-            "G17",
-            "combined intervals pool 300 ratios",
-            "arithmetic on the printed intervals",
-            f"R1 half-widths, largest deviation from pooled: {_worst(pooled):.3f}, from independent channels: "
-            f"{_worst(pooled, 'independent'):.3f}",
-            "the pooled formula gives every printed R1 interval without a free number; means of three channels would "
-            f"need a correlation of its own in each row, {needed.min():.2f} to {needed.max():.2f}",
-            LIKELY,
-        ),
-        Cause(
-            "G17",
-            "MNIST's R2 differs between Tables 1 and 2",
-            "arithmetic on the printed intervals",
-            f"{across['Table 1'].iloc[0]:.2f} against {across['Table 2'].min():.2f} to {across['Table 2'].max():.2f}, "
-            f"{across['standard errors apart'].min():.1f} to {across['standard errors apart'].max():.1f} standard "
-            "errors apart",
-            "R2 knows no attack, so same images and m must give the same; a smaller pool of images would lower it "
-            "(notebook 04); the paper does not say",
-            LIKELY,
-        ),
-    ]
+    means = by_epsilon(found).drop(columns=0.0)
+    lambdas, sigmas = (by_epsilon(found, column).loc[BASE.name, means.columns] for column in ("λ", "σ"))
+    second, largest = means.columns[1], means.columns[-1]
+    mnist = plateaus[plateaus["row"] == "MNIST"]
+    default = mnist.loc[(mnist["smallest λ"] - min(DEFAULT_GRID)).abs().idxmin()]
+    half_widths = r1_rows(pooled_intervals())
+    off = {name: (half_widths["printed"] - half_widths[name]).abs().max() for name in ("pooled", "independent")}
+    steps = [f"ε = {e:g}: λ {lambdas[e]:.1g}, R1 {means.loc[BASE.name, e]:.3g}" for e in means.columns]
+    return {
+        "sizes": (second, largest),
+        "second": means[second].map(short),
+        "largest": means[largest].map(short),
+        "clipped": short(means.loc["clipped to [0, 1]", second]),  # no key of a text, for its brackets
+        "plateau": default,
+        "steps": "; ".join(steps),
+        "sigmas": ", ".join(f"{sigma:g}" for sigma in sigmas),
+        "same_choice": same_choice(found, BASE.name, DENSRATIO),
+        "printed": g17.printed_r1("MNIST", second),
+        "worst": directed.loc[directed["wrong direction"].idxmax()],
+        "off": off,
+        "correlation": half_widths["correlation"].agg(["min", "max"]),
+        "across": real_real_across_tables().agg(["min", "max"]),
+    }
 
 
-DEFECT = "densratio's leave-one-out"
-
-
-def at_exact(by: Mapping[str, VariantResult], index: int) -> str:
-    """R1 of VS22's network with float32's direction and with the exact one."""
-    name = "VS22's network"
-    epsilon = by[name].epsilons[index]
-    exact = by[f"{name}, exact direction"]
-    return f"R1 at ε = {epsilon:g}: {_plain(by[name].means[index])} → {_plain(exact.means[index])}"
-
-
-def _plain(value: float) -> str:
-    """Write a number with three digits and no power of ten."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3f}" if value < 0.1 else f"{value:.3g}"
-
-
-def _worst(pooled: pandas.DataFrame, column: str = "pooled") -> float:
-    """Largest difference between printed and computed half-width over the R1 rows."""
-    rows = pooled[pooled.index.get_level_values("column").str.startswith("R1")]
-    return float((rows["printed"] - rows[column]).abs().max())
-
-
-def record_g17(
-    run: Any, found: Sequence[VariantResult], plateaus: Sequence[PlateauByLambda], directed: pandas.DataFrame
-) -> None:
-    """Put every number behind G17's causes into a run's record.
-
-    Parameters
-    ----------
-    run : advlib.record.Run
-    found, plateaus, directed
-        As for `g17_causes`.
-    """
-    for result in found:
-        for epsilon, mean in zip(result.epsilons, result.means, strict=True):
-            run.metric(f"g17.{result.variant.name}.r1 eps={epsilon:g}", mean)
-        run.metric(f"g17.{result.variant.name}.r2", result.r2.mean())
-    for plateau in plateaus:
-        run.metric(f"plateau.{plateau.row}.predicted", plateau.predicted)
-        run.metric(f"plateau.{plateau.row}.measured", plateau.measured)
-    for name, row in directed.iterrows():
+def record_g17(run: Any, found: pandas.DataFrame, plateaus: pandas.DataFrame, directed: pandas.DataFrame) -> None:
+    """Put every number behind G17's causes into a run's record; arguments as for `numbers`."""
+    for variant, means in by_epsilon(found).iterrows():
+        for epsilon, mean in means.items():
+            run.metric(f"g17.{variant}.r1 eps={epsilon:g}" if epsilon else f"g17.{variant}.r2", mean)
+    for row, plateau in plateaus.groupby("row", sort=False):
+        for name in ("predicted", "measured"):
+            run.metric(f"plateau.{row}.{name}", plateau[name].tolist())
+    for network, row in directed.iterrows():
         for column in ("zero pixels", "saturated images", "wrong direction", "accuracy, float32", "accuracy, exact"):
-            run.metric(f"direction.{name}.{column}", row[column])
+            run.metric(f"direction.{network}.{column}", row[column])

@@ -1,6 +1,7 @@
 """Forensics: the peer's own choice, closed forms, brute force, and the printed numbers as they stand."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from scipy.special import softmax
@@ -9,8 +10,8 @@ from advlib import models
 from advlib.ulsif import DEFAULT_GRID, ULSIF
 from compendium.claims import published, record
 from compendium.common import vs22
-from compendium.nb12_forensics import g17_causes, vs22_causes
-from compendium.nb12_forensics.g17_causes import BASE, DEFECT, VARIANTS
+from compendium.nb12_forensics import causes, g17_causes, vs22_causes
+from compendium.nb12_forensics.g17_causes import BASE, DENSRATIO, VARIANTS
 
 SIZES = (0.1, 0.3)
 
@@ -85,8 +86,9 @@ def rerun(variants):
 @pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
 def test_means_over_both_samples_are_those_of_single_fits(small):
     _, images, labels = small
-    base, over = rerun([VARIANTS[0], VARIANTS[3]])
-    assert over.variant.over == "denominator"
+    found = rerun([VARIANTS[0], VARIANTS[3]])
+    assert VARIANTS[3].over == "denominator"
+    base, over = (found[(found["variant"] == v.name) & (found["ε"] == 0.3)] for v in (VARIANTS[0], VARIANTS[3]))
     rng = np.random.default_rng(1)
     a = np.stack([rng.choice(60, 12, replace=False) for _ in range(3)])
     b = np.stack([rng.choice(40, 12, replace=False) for _ in range(3)])
@@ -94,9 +96,9 @@ def test_means_over_both_samples_are_those_of_single_fits(small):
     moved = (images[:40] + np.float32(0.3) * signs).reshape(40, -1)
     for t in range(3):
         fit = ULSIF(kernel="unsquared").fit(images.reshape(60, -1)[a[t]], moved[b[t]])
-        assert base.r1[1, t] == pytest.approx(fit.mean_ratio_, rel=1e-6)
-        assert over.r1[1, t] == pytest.approx(fit.predict(moved[b[t]]).mean(), rel=1e-6)
-        assert (base.sigmas[1, t], base.lambdas[1, t]) == pytest.approx((fit.sigma_, fit.lambda_))
+        assert base["ratio"].iloc[t] == pytest.approx(fit.mean_ratio_, rel=1e-6)
+        assert over["ratio"].iloc[t] == pytest.approx(fit.predict(moved[b[t]]).mean(), rel=1e-6)
+        assert tuple(base[["σ", "λ"]].iloc[t]) == pytest.approx((fit.sigma_, fit.lambda_))
 
 
 def test_each_variant_changes_one_thing_and_all_see_the_same_draws(small):
@@ -104,15 +106,18 @@ def test_each_variant_changes_one_thing_and_all_see_the_same_draws(small):
         changed = [name for name in vars(BASE) if name != "name" and getattr(variant, name) != getattr(BASE, name)]
         assert len(changed) == 1, variant.name
     found = rerun(VARIANTS)
-    by = {result.variant.name: result for result in found}
+    r2 = {name: rows["ratio"].values for name, rows in found[found["ε"] == 0].groupby("variant")}
     # R2 knows no attack, so what changes the attack alone leaves it alone.
-    np.testing.assert_array_equal(by["clipped to [0, 1]"].r2, by["as published"].r2)
-    np.testing.assert_array_equal(by["VS22's network"].r2, by["as published"].r2)
-    assert not np.array_equal(by["squared distance in the kernel"].r2, by["as published"].r2)
-    assert g17_causes.same_choice(by["as published"], by["as published"]) == 1
-    assert 0 <= g17_causes.same_choice(by["as published"], by[DEFECT]) <= 1
+    np.testing.assert_array_equal(r2["clipped to [0, 1]"], r2["as published"])
+    np.testing.assert_array_equal(r2["VS22's network"], r2["as published"])
+    assert not np.array_equal(r2["squared distance in the kernel"], r2["as published"])
+    assert g17_causes.same_choice(found, "as published", "as published") == 1
+    assert 0 <= g17_causes.same_choice(found, "as published", DENSRATIO) <= 1
+    means = g17_causes.by_epsilon(found)
+    assert means.loc["as published", 0.0] == pytest.approx(r2["as published"].mean())
     frame = g17_causes.variants_frame(found)
-    assert list(frame.index) == ["printed", *by] and frame.iloc[0]["R1, ε = 0.3"] == "20.70"
+    assert list(frame.index) == ["printed", *(variant.name for variant in VARIANTS)]
+    assert list(frame.columns) == ["R1, ε = 0.1", "R1, ε = 0.3", "R2"] and frame.iloc[0]["R1, ε = 0.3"] == "20.70"
 
 
 def test_lambda_grids_keep_two_values_a_decade():
@@ -130,10 +135,10 @@ def test_plateau_goes_with_one_over_the_smallest_lambda():
     plateaus = g17_causes.plateau_by_lambda(
         [1e-4, 1e-3], images=150, draws=2, batch_size=60, rng=np.random.default_rng(0)
     )
-    assert [plateau.row for plateau in plateaus] == list(g17_causes.PLATEAU_ROWS)
-    for plateau in plateaus:
-        np.testing.assert_allclose(plateau.measured, plateau.predicted, rtol=1e-3)
-        assert plateau.predicted[0] == pytest.approx(10 * plateau.predicted[1])
+    assert list(plateaus["row"].unique()) == list(g17_causes.PLATEAU_ROWS)
+    np.testing.assert_allclose(plateaus["measured"], plateaus["predicted"], rtol=1e-3)
+    for _, predicted in plateaus.groupby("row")["predicted"]:
+        assert predicted.iloc[0] == pytest.approx(10 * predicted.iloc[1])
     with pytest.raises(ValueError, match=r"smallest must hold the default grid's 0\.001"):
         g17_causes.plateau_by_lambda([1e-2], images=50, draws=2, batch_size=10, rng=np.random.default_rng(0))
 
@@ -164,7 +169,8 @@ def test_pooled_half_width_is_that_of_pooled_samples():
 def test_printed_intervals_are_pooled_ones():
     table = g17_causes.pooled_intervals()
     assert len(table) == 12
-    r1 = table[table.index.get_level_values("column").str.startswith("R1")]
+    r1 = g17_causes.r1_rows(table)
+    assert len(r1) == 6
     # Printed intervals are rounded to 0.01, and so is each of the three they are computed from.
     assert ((r1["printed"] - r1["pooled"]).abs() <= 0.02).all()
     assert ((r1["printed"] - r1["independent"]).abs() > 0.02).any()
@@ -188,10 +194,9 @@ def test_coverage_of_the_stored_sizes():
 
 
 def test_counts_that_do_not_add_up():
-    facts = {fact.statement: fact for fact in vs22_causes.printed_facts()}
-    assert [fact.exact for fact in facts.values()] == [False, False, True, False, False]
-    frame = vs22_causes.facts_frame(list(facts.values()))
-    assert (frame["one"].iloc[0], frame["other"].iloc[0]) == ("70000", "69100")
+    facts = vs22_causes.printed_facts()
+    assert list(facts["equal"]) == [False, False, True, False, False]
+    assert (facts["one"].iloc[0], facts["other"].iloc[0]) == ("70000", "69100")
 
 
 def test_admixture_follows_the_line_but_for_path():
@@ -206,9 +211,12 @@ def test_admixture_follows_the_line_but_for_path():
 def test_bounds_alone_are_the_published_attack_up_to_the_kink():
     epsilons = [0.0, 0.2, 0.4, 0.8]
     curve = vs22_causes.bounds_alone("mnist", epsilons, references=300, queries=40, rng=np.random.default_rng(0))
-    published_density, alone = (curve.density[name] for name in ("as published", "its bounds alone, no gradient"))
-    assert curve.kink == pytest.approx(0.1307 / 0.3081)
-    assert published_density[0] == alone[0] == curve.density["corrected"][0]  # ε = 0 changes nothing
+    density = curve.pivot(index="ε", columns="attack", values="density")
+    published_density, alone = (density[name].values for name in ("as published", vs22_causes.BOUNDS_ALONE))
+    assert vs22.image_set("mnist").kink == pytest.approx(0.1307 / 0.3081)
+    assert published_density[0] == alone[0] == density["corrected"].iloc[0]  # ε = 0 changes nothing
+    untouched = curve[curve["attack"] == vs22_causes.UNTOUCHED]
+    assert (untouched["density"] == 1).all() and untouched["coverage"].nunique() == 1
     np.testing.assert_allclose(published_density[:3], alone[:3], rtol=0.15)
     assert abs(published_density[3] - alone[3]) > 0.3
 
@@ -233,7 +241,7 @@ def test_normalisations_are_told_apart_by_the_stored_densities(monkeypatch):
     own = first.iloc[2, :-1].tolist()
     sizes = iter(own)
     stored = {epsilon: next(sizes) for epsilon in (vs22.EPSILONS[i] for i in (3, 6, 10, 19))}
-    monkeypatch.setattr(vs22_causes, "_stored_density", lambda title, epsilon: stored.get(epsilon))
+    monkeypatch.setattr(vs22_causes, "stored_densities", lambda title: stored)
     table = vs22_causes.normalisations(np.random.default_rng(0))
     assert table["off by up to"].iloc[2] < 1e-12 < 0.05 < table["off by up to"].iloc[:2].min()
     assert table.iloc[3, :-1].tolist() == own and first.iloc[3, 0] == 1.17
@@ -241,27 +249,77 @@ def test_normalisations_are_told_apart_by_the_stored_densities(monkeypatch):
 
 def test_shifts_start_at_the_untouched_holdout():
     found = vs22_causes.shifts("mnist", references=150, queries=40, rng=np.random.default_rng(0))
-    untouched, *others = found
-    assert len(found) == 2 + len(vs22_causes.CHANGES)
-    for shift in others:
-        assert shift.density[0] == untouched.density[0] and shift.strengths[0] == 0
-        assert len(shift.density) == len(shift.strengths) == len(shift.embedded_coverage)
-    sharper = next(shift for shift in found if shift.title.startswith("more contrast"))
-    flatter = next(shift for shift in found if shift.title.startswith("less contrast"))
-    assert sharper.density[-1] < untouched.density[0] < flatter.density[-1]
-    (source,) = vs22_causes.other_sources(["mnist"], references=150, queries=40, rng=np.random.default_rng(0))
-    assert source.density.shape == (1,) and 0 < source.coverage[0] < 2
+    spaces = {space: rows for space, rows in found.groupby("space")}
+    assert set(spaces) == {vs22_causes.PIXELS, vs22_causes.INSIDE}
+    for rows in spaces.values():
+        untouched, *others = (part for _, part in rows.groupby("change", sort=False))
+        assert len(untouched) == 1 and len(others) == 1 + len(vs22_causes.CHANGES)
+        for part in others:
+            assert len(part) == 4 and part["strength"].iloc[0] == 0
+            assert part["density"].iloc[0] == untouched["density"].iloc[0]
+            assert part["coverage"].iloc[0] == untouched["coverage"].iloc[0]
+    sharper, flatter = (
+        vs22_causes.first_and_last(found, f"{word} contrast, all images", vs22_causes.PIXELS)["density"]
+        for word in ("more", "less")
+    )
+    assert sharper["last"] < sharper["first"] == flatter["first"] < flatter["last"]
+    source = vs22_causes.other_sources(["mnist"], references=150, queries=40, rng=np.random.default_rng(0))
+    assert len(source) == 1 and 0 < source["coverage"].iloc[0] < 2
 
 
 def test_record_judges_the_stored_accuracies():
     columns = ["once", "twice", "twice, cut to (0, 1)", "stored by the authors", "printed"]
     rows = {"MNIST": [0.99, 0.98, 0.98, 0.9895, 0.992], "OrganMNIST": [0.99, 0.41, 0.5, 0.405, 0.991]}
     rows["BloodMNIST"] = [0.95, 0.1, 0.1, None, None]
-    twice = g17_causes.pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
+    twice = pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
     run = record.Run("12_forensics", {"profile": "quick", "seed": 0})
-    bounds = vs22_causes.BoundsCurve(np.zeros(1), {"x": np.zeros(1)}, {"x": np.zeros(1)}, 0.4, 0.4)
-    by_constants = g17_causes.pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1]})
-    vs22_causes.record_vs22(run, twice, by_constants, bounds, [], [])
+    bounds = pandas.DataFrame([("x", 0.0, 1.0, 0.4)], columns=["attack", "ε", "density", "coverage"])
+    shifted = pandas.DataFrame(
+        [("y", 0.0, "pixels", 0.9, 0.8)], columns=["change", "strength", "space", *bounds.columns[2:]]
+    )
+    by_constants = pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1]})
+    vs22_causes.record_vs22(run, twice, by_constants, bounds, shifted, shifted.iloc[:0])
+    assert run.metrics["bounds.x.coverage"] == [0.4] and run.metrics["shift.y.density"] == [0.9]
     words = {row["row"]: row["verdict"] for row in run.comparisons.values()}
     assert words == {"MNIST": "reproduced", "OrganMNIST": "reproduced as published only"}
     assert published.value("vs22", "stored results", "OrganMNIST", "robust accuracy (%) eps=0") == 40.5
+
+
+def test_every_cause_finds_its_numbers():
+    """The texts and the numbers of each paper, from frames as the notebook makes them."""
+    epsilons = (0.1, 0.3, 0.5, 1.0, 0.0)
+    found = pandas.DataFrame(
+        [(variant.name, epsilon, 10 * epsilon, 1.0, 0.1) for variant in VARIANTS for epsilon in epsilons],
+        columns=["variant", "ε", "ratio", "σ", "λ"],
+    )
+    plateaus = pandas.DataFrame([("MNIST", 1e-3, 35.6, 35.5)], columns=["row", "smallest λ", "predicted", "measured"])
+    columns = ["wrong direction", "accuracy, float32", "accuracy, exact"]
+    directed = pandas.DataFrame([(0.1, 0.5, 0.4), (0.2, 0.32, 0.13)], index=["a", "b"], columns=columns)
+    frame = causes.causes_frame("G17", g17_causes.numbers(found, plateaus, directed)).loc["G17"]
+    assert len(frame) == 10 and set(frame["sure"]) == {"certain", "likely", "open"}
+    assert frame.loc["distance not squared in the kernel", "effect"] == "R1 at ε = 1: 10 → 10"
+    assert frame.loc["plateau ‖ĥ‖²/λ_min", "effect"].startswith("MNIST: 35.6 predicted, 35.5 measured; ")
+    assert (
+        "20% of pixels go the wrong way, accuracy 0.32 → 0.13" in frame.loc["float32 loses FGSM's direction", "effect"]
+    )
+    twice = pandas.DataFrame(
+        [(0.99, 0.41, 0.405, 0.991)],
+        index=["OrganMNIST"],
+        columns=["once", "twice", "stored by the authors", "printed"],
+    )
+    by_constants = pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1, np.nan]})
+    bounds = pandas.DataFrame(
+        [(name, e, 1 + e, 0.4) for name in ("as published", vs22_causes.BOUNDS_ALONE) for e in (0.0, 0.4, 0.9)],
+        columns=["attack", "ε", "density", "coverage"],
+    )
+    moved = pandas.DataFrame(
+        [(vs22_causes.NOISE, s, space, 1 - s, 1.0) for space in ("pixels", "last hidden layer") for s in (0.0, 0.02)],
+        columns=["change", "strength", "space", "density", "coverage"],
+    )
+    frame = causes.causes_frame("VS22", vs22_causes.numbers(twice, by_constants, bounds, moved, moved.iloc[:1])).loc[
+        "VS22"
+    ]
+    assert len(frame) == 9 and not frame["effect"].str.contains("[{}]").any()
+    assert frame.loc["counts that do not add up", "effect"] == "4 of 5 equalities broken"
+    assert frame.loc["images normalised twice", "effect"].startswith("OrganMNIST accuracy 0.990 → 0.410; ")
+    assert frame.iloc[2]["effect"].startswith("density up to 1.40 with no attack at all; ")

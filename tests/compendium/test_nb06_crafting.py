@@ -1,24 +1,24 @@
 """G17 §5: what the sentences are judged by, distances against brute force, and the searches on a small stand-in."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from scipy.spatial.distance import cdist
 from torch import nn
 
 from advlib.ulsif import ULSIF
-from compendium.claims import record
+from compendium.claims import record, verdicts
 from compendium.common import g17, tables
-from compendium.nb06_crafting import measure, search
-from compendium.nb06_crafting.search import CraftingResult
+from compendium.nb06_crafting import judge, measure, search
 
 
-def result(tau: float, epsilon: float, accuracy: float) -> CraftingResult:
-    ratios = np.array([1.0, 1.1])
-    return CraftingResult(tau, epsilon, ratios, ratios, 0.0, 1.0, accuracy, ())
+def curve(*rows: tuple[float, float, float]) -> pandas.DataFrame:
+    """Tolerance, ε and accuracy a row, as from `measure.curves`."""
+    frame = pandas.DataFrame(rows, columns=["tolerance", "epsilon", "accuracy"])
+    return frame.assign(**{"clean accuracy": 1.0, "AUROC": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def setting():
         model[1].weight.copy_(torch.from_numpy(weight.reshape(2, 36)))
         model[1].bias.copy_(torch.tensor([3.0, 0.0]))
     mode = g17.Mode("corrected", "gaussian", (0.0, 1.0), {})
-    return measure.Setting("MNIST", mode, model.eval(), images[:60], labels[:60], images)
+    return measure.Setting("MNIST", mode, 3, 20, model.eval(), images[:60], labels[:60], images)
 
 
-SMALL = {"epsilon": 0.3, "step": 0.1, "draws": 3, "batch_size": 20}
+SMALL = {"epsilon": 0.3, "step": 0.1}
 
 
 def test_relative_distance_is_that_of_all_pairs():
@@ -62,58 +62,59 @@ def test_moves_towards_the_middle_bring_images_nearer_and_others_do_not():
 
 
 def test_both_curves_see_the_same_draws_and_start_at_no_difference(setting):
-    curves = measure.clipped_and_unclipped(setting, [0.0, 0.3], draws=3, batch_size=20, rng=np.random.default_rng(0))
-    for curve in curves:
-        assert curve.differences[0] == 0 and curve.accuracies[0] == 1
-        # At ε = 0 all that is left is that the attacked images are half of the numerators.
-        assert curve.distances[0] == pytest.approx(1, abs=0.02)
-    clipped, free = curves
-    assert clipped.distances[1] < free.distances[1]
-    assert list(clipped.epsilons) == [0.0, 0.3]
+    gaps = measure.clipped_and_unclipped(setting, [0.0, 0.3], np.random.default_rng(0))
+    start = gaps[gaps["epsilon"] == 0]
+    assert len(start) == 2 and (start["difference"] == 0).all() and (start["accuracy"] == 1).all()
+    # At ε = 0 all that is left is that the attacked images are half of the numerators.
+    assert start["distance"].values == pytest.approx(1, abs=0.02)
+    distance = gaps.set_index(["FGSM", "epsilon"])["distance"]
+    assert distance[measure.CLIPPED, 0.3] < distance[measure.NOT_CLIPPED, 0.3]
+    assert list(gaps["epsilon"]) == [0.0, 0.3] * 2
 
 
-@pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")  # of the engine called directly
 def test_curves_and_searches_are_the_engines(setting):
     found = measure.curves([setting], [0.1, 1e6], rng=np.random.default_rng(3), **SMALL)
-    direct = search.tolerance_curve(
-        setting.model, setting.images, setting.labels, tolerances=[0.1, 1e6], initial_epsilon=0.3, step=0.1,
-        resolution=0.02, **setting.options(3, 20, np.random.default_rng(3)),
-    )  # fmt: skip
-    assert [r.epsilon for r in found["MNIST, corrected"]] == [r.epsilon for r in direct]
+    direct = search.fgsm_under_tolerance(
+        setting.defender(np.random.default_rng(3)), [0.1, 1e6], initial_epsilon=0.3, step=0.1, resolution=0.02
+    )
+    assert list(found["epsilon"]) == [r.epsilon for r in direct] and set(found["setting"]) == {"MNIST, corrected"}
     outcomes = measure.searches(setting, [1e6], repeats=2, rng=np.random.default_rng(4), **SMALL)
-    assert [o.search for o in outcomes] == ["monotone", "fixed step", "fixed step, new draws"]
-    assert all(np.array_equal(o.epsilons, [0.3, 0.3]) and np.array_equal(o.attacks, [1, 1]) for o in outcomes)
-    (never, *_) = measure.searches(setting, [0.0], repeats=2, rng=np.random.default_rng(4), **SMALL)
-    assert np.isnan(never.epsilons).all() and (never.attacks > 1).all()
-    assert measure.never_smaller(outcomes[0], never) and not measure.never_smaller(never, outcomes[0])
-    frame = measure.searches_frame([never])
-    assert frame.iloc[0]["ε found"] == "none" and frame.iloc[0]["without an answer"] == "2 of 2"
+    assert list(outcomes["search"].unique()) == ["monotone", "fixed step", "fixed step, new draws"]
+    assert len(outcomes) == 6 and (outcomes["ε"] == 0.3).all() and (outcomes["attacks"] == 1).all()
+    never = measure.searches(setting, [0.0], repeats=2, rng=np.random.default_rng(4), **SMALL)
+    never = never[never["search"] == measure.BISECTION].assign(search="never")
+    assert never["ε"].isna().all() and (never["attacks"] > 1).all()
+    both = pandas.concat([outcomes, never])
+    assert measure.never_smaller(both, "monotone", "never") and not measure.never_smaller(both, "never", "monotone")
+    frame = measure.searches_frame(both)
+    assert list(frame.index) == [(name, 1e6) for name in outcomes["search"].unique()] + [("never", 0.0)]
+    assert frame.iloc[-1]["ε found"] == "none" and frame.iloc[-1]["without an answer"] == "2 of 2"
 
 
 def test_attackers_meet_at_the_same_tolerance(setting):
     options = SMALL | {"steps": 3, "searches": 1}
     compared = measure.attackers([setting], [1e6], rng=np.random.default_rng(5), **options)
-    (row,) = compared["MNIST, corrected"]
-    assert row.fgsm.gap <= 1e6 and row.pgd.gap <= 1e6 and row.fgsm.epsilon == 0.3
-    frame = measure.attackers_frame([setting], compared)
+    fgsm, pgd = compared.loc[("MNIST, corrected", 1e6), "result"]
+    assert fgsm.gap <= 1e6 and pgd.gap <= 1e6 and fgsm.epsilon == 0.3
+    frame = measure.attackers_frame(compared)
     assert len(frame) == 2 and (frame["largest change"] <= 0.3 + 1e-6).all()
-    assert list(frame["weight w it ended with"]) == ["–", f"{row.pgd.penalty:.3g}"]
-    assert measure.without_detector(compared).endswith(f"in {int(row.pgd.penalty == 0)} of 1 rows")
-    labels, rows = measure.example_rows(setting, row, 4)
+    assert list(frame["weight w it ended with"]) == ["–", f"{pgd.weight:.3g}"]
+    assert measure.without_detector(compared).endswith(f"in {int(pgd.weight == 0)} of 1 rows")
+    labels, rows = measure.example_rows(setting, compared, 4)
     assert len(rows) == 3 and all(images.shape == (4, 1, 6, 6) for _, images, _ in rows)
     assert np.array_equal(rows[0][2], labels)  # those that are read rightly
 
 
 @pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
 def test_usual_pairs_are_those_of_single_fits(setting):
-    lines = measure.usual_pairs(setting, [0.0, 0.3], draws=4, batch_size=20, rng=np.random.default_rng(6))
+    lines = measure.usual_pairs(setting, [0.0, 0.3], np.random.default_rng(6))
     again = np.random.default_rng(6)
-    a, b = ([again.choice(n, 20, replace=False) for _ in range(4)] for n in (120, 60))
+    a, b = ([again.choice(n, 20, replace=False) for _ in range(3)] for n in (120, 60))
     clean, attacked = setting.numerators.reshape(120, -1), setting.images.reshape(60, -1)
     fits = [ULSIF(kernel="gaussian").fit(clean[i], attacked[j]) for i, j in zip(a, b, strict=True)]
     pairs = Counter((fit.sigma_, fit.lambda_) for fit in fits)
     (sigma, lambda_), count = min(pairs.items(), key=lambda item: (-item[1], item[0]))
-    assert lines[0] == f"ε = 0: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of 4 draws"
+    assert lines[0] == f"ε = 0: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of 3 draws"
     assert len(lines) == 2 and lines[1].startswith("ε = 0.3: ")
 
 
@@ -121,33 +122,39 @@ def test_usual_pairs_are_those_of_single_fits(setting):
     ("accuracies", "fooled", "risen"), [((0.5, 0.4), True, 0.1), ((0.51, 0.0), False, 0.51), ((0.0, 0.0), True, 0.0)]
 )
 def test_words_of_the_sentences(accuracies, fooled, risen):
-    curve = [result(5.0, 0.3, accuracies[1]), result(0.05, 0.1, accuracies[0])]
-    assert measure.fools(curve[1]) is fooled
-    assert measure.rise(curve) == pytest.approx(risen)
-    assert measure.falls(curve)
-    assert not measure.falls([result(5.0, 0.1, 0), result(0.05, 0.1, 0)])
-    assert not measure.falls([result(0.05, 0.1, 0), result(1.0, 0.05, 0), result(5.0, 0.2, 0)])
+    found = curve((5.0, 0.3, accuracies[1]), (0.05, 0.1, accuracies[0]))
+    assert judge.fools(found.iloc[1]) is fooled
+    assert judge.rise(found) == pytest.approx(risen)
+    assert judge.falls(found)
+    assert not judge.falls(curve((5.0, 0.1, 0), (0.05, 0.1, 0)))
+    assert not judge.falls(curve((0.05, 0.1, 0), (1.0, 0.05, 0), (5.0, 0.2, 0)))
 
 
-def names():
-    return [f"{title}, {mode.name}" for title in measure.IMAGE_SETS for mode in g17.MODES]
+SETTINGS = [(title, mode.name) for title in measure.IMAGE_SETS for mode in g17.MODES]
 
 
 def test_a_sentence_needs_one_data_set_in_both_modes():
-    published, corrected, other_published, other_corrected = names()
-    nowhere = dict.fromkeys(names(), False)
-    assert measure.judge(nowhere) == "not reproduced"
-    assert measure.judge(nowhere | {published: True}) == "reproduced as published only"
-    assert measure.judge(nowhere | {published: True, other_corrected: True}) == "reproduced as published only"
-    assert measure.judge(nowhere | {corrected: True}) == "not reproduced"
-    assert measure.judge(nowhere | {other_published: True, other_corrected: True}) == "reproduced"
+    def verdict(*true):
+        found = judge.over_image_sets({key: key in true for key in SETTINGS}, dict.fromkeys(SETTINGS, ""))
+        return verdicts.verdict(found.holds)
+
+    published, corrected, other_published, other_corrected = SETTINGS
+    assert verdict() == "not reproduced"
+    assert verdict(published) == "reproduced as published only"
+    assert verdict(published, other_corrected) == "reproduced as published only"
+    assert verdict(corrected) == "not reproduced"
+    assert verdict(other_published, other_corrected) == "reproduced"
 
 
 def test_record_holds_every_sentence_of_section_5():
     run = record.Run("06_crafting", {"profile": "quick", "seed": 0})
-    found = {name: [result(5.0, 0.3, 0.05), result(0.05, 0.1, 0.1)] for name in names()}
-    found[names()[0]] = [result(5.0, 0.3, 0.05), result(0.05, 0.1, 0.9)]
-    measure.record_curves(run, found)
+    found = [
+        curve((5.0, 0.3, 0.05), (0.05, 0.1, 0.9 if (title, mode) == SETTINGS[0] else 0.1)).assign(
+            **{"image set": title, "mode": mode, "setting": f"{title}, {mode}"}
+        )
+        for title, mode in SETTINGS
+    ]
+    judge.record_curves(run, pandas.concat(found))
     frame = tables.claims_frame(run)
     assert list(frame.index) == ["tolerance-lowers-eps", "accuracy-rises-little", "tolerance-0.05-fools-model"]
     assert set(frame["verdict"]) == {"reproduced"}
@@ -160,9 +167,12 @@ def test_record_holds_every_sentence_of_section_5():
     assert frame["cause"].iloc[2] in repr(tables.wrapped(frame, "claims"))
     assert " at 0x" not in repr(tables.wrapped(frame, "claims"))
     assert run.metrics["MNIST, as published.tolerance=0.05.accuracy"] == 0.9
-    row = SimpleNamespace(
-        tolerance=0.05, fgsm=found[names()[0]][0], pgd=found[names()[0]][1],
-        fgsm_defended=found[names()[0]][0].comparison, pgd_defended=found[names()[0]][0].comparison,
-    )  # fmt: skip
-    measure.record_attackers(run, {"MNIST, corrected": [row]})
+
+
+def test_record_keeps_what_both_attackers_reach():
+    run = record.Run("06_crafting", {"profile": "quick", "seed": 0})
+    rows = [("MNIST, corrected", 0.05, attacker, 0.9, 0.6, 0.1) for attacker in ("Algorithm 2", "gradient steps")]
+    columns = ["setting", "τ", "attacker", "accuracy", "AUROC", "power at 5 % false alarms"]
+    judge.record_attackers(run, pandas.DataFrame(rows, columns=columns).set_index(columns[:3]))
     assert run.metrics["attackers.MNIST, corrected.tolerance=0.05.knowing.accuracy"] == 0.9
+    assert run.metrics["attackers.MNIST, corrected.tolerance=0.05.algorithm2.tpr_at_5_fpr"] == 0.1
