@@ -66,8 +66,9 @@ def batch_size_curves(found: Sequence[Outcome]) -> Figure:
     frame = pandas.concat(parts).melt(["images in a batch", "image set", "line"], var_name="statistic")
     figure = panels.lines(
         frame.rename(columns={"value": "median and quartiles of batches"}), x="images in a batch",
-        y="median and quartiles of batches", col="image set", row="statistic", hue="line", style="line", palette=PALETTE,
-        estimator="median", errorbar=panels.quartiles, size=(3.7, 3.2), share=False, legend_columns=4,
+        y="median and quartiles of batches", col="image set", row="statistic", hue="line", style="line",
+        palette=PALETTE, estimator="median", errorbar=panels.quartiles, size=(3.7, 3.2), share=False,
+        legend_columns=4,
     )  # fmt: skip
     titles = list(dict.fromkeys(result.title for result in found))
     for axis, (statistic, title) in zip(figure.axes, ((s, t) for s in STATISTICS for t in titles), strict=True):
@@ -97,7 +98,7 @@ def convergence(found: Sequence[Outcome]) -> Figure:
     frame = pandas.concat(parts).melt(keys, [distance, "density"], "quantity").dropna()
     figure = panels.lines(
         frame, x=keys[1], y="value", col="image set", row="quantity", hue="line", style="line", palette=PALETTE,
-        size=(3.7, 3.2), share=False,
+        size=(3.7, 3.2), share=False, axis={"ylabel": ""},
     )  # fmt: skip
     steps = sorted(set().union(*(result.steps for result in found)))
     columns = len(figure.axes) // 2
@@ -140,14 +141,14 @@ def movements(controls: pandas.DataFrame) -> Figure:
     """
     shrunk = controls["name"] == "shrunk toward the mean"
     sets = controls["image set"] + controls["references"].map(", {:,} references".format)
+    x = "how far: ε in σ, or share of the way"
     frame = controls.assign(**{
-        "how far: ε in σ, or share of the way": controls["x"].where(~shrunk, 1 - controls["x"]), "line": sets,
+        x: controls["x"].where(~shrunk, 1 - controls["x"]), "line": sets,
         "how": controls["name"].where(shrunk, "clipped to [μ, μ + σ]:\nFGSM's program without its step"),
     })  # fmt: skip
-    keys = ["how far: ε in σ, or share of the way", "line", "how"]
     figure = panels.lines(
-        frame.melt(keys, list(STATISTICS), "statistic", "density or coverage"), x=keys[0], y="density or coverage", col="how", row="statistic", hue="line",
-        style="line", size=(4.4, 3.0), share=False,
+        frame.melt([x, "line", "how"], list(STATISTICS), "statistic"), x=x, y="value", col="how", row="statistic",
+        hue="line", style="line", size=(4.4, 3.0), share=False, axis={"ylabel": ""},
     )  # fmt: skip
     for axis in figure.axes[:2]:
         _log(axis)

@@ -42,11 +42,13 @@ def _frame(movements: dict[str, list[dict[str, Any]]]) -> pandas.DataFrame:
     return pandas.concat([pandas.DataFrame(move).assign(way=way) for way, moves in movements.items() for move in moves])
 
 
-def _lists(movements: pandas.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    kept = movements.astype(object).where(movements.notna(), None)
-    ways: dict[str, list[dict[str, Any]]] = {way: [] for way in kept["way"].unique()}
-    for (way, name), move in kept.groupby(["way", "name"], sort=False):
-        ways[way].append({"name": name} | move.drop(columns=["way", "name"]).to_dict("list"))
+def as_lists(movements: pandas.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return a study's movements as the file holds them: way → a dict of lists for each; None where no network was."""
+    ways: dict[str, list[dict[str, Any]]] = {way: [] for way in movements["way"].unique()}
+    for (way, name), move in movements.groupby(["way", "name"], sort=False):
+        lists = {key: None if move[key].isna().all() else move[key].tolist() for key in move.columns}
+        ways[way].append(lists | {"name": name})
+        del ways[way][-1]["way"]
     return ways
 
 
@@ -169,7 +171,7 @@ def main(arguments: Sequence[str]) -> None:
     file, title, *folder = arguments
     found = {"title": title} | study(file)
     target = Path(*folder or [places.RUNS]) / STORED
-    plain = found | {"movements": _lists(found["movements"]), "environment": environment.environment()}
+    plain = found | {"movements": as_lists(found["movements"]), "environment": environment.environment()}
     paths.write_atomically(target, json.dumps(plain, ensure_ascii=False, indent=1, default=float) + "\n")
     save_figure(figures.tiles(found), target.with_suffix(".png"))
     print(f"{target} and {target.with_suffix('.png').name} written")
