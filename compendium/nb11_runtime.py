@@ -205,26 +205,24 @@ def speedups(manifold: Sequence[Mapping[str, Any]], printed: Mapping[str, Mappin
     printed : dict
         From `published_speedups`.
     """
-    ours = pandas.DataFrame(manifold).assign(both=lambda row: row["fit_s"] + row["score_s"])
-    contenders = {
-        "prdc_s": "prdc (with precision and recall)", "both": "ours: fit and score",
-        "score_s": "ours: score alone, fitted before", "product_s": "bare float32 matrix products",
+    x, beta, seconds = "reference images n = queries m (512 features)", "speed-up β: T(prdc) / T", "the same in seconds"
+    palette = {
+        "prdc (with precision and recall)": PUBLISHED, "ours: fit and score": CORRECTED,
+        "ours: score alone, fitted before": REAL, "bare float32 matrix products": LIMIT,
     }  # fmt: skip
-    seconds = ours.melt(["n", "prdc_s"], list(contenders)[1:], "name", "seconds")
-    ratio = seconds.assign(value=seconds["prdc_s"].astype(float) / seconds["seconds"], panel="speed-up β: T(prdc) / T")
-    peers = ours[["n", "prdc_s"]].assign(name="prdc_s", seconds=ours["prdc_s"])
-    seconds = pandas.concat([peers, seconds]).rename(columns={"seconds": "value"}).assign(panel="the same in seconds")
-    frame = pandas.concat([ratio, seconds]).assign(name=lambda row: row["name"].map(contenders))
-    stored = pandas.DataFrame([
-        {"n": n, "value": value, "name": f"{name}, published", "panel": ratio["panel"][0]}
-        for name, line in printed.items() for n, value in line.items()
-    ])  # fmt: skip
-    x = "reference images n = queries m (512 features)"
-    palette = dict(zip(contenders.values(), (PUBLISHED, CORRECTED, REAL, LIMIT), strict=True))
-    palette |= dict.fromkeys(stored["name"], PUBLISHED)
-    frame = pandas.concat([frame, stored]).rename(columns={"n": x}).dropna(subset="value").astype({"value": float})
+    rows = []
+    for row in manifold:
+        prdc, ours = row["prdc_s"], (row["fit_s"] + row["score_s"], row["score_s"], row["product_s"])
+        if prdc:
+            rows.append({x: row["n"], "name": next(iter(palette)), seconds: prdc})
+        for name, taken in zip(list(palette)[1:4], ours, strict=True):
+            rows.append({x: row["n"], "name": name, seconds: taken, beta: prdc / taken if prdc else None})
+    for name, line in printed.items():
+        palette[f"{name}, published"] = PUBLISHED
+        rows += [{x: n, "name": f"{name}, published", beta: value} for n, value in line.items()]
     return panels.lines(
-        frame, x=x, y="value", col="panel", hue="name", style="name", palette=palette, size=(5.2, 4.0), share=False,
+        pandas.DataFrame(rows).melt([x, "name"], [beta, seconds], "panel").dropna(), x=x, y="value", col="panel",
+        hue="name", style="name", palette=palette, size=(5.2, 4.0), share=False,
         axis={"xscale": "log", "yscale": "log", "ylabel": ""},
     )  # fmt: skip
 

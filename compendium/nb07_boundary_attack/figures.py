@@ -1,5 +1,6 @@
 """Figures of notebook 07: the boundary attack's density and coverage, its convergence, and why density can rise."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,33 +48,29 @@ def batch_size_curves(found: Sequence[Outcome]) -> Figure:
     found : sequence of Outcome
         As `measure.outcomes` gives them: as published, then corrected, for each image set.
     """
-    parts, whole = [], []
+    x, y, parts, whole = "images in a batch", "median and quartiles of batches", [], []
     for result in found:
-        name, title = (
-            result.mode.name,
-            f"{result.title}: {result.counts['attacked']} images, {result.steps[-1]:,} steps",
-        )
-        series = [(name, result.attacked, result.by_steps.scores[-1])]
-        if name == "as published":
+        title = f"{result.title}: {result.counts['attacked']} images, {result.steps[-1]:,} steps"
+        series = [(result.mode.name, result.attacked, result.by_steps.scores[-1])]
+        if result.mode.name == "as published":
             series.insert(0, (CLEAN, result.clean, result.by_steps.clean))
         if result.noise is not None:
             series.append((NOISY, dict.fromkeys(result.clean, result.noise), result.noise))
         for line, scores, full in series:
             whole.append((result.title, line, full))
             for size, score in scores.items():
-                values = {what: getattr(score, f"batch_{what}") for what in STATISTICS}
-                parts.append(pandas.DataFrame({"images in a batch": size, "image set": title, "line": line, **values}))
-    frame = pandas.concat(parts).melt(["images in a batch", "image set", "line"], var_name="statistic")
+                values = {"density": score.batch_density, "coverage": score.batch_coverage}
+                parts.append(pandas.DataFrame({x: size, "image set": title, "line": line, **values}))
+    frame = pandas.concat(parts).melt([x, "image set", "line"], var_name="statistic", value_name=y)
     figure = panels.lines(
-        frame.rename(columns={"value": "median and quartiles of batches"}), x="images in a batch",
-        y="median and quartiles of batches", col="image set", row="statistic", hue="line", style="line",
-        palette=PALETTE, estimator="median", errorbar=panels.quartiles, size=(3.7, 3.2), share=False,
-        legend_columns=4,
+        frame, x=x, y=y, col="image set", row="statistic", hue="line", style="line", palette=PALETTE, size=(3.7, 3.2),
+        estimator="median", errorbar=panels.quartiles, share=False, legend_columns=4,
     )  # fmt: skip
     titles = list(dict.fromkeys(result.title for result in found))
-    for axis, (statistic, title) in zip(figure.axes, ((s, t) for s in STATISTICS for t in titles), strict=True):
-        for line in (line for line in whole if line[0] == title):
-            axis.axhline(getattr(line[2], statistic), color=PALETTE[line[1]], lw=0.9, ls=":")
+    for axis, (statistic, title) in zip(figure.axes, itertools.product(STATISTICS, titles), strict=True):
+        for name, line, full in whole:
+            if name == title:
+                axis.axhline(getattr(full, statistic), color=PALETTE[line], lw=0.9, ls=":")
         _draw_printed(axis, title, statistic)
         _log(axis)
     return figure
@@ -87,17 +84,16 @@ def convergence(found: Sequence[Outcome]) -> Figure:
     found : sequence of Outcome
         As for `batch_size_curves`.
     """
-    distance, parts = "median L2 distance (pixels of [0, 1])", []
+    x, distance, parts = "steps of the attack (0: its start)", "median L2 distance (pixels of [0, 1])", []
     for result in found:
-        common, curve = {"image set": result.title, "steps of the attack (0: its start)": result.steps}, result.by_steps
+        common, curve = {"image set": result.title, x: result.steps}, result.by_steps
         moved = {"line": result.mode.name, distance: result.l2, "density": curve.density}
         parts.append(pandas.DataFrame({**common, **moved}))
         if result.mode.name == "as published":
             parts.append(pandas.DataFrame({**common, "line": CLEAN, "density": curve.clean.density}))
-    keys = ["image set", "steps of the attack (0: its start)", "line"]
-    frame = pandas.concat(parts).melt(keys, [distance, "density"], "quantity").dropna()
+    frame = pandas.concat(parts).melt(["image set", x, "line"], [distance, "density"], "quantity").dropna()
     figure = panels.lines(
-        frame, x=keys[1], y="value", col="image set", row="quantity", hue="line", style="line", palette=PALETTE,
+        frame, x=x, y="value", col="image set", row="quantity", hue="line", style="line", palette=PALETTE,
         size=(3.7, 3.2), share=False, axis={"ylabel": ""},
     )  # fmt: skip
     steps = sorted(set().union(*(result.steps for result in found)))

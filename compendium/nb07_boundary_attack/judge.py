@@ -54,20 +54,16 @@ def record(run: Any, found: Sequence[Outcome], fgsm: Fgsm, tiles: Mapping[str, A
         From `pathmnist_tiles.stored`.
     """
     for result in found:
-        name, curve = f"{result.title}.{result.mode.name}", result.by_steps
-        for key, count in result.counts.items():
-            run.metric(f"{name}.images.{key}", count)
+        curve, (auroc, power) = result.by_steps, result.by_steps.decisions("density")
+        metrics = {f"images.{key}": count for key, count in result.counts.items()}
         for steps, l2, density in zip(result.steps, result.l2, curve.density, strict=True):
-            run.metric(f"{name}.l2.{steps}", l2)
-            run.metric(f"{name}.density.{steps}", density)
-        run.metric(f"{name}.coverage", curve.coverage[-1])
-        run.metric(f"{name}.clean_density", curve.clean.density)
-        run.metric(f"{name}.clean_coverage", curve.clean.coverage)
-        auroc, power = curve.decisions("density")
-        run.metric(f"{name}.auroc", auroc[-1])
-        run.metric(f"{name}.power_at_5_percent", power[-1])
+            metrics |= {f"l2.{steps}": l2, f"density.{steps}": density}
+        metrics |= {"coverage": curve.coverage[-1], "clean_density": curve.clean.density}
+        metrics |= {"clean_coverage": curve.clean.coverage, "auroc": auroc[-1], "power_at_5_percent": power[-1]}
         if result.noise is not None:
-            run.metric(f"{name}.noise_density", result.noise.density)
+            metrics["noise_density"] = result.noise.density
+        for name, value in metrics.items():
+            run.metric(f"{result.title}.{result.mode.name}.{name}", value)
     for pair in zip(found[::2], found[1::2], strict=True):
         if pair[0].image_set.in_paper:
             _compare_numbers(run, pair)
@@ -86,35 +82,41 @@ def _compare_numbers(run: Any, pair: Pair) -> None:
 
     Few images give wide errors, in which everything would lie: at most half of the printed value is allowed.
     """
-    first, title = pair[0], pair[0].title
+    first, after = pair[0], f"after {pair[0].steps[-1]} steps"
     references = f"{first.by_steps.n_reference} references"
-    where, after = f"{first.counts['attacked']} images, {references}", f"after {first.steps[-1]} steps"
+    where = f"{first.counts['attacked']} images, {references}"
     scaled = f"{where}, scaled to the paper's numbers by the closed form"
     start = f"the starts alone have {first.by_steps.density[0]:.2f} as published: density follows the steps"
-    medians = f"medians over batches of {CLEAN} untouched images; {references}"
-    whole = [result.by_steps.clean.density_error for result in pair]
-    attacked = [list(result.attacked.values())[-1].density_error for result in pair]
-    coverages = {
-        "reference": [scaled_coverage(result, result.by_steps.clean) for result in pair],
-        "adversarial": [scaled_coverage(result, result.by_steps.scores[-1]) for result in pair],
-    }
-    rows = {}
-    for edge, pick in (("smallest", np.min), ("largest", np.max)):
-        values = {which: [pick(result.medians("density", which)) for result in pair] for which in ("clean", "attacked")}
-        errors = [list(result.clean.values())[-1].density_error for result in pair]
-        rows[f"reference density {edge}"] = values["clean"], errors, medians
-        rows[f"adversarial density {edge}"] = values["attacked"], attacked, f"{where}, {after}; {start}"
-    rows["reference density"] = [result.by_steps.clean.density for result in pair], whole, where
-    rows["adversarial density"] = [result.by_steps.density[-1] for result in pair], attacked, after
-    for which, errors, cause in (("reference", whole, scaled), ("adversarial", attacked, f"{scaled}; {after}")):
-        values = coverages[which]
-        rows[f"{which} coverage"] = values, np.multiply(values, errors), cause
+    causes = {
+        "reference density": where, "adversarial density": after,
+        "reference coverage": scaled, "adversarial coverage": f"{scaled}; {after}",
+    }  # fmt: skip
+    for edge in ("smallest", "largest"):
+        causes[f"reference density {edge}"] = f"medians over batches of {CLEAN} untouched images; {references}"
+        causes[f"adversarial density {edge}"] = f"{where}, {after}; {start}"
+    ours = [_values_and_errors(result) for result in pair]
     for entry in published.load("vs22", "§5.2"):
-        if entry.row == title and entry.column in rows:
-            values, errors, cause = rows[entry.column]
+        if entry.row == first.title and entry.column in causes:
+            values, errors = zip(*(found[entry.column] for found in ours), strict=True)
             allowed = np.minimum(3 * np.asarray(errors) + 0.1 * entry.value, 0.5 * entry.value)
             near = np.abs(np.subtract(values, entry.value)) <= allowed
-            run.compare(compare(entry.key, _both(*values), _needs_both(near), cause))
+            run.compare(compare(entry.key, _both(*values), _needs_both(near), causes[entry.column]))
+
+
+def _values_and_errors(result: Outcome) -> dict[str, tuple[float, float]]:
+    curve = result.by_steps
+    of_clean, of_attacked = (list(scores.values())[-1].density_error for scores in (result.clean, result.attacked))
+    clean, attacked = scaled_coverage(result, curve.clean), scaled_coverage(result, curve.scores[-1])
+    found = {
+        "reference density": (curve.clean.density, curve.clean.density_error),
+        "adversarial density": (curve.density[-1], of_attacked),
+        "reference coverage": (clean, clean * curve.clean.density_error),
+        "adversarial coverage": (attacked, attacked * of_attacked),
+    }
+    for edge, pick in (("smallest", np.min), ("largest", np.max)):
+        found[f"reference density {edge}"] = pick(result.medians("density", "clean")), of_clean
+        found[f"adversarial density {edge}"] = pick(result.medians("density")), of_attacked
+    return found
 
 
 def coverage_grows(found: Sequence[Outcome]) -> Finding:
@@ -169,26 +171,24 @@ def tiles_findings(tiles: Mapping[str, Any]) -> dict[str, Finding]:
     moves = {key: move.reset_index() for key, move in tiles["movements"].groupby(["way", "name"])}
     own, clipped = moves["own statistics", "FGSM as published"], moves["own statistics", "clipped alone"]
     halves, pixels = moves["one half", "FGSM as published"], moves["corrected", "FGSM corrected"]
-    bounds = tiles["boundary"]["own statistics"]
-    last = {name: move.iloc[-1] for name, move in (("own", own), ("halves", halves), ("pixels", pixels))}
-    confined = max(last["halves"].density, last["pixels"].density) > 1 and (
-        clipped.density.max() < 2 * clipped.density[0]
-    )
-    most = pixels.density[1:].max()
+    last, last_half, last_pixel = own.iloc[-1], halves.iloc[-1], pixels.iloc[-1]
+    elsewhere, alone = max(last_half.density, last_pixel.density), clipped.density.max()
+    bounds, most = tiles["boundary"]["own statistics"], pixels.density[1:].max()
     opposite = _both(bounds["clipped_density"] > bounds["clean_density"], bool(most > pixels.density[0]))
     rises = _both(*(bool(move.density.max() > 2 * move.density[0]) for move in (own, pixels)))
+    confined = dict.fromkeys(MODES, bool(elsewhere > 1 and alone < 2 * clipped.density[0]))
     return {
         "tiles_density_rises_when_clipped": Finding(opposite, _both(
             f"tiles clipped alone: density {bounds['clipped_density']:.1f} instead of {bounds['clean_density']:.1f}",
             f"tiles, FGSM in pixels: density at most {most:.2f}",
         )),
         "tiles_density_rises": Finding(rises, _both(
-            f"tiles: density from {own.density[0]:.1f} to {last['own'].density:.1f}",
-            f"tiles: density from {pixels.density[0]:.1f} to {last['pixels'].density:.2f}",
+            f"tiles: density from {own.density[0]:.1f} to {last.density:.1f}",
+            f"tiles: density from {pixels.density[0]:.1f} to {last_pixel.density:.2f}",
         ), {"title": tiles["title"]}),
-        "tiles_density_follows_the_largest_class": Finding(dict.fromkeys(MODES, bool(confined)), _both(
-            f"tiles: largest class {last['own'].largest_class:.0%} and density {last['own'].density:.1f}; normalised "
-            f"by 0.5 and 0.5, {last['halves'].largest_class:.0%} and {last['halves'].density:.1f}",
-            f"tiles: largest class {last['pixels'].largest_class:.0%} and density {last['pixels'].density:.1f}",
-        ), {"title": tiles["title"], "alone": clipped.density.max()}),
+        "tiles_density_follows_the_largest_class": Finding(confined, _both(
+            f"tiles: largest class {last.largest_class:.0%} and density {last.density:.1f}; normalised "
+            f"by 0.5 and 0.5, {last_half.largest_class:.0%} and {last_half.density:.1f}",
+            f"tiles: largest class {last_pixel.largest_class:.0%} and density {last_pixel.density:.1f}",
+        ), {"title": tiles["title"], "alone": alone}),
     }  # fmt: skip

@@ -103,6 +103,7 @@ def power_maps(results: Sequence[Admixture], mode: vs22.Mode, statistic: str) ->
                 table, ax=axis, vmin=0, vmax=1, cmap="cividis", annot=True, fmt=".2f", annot_kws={"size": 7}, cbar=False
             )
             axis.set_axis_on()
+            axis.grid(False)
             axis.tick_params(axis="y", rotation=0)
             axis.set_title(f"{result.image_set.title}\n{attack}", fontsize=9)
             axis.set(xlabel="", ylabel="adversarial share" if axis is line[0] else "")

@@ -144,7 +144,7 @@ def test_a_file_is_studied(tmp_path):
     images = (rng.random((80, 28, 28, 3)) * 100 + 100 * labels[:, None, None, None]).astype(np.uint8)
     file = tmp_path / "tiles.npz"
     np.savez(file, train_images=images, train_labels=labels[:, None], unlabelled_images=images[:20])
-    found = pathmnist_tiles.study(file, epochs=1, epsilons=[0, 0.5], boundary_steps=5)
+    found = pathmnist_tiles.study(file, epochs=1, epsilons=[0, 0.5])
     assert found["counts"] == {"labelled": 80, "unlabelled": 20, "reference": 82, "queries": 18}
     moves = found["movements"].groupby(["way", "name"])
     assert len(moves) == 7 and set(found["accuracy"]) == set(found["boundary"]) == {"own statistics", "one half"}
