@@ -1,6 +1,7 @@
 """VS22 §5.3: mixtures against brute force and their straight line, power against truth, verdicts by definition."""
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,8 @@ from scipy.spatial.distance import cdist
 from advlib.prdc import ReferenceManifold, expected_coverage
 from compendium.claims import published
 from compendium.common import vs22
-from compendium.nb08_admixture import judge, measure
+from compendium.nb08_admixture import judge, mixtures, power
+from compendium.nb08_admixture.experiment import Admixture
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.random((120, 6))
@@ -21,7 +23,7 @@ MANIFOLD = ReferenceManifold(5).fit(REFERENCE)
 @given(st.integers(1, 50), st.floats(0, 1), st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_a_mixture_has_its_size_and_share(n, share, twins):
-    clean, attacked = measure.mixed_rows(n, share, np.random.default_rng(0), twins=twins)
+    clean, attacked = mixtures.mixed_rows(n, share, np.random.default_rng(0), twins=twins)
     assert len(clean) + len(attacked) == n and len(attacked) == round(share * n)
     assert len(set(clean)) == len(clean) and len(set(attacked)) == len(attacked)
     if twins:
@@ -31,7 +33,7 @@ def test_a_mixture_has_its_size_and_share(n, share, twins):
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_an_impossible_share_is_refused(share):
     with pytest.raises(ValueError, match=r"share must lie in \[0, 1\]"):
-        measure.mixed_rows(5, share, RNG)
+        mixtures.mixed_rows(5, share, RNG)
 
 
 def brute(queries):
@@ -43,27 +45,24 @@ def brute(queries):
 @pytest.mark.parametrize("twins", [True, False])
 def test_a_mixture_equals_brute_force(twins):
     moved = [CLEAN, CLEAN * 0.5 + 0.25, CLEAN + 0.4]
-    shares = [0, 0.25, 0.5, 1]
-    found = measure.mixture(MANIFOLD, CLEAN, moved, [0, 1, 2], shares, np.random.default_rng(1), twins=twins)
+    found = mixtures.mixture(MANIFOLD, CLEAN, moved, [0, 1, 2], np.random.default_rng(1), twins=twins)
     again = np.random.default_rng(1)
-    rows = [measure.mixed_rows(60, share, again, twins=twins) for share in shares]
+    rows = [mixtures.mixed_rows(60, share, again, twins=twins) for share in mixtures.SHARES]
     for i, attacked in enumerate(moved):
         for s, (untouched, replaced) in enumerate(rows):
             expected = brute(np.concatenate([CLEAN[untouched], attacked[replaced]]))
             assert (found.density[i, s], found.coverage[i, s]) == pytest.approx(expected)
-        assert (found.attacked_density[i], found.attacked_coverage[i]) == pytest.approx(brute(attacked))
-    assert (found.clean_density, found.clean_coverage) == pytest.approx(brute(CLEAN))
-    np.testing.assert_allclose(found.density[:, 0], found.clean_density)
-    np.testing.assert_allclose(found.density[:, -1], found.attacked_density)
-    assert (found.n_reference, found.n_queries, found.k) == (120, 60, 5)
+        assert (found.density[i, -1], found.coverage[i, -1]) == pytest.approx(brute(attacked))
+        assert (found.density[i, 0], found.coverage[i, 0]) == pytest.approx(brute(CLEAN))
+    assert (found.n_reference, found.n_queries) == (120, 60)
+    frame = found.frame()
+    assert list(frame.columns) == ["x", "share", "density", "coverage", "line"] and len(frame) == 15
+    assert frame.set_index(["x", "share"]).loc[(1, 0.5), "coverage"] == found.coverage[1, 2]
 
 
 def test_density_lies_on_a_line_in_the_mean():
     moved = CLEAN * 0.5 + 0.25
-    runs = [
-        measure.mixture(MANIFOLD, CLEAN, [moved], [1], measure.SHARES, np.random.default_rng(seed))
-        for seed in range(60)
-    ]
+    runs = [mixtures.mixture(MANIFOLD, CLEAN, [moved], [1], np.random.default_rng(seed)) for seed in range(60)]
     density = np.array([run.density[0] for run in runs])
     error = density.std(0, ddof=1) / np.sqrt(len(runs))
     assert (np.abs(density.mean(0) - runs[0].line[0]) <= 4 * error + 1e-12).all()
@@ -72,38 +71,38 @@ def test_density_lies_on_a_line_in_the_mean():
 
 def test_independent_parts_cover_less_already_without_an_attack():
     """The stored files' way: with 50 % drawn independently of the rest, a quarter of the images is there twice."""
-    found = [
-        measure.mixture(MANIFOLD, CLEAN, [CLEAN], [0], measure.SHARES, np.random.default_rng(s), twins=False)
-        for s in range(30)
-    ]
+    found = [mixtures.mixture(MANIFOLD, CLEAN, [CLEAN], [0], np.random.default_rng(s), twins=False) for s in range(30)]
     coverage = np.mean([f.coverage[0] for f in found], axis=0)
     assert coverage[2] < coverage[0] - 0.05
     distinct = np.array([60, 60 * 0.8125, 60 * 0.75, 60 * 0.8125, 60])
     expected = [expected_coverage(120, round(n), 5) for n in distinct]
-    np.testing.assert_allclose(found[0].expected_coverage, expected)
     np.testing.assert_allclose(coverage / coverage[0], np.array(expected) / expected[0], atol=0.04)
-    twins = measure.mixture(MANIFOLD, CLEAN, [CLEAN], [0], measure.SHARES, RNG)
-    assert len(set(twins.coverage[0])) == 1 == len(set(twins.expected_coverage))
+    twins = mixtures.mixture(MANIFOLD, CLEAN, [CLEAN], [0], RNG)
+    assert len(set(twins.coverage[0])) == 1
 
 
-def power(moved, shares=(0, 0.1, 0.5, 1), sizes=(10, 30), draws=200, rows=None):
+def mapped(manifold, moved, rows, shares, sizes, draws, rng):
+    hits = manifold.hits(CLEAN)
+    null = power.clean_batches(manifold, hits, sizes, rng)
+    return power.power_map(manifold, hits, manifold.hits(moved), rows, shares, sizes, null, draws, rng)
+
+
+def power_against(moved, shares=(0, 0.1, 0.5, 1), sizes=(10, 30), draws=200, rows=None):
     rows = np.arange(len(CLEAN)) if rows is None else rows
-    return measure.power_map(
-        MANIFOLD, MANIFOLD.hits(CLEAN), MANIFOLD.hits(moved), rows, shares, sizes, draws, np.random.default_rng(0)
-    )
+    return mapped(MANIFOLD, moved, rows, shares, sizes, draws, np.random.default_rng(0))
 
 
 def test_power_is_the_false_alarm_rate_without_attack_and_one_for_a_gross_one():
-    gross = power(CLEAN + 5)
+    gross = power_against(CLEAN + 5)
     for statistic in ("density", "coverage"):
         # 200 batches at 5 %: two binomial samples' four standard deviations.
-        assert (gross.power[statistic][0] <= 0.05 + 4 * np.sqrt(2 * 0.05 * 0.95 / 200)).all()
-        assert (gross.power[statistic][-1] == 1).all()
-        assert gross.power[statistic][1, 0] < gross.power[statistic][2, 0] + 1e-9
-        assert gross.smallest_share(statistic, 30) in (0.1, 0.5)
-    nothing = power(CLEAN)
-    assert max(nothing.power["density"].max(), nothing.power["coverage"].max()) < 0.2
-    assert nothing.smallest_share("density", 30) is None
+        assert (gross[statistic].iloc[0] <= 0.05 + 4 * np.sqrt(2 * 0.05 * 0.95 / 200)).all()
+        assert (gross[statistic].iloc[-1] == 1).all()
+        assert gross[statistic].iloc[1, 0] < gross[statistic].iloc[2, 0] + 1e-9
+        assert power.smallest_share(gross[statistic, 30]) in (0.1, 0.5)
+    nothing = power_against(CLEAN)
+    assert nothing.max(axis=None) < 0.2
+    assert power.smallest_share(nothing["density", 30]) is None
 
 
 def test_power_is_two_sided():
@@ -111,28 +110,29 @@ def test_power_is_two_sided():
     inward, outward = CLEAN * 0.2 + 0.4, CLEAN + 5
     assert MANIFOLD.density(inward) > 1.5 * MANIFOLD.density(CLEAN) and MANIFOLD.density(outward) == 0
     for moved in (inward, outward):
-        assert power(moved, shares=[0, 1]).power["density"][1, 1] == 1
+        assert power_against(moved, shares=[0, 1])["density"].iloc[1, 1] == 1
 
 
 def test_a_fall_shows_beside_a_long_tail_upwards():
     """Equal tails find batches of density 0, which lie no further from the median than 5 % of the clean ones do."""
     null = np.random.default_rng(0).lognormal(0, 1, 2000)
     assert np.median(null) < np.quantile(np.abs(null - np.median(null)), 0.95)
-    assert measure.outside(null, np.zeros(5)) == 1 and measure.outside(null, np.full(5, 100.0)) == 1
-    assert 0.04 < measure.outside(null, null) <= 0.05
-    assert measure.outside(np.ones(100), np.ones(5)) == 0
+    assert power.outside(null, np.zeros(5)) == 1 and power.outside(null, np.full(5, 100.0)) == 1
+    assert 0.04 < power.outside(null, null) <= 0.05
+    assert power.outside(np.ones(100), np.ones(5)) == 0
 
 
 def test_cells_without_enough_attacked_images_stay_empty():
-    found = power(CLEAN[:8] + 5, sizes=(10, 30, 70), rows=np.arange(8))
-    assert np.isfinite(found.power["density"][:3, 0]).all() and np.isnan(found.power["density"][3, 0])
-    assert np.isnan(found.power["density"][2:, 1]).all()
-    assert np.isnan(found.power["density"][:, 2]).all()  # more than there are clean images
-    assert found.smallest_share("density", 10) == 0.5
+    found = power_against(CLEAN[:8] + 5, sizes=(10, 30, 70), rows=np.arange(8))
+    known = found["density"].notna().to_numpy()
+    assert known[:3, 0].all() and not known[3, 0]
+    assert not known[2:, 1].any()
+    assert not known[:, 2].any()  # more than there are clean images
+    assert power.smallest_share(found["density", 10]) == 0.5
     # At 30 images only a share of 10 % could be drawn: batches of 10 are the largest in which half can be attacked.
-    assert judge._best_share(found) == 0.5
-    assert judge._best_share(power(CLEAN[:2] + 5, shares=(0, 0.5), rows=np.arange(2))) is None
-    frame = measure.detectable([measure.Admixture(vs22.SETS["mnist"], {}, {}, {"corrected": [found]}, {}, 1, 1)])
+    assert judge.detected_from(found) == 0.5
+    assert judge.detected_from(power_against(CLEAN[:2] + 5, shares=(0, 0.5), rows=np.arange(2))) is None
+    frame = judge.detectable([Admixture(vs22.SETS["mnist"], {}, {}, {"corrected": {"": found}}, {}, 1, 1)])
     assert list(frame.loc[("MNIST", "", "density")]) == ["50%", "> 10%", "–"]
 
 
@@ -147,7 +147,7 @@ def test_no_batch_holds_an_image_both_clean_and_attacked(monkeypatch):
 
     monkeypatch.setattr(MANIFOLD, "subset_density_coverage", watch)
     rows = np.array([3, 9, 20, 41])
-    measure.power_map(MANIFOLD, MANIFOLD.hits(CLEAN), MANIFOLD.hits(CLEAN[rows]), rows, [0, 0.4], [10], 20, RNG)
+    mapped(MANIFOLD, CLEAN[rows], rows, [0, 0.4], [10], 20, RNG)
     mixed = [batch for batch in seen if (batch >= 60).any()]
     assert len(mixed) == 20
     for batch in mixed:
@@ -158,9 +158,7 @@ def test_no_batch_holds_an_image_both_clean_and_attacked(monkeypatch):
 def test_false_alarms_keep_to_five_percent_however_few_batches_are_judged():
     """The threshold comes from many clean batches, so it is exact also where few are judged."""
     rates = [
-        measure.power_map(
-            MANIFOLD, MANIFOLD.hits(CLEAN), MANIFOLD.hits(CLEAN), np.arange(60), [0], [10], 40, np.random.default_rng(s)
-        ).power["density"][0, 0]
+        mapped(MANIFOLD, CLEAN, np.arange(60), [0], [10], 40, np.random.default_rng(s))["density"].iloc[0, 0]
         for s in range(40)
     ]
     # 1,600 batches, and thresholds from 2,000 each: four standard errors.
@@ -169,29 +167,28 @@ def test_false_alarms_keep_to_five_percent_however_few_batches_are_judged():
 
 def test_clean_batches_are_shared_and_none_is_larger_than_the_images():
     hits = MANIFOLD.hits(CLEAN)
-    null = measure.clean_batches(MANIFOLD, hits, [10, 70], np.random.default_rng(0), draws=30)
+    null = power.clean_batches(MANIFOLD, hits, [10, 70], np.random.default_rng(0), draws=30)
     assert list(null) == [10] and [len(values) for values in null[10]] == [30, 30]
-    args = (MANIFOLD, hits, MANIFOLD.hits(CLEAN + 5), np.arange(60), [0, 1], [10], 40)
-    given = measure.power_map(*args, np.random.default_rng(1), null=null)
-    assert given.power["density"][1, 0] == 1
+    args = (MANIFOLD, hits, MANIFOLD.hits(CLEAN + 5), np.arange(60), [0, 1], [10, 70], null, 40)
+    found = power.power_map(*args, np.random.default_rng(1))["density"]
+    assert found.loc[1, 10] == 1 and found[70].isna().all()
 
 
 def test_too_few_draws_are_refused():
     with pytest.raises(ValueError, match="draws must be at least 20"):
-        power(CLEAN, draws=19)
+        power_against(CLEAN, draws=19)
 
 
 def test_a_share_counts_only_if_power_stays():
-    found = measure.PowerMap("", np.array([0, 0.1, 0.3, 0.5]), np.array([10]), {
-        "density": np.array([[0.05], [0.9], [0.3], [0.9]]), "coverage": np.array([[0.05], [np.nan], [0.9], [1.0]]),
-    })  # fmt: skip
-    assert found.smallest_share("density", 10) == 0.5
-    assert found.smallest_share("coverage", 10) == 0.3
-    assert found.smallest_share("density", 10, level=0.2) == 0.1
+    shares = [0, 0.1, 0.3, 0.5]
+    density, coverage = (pandas.Series(values, shares) for values in ([0.05, 0.9, 0.3, 0.9], [0.05, np.nan, 0.9, 1.0]))
+    assert power.smallest_share(density) == 0.5
+    assert power.smallest_share(coverage) == 0.3
+    assert power.smallest_share(density, level=0.2) == 0.1
 
 
 def test_printed_densities_give_back_their_shares_but_for_one():
-    frame = measure.printed_shares()["by its 75 % entry"].astype(float)
+    frame = mixtures.printed_shares()["by its 75 % entry"].astype(float)
     for title in ("MNIST", "PathMNIST", "OrganMNIST"):
         assert frame[title, 0.0] == 0 and frame[title, 0.75] == 0.75
     printed = [published.value("vs22", "Table 4", "MNIST", f"share={s:g}") for s in (0, 0.5, 0.75)]
@@ -200,12 +197,9 @@ def test_printed_densities_give_back_their_shares_but_for_one():
     assert frame["PathMNIST", 0.5] < 0.46
 
 
-def toy_mixture(values, clean=1.0):
-    values = np.array(values, float)
-    return measure.Mixture(
-        "", np.zeros(1), np.array(measure.SHARES), values[None], values[None], clean, clean, values[-1:],
-        values[-1:], 0.01, 100, 50, 5, True,
-    )  # fmt: skip
+def toy_mixture(values):
+    values = np.array(values, float)[None]
+    return mixtures.Mixture(np.zeros(1), values, values, 0.01, 100, 50)
 
 
 def test_progressive_by_definition():
@@ -218,18 +212,20 @@ def test_progressive_by_definition():
 def result_of(powers, in_paper=True):
     """Results whose every map has these powers at 25 % and 100 %, at one size."""
     chosen = vs22.SETS["mnist" if in_paper else "bloodmnist"]
-    table = np.array([[0.05], [powers[0]], [powers[1]]])
-    found = measure.PowerMap("FGSM", np.array([0, 0.25, 1]), np.array([50]), {"density": table, "coverage": table})
+    columns = pandas.MultiIndex.from_product([mixtures.TABLES, [50]])
+    found = pandas.DataFrame([[power] * 2 for power in (0.05, *powers)], [0, 0.25, 1], columns)
     mix = toy_mixture([1.0, 0.8, 0.6, 0.4, 0.2])
     names = [mode.name for mode in vs22.MODES]
     counts = {"attacked": 9, "adversarial": 9, "scored": 9}
-    return measure.Admixture(
-        chosen, dict.fromkeys(names, mix), dict.fromkeys(names, mix), {name: [found] for name in names},
+    return Admixture(
+        chosen, dict.fromkeys(names, mix), dict.fromkeys(names, mix), {name: {"FGSM": found} for name in names},
         dict.fromkeys(names, counts), 7, 400,
     )  # fmt: skip
 
 
 class Recorder:
+    notebook = "08_admixture"
+
     def __init__(self):
         self.metrics, self.rows = {}, {}
 
@@ -266,9 +262,9 @@ def test_a_set_that_is_not_the_papers_has_no_row_in_its_tables():
 
 
 def test_detectable_names_the_share_or_never():
-    frame = measure.detectable([result_of((0.9, 1.0))])
+    frame = judge.detectable([result_of((0.9, 1.0))])
     assert set(frame["m = 50"]) == {"25%"}
-    assert set(measure.detectable([result_of((0.1, 0.2))])["m = 50"]) == {"never"}
+    assert set(judge.detectable([result_of((0.1, 0.2))])["m = 50"]) == {"never"}
 
 
 def test_hits_are_stacked_in_order():

@@ -1,0 +1,169 @@
+r"""Batches in which only a share of the images is adversarial: VS22 §5.3, Fig. 4, Tables 4 and 5, and their power.
+
+Density is a mean over the images of a batch, so a batch in which a share s of the images was replaced by attacked ones
+has, in the mean over which images those are,
+
+.. math:: D(s) = (1 - s) D_0 + s D_1,
+
+with D₀ and D₁ the densities of the untouched and of the attacked batch: a straight line, whatever the attack and the
+reference. Coverage counts balls that *anything* hits and has no such line. A table of densities over s therefore holds
+two numbers, and each further entry is a check of the table. What the table does not hold is the spread: whether one
+batch of m images with a share s is told from clean ones. `power.power_map` asks that.
+
+VS22's stored files draw the two parts of a batch independently of each other, so that an image can be in it twice,
+clean and attacked: already at ε = 0, where the two are equal, a batch "with 50 %" holds a quarter of its images twice
+and covers fewer balls. *Corrected* replaces images by their attacked twins.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas
+from scipy import sparse
+
+from advlib.attacks import AdversarialBatch
+from advlib.prdc import ReferenceManifold
+from advlib.progress import track
+from compendium.claims import published
+from compendium.common import vs22
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Adversarial shares of Fig. 4 and Tables 4 and 5, with the untouched and the attacked batch."""
+
+TABLES = {"density": "Table 4", "coverage": "Table 5"}
+
+
+def mixed_rows(n: int, share: float, rng: np.random.Generator, *, twins: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Choose which images of a batch are clean and which attacked.
+
+    Parameters
+    ----------
+    n : int
+        Images there are, and in the batch.
+    share : float
+        Attacked share, 0 to 1; rounded to whole images.
+    rng : numpy.random.Generator
+    twins : bool
+        Whether attacked images replace their own originals, so that every image is there once. Otherwise both parts are
+        drawn independently, as in VS22's stored files.
+
+    Returns
+    -------
+    clean, attacked : int64 arrays
+        Rows; together n of them.
+
+    Raises
+    ------
+    ValueError
+        For a share outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie in [0, 1], but is {share}")
+    count = round(share * n)
+    order = rng.permutation(n)
+    return order[count:], order[:count] if twins else rng.permutation(n)[:count]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Density and coverage over the attacked share, for several attacks: a column of Fig. 4 or a row of its tables.
+
+    Attributes
+    ----------
+    x : (n,) float64
+        What the attacks differ in.
+    density, coverage : (n, 5) float64
+        At each of `SHARES`, the untouched batch first, the batch with every image attacked last.
+    density_error : float
+        Standard error of the untouched batch's density.
+    n_reference, n_queries : int
+    """
+
+    x: np.ndarray = field(repr=False)
+    density: np.ndarray = field(repr=False)
+    coverage: np.ndarray = field(repr=False)
+    density_error: float
+    n_reference: int
+    n_queries: int
+
+    @property
+    def line(self) -> np.ndarray:
+        """Density expected from the two ends, (n, 5)."""
+        shares = np.array(SHARES)
+        return (1 - shares) * self.density[0, 0] + shares * self.density[:, -1:]
+
+    def frame(self) -> pandas.DataFrame:
+        """One row an attack and share: x, share, density, coverage, line."""
+        grid = pandas.MultiIndex.from_product([self.x, SHARES], names=["x", "share"])
+        values = {"density": self.density, "coverage": self.coverage, "line": self.line}
+        return pandas.DataFrame({name: array.ravel() for name, array in values.items()}, grid).reset_index()
+
+
+def mixture(
+    manifold: ReferenceManifold,
+    clean: np.ndarray,
+    attacked: Iterable[np.ndarray | AdversarialBatch],
+    x: Sequence[float],
+    rng: np.random.Generator,
+    *,
+    twins: bool = True,
+    title: str = "mixtures",
+) -> Mixture:
+    """Mix attacked images into a clean batch in all `SHARES` and score each mixture.
+
+    Parameters
+    ----------
+    manifold : ReferenceManifold
+        Fitted to `vs22.flat` reference images.
+    clean : (m, …) array
+        Untouched images.
+    attacked : iterable of (m, …) arrays or AdversarialBatch
+        Their attacked twins, one set for each entry of `x`.
+    x : sequence of float
+        What the sets differ in, such as ε.
+    rng : numpy.random.Generator
+        Draws which images are attacked, for each share once: the same for every set.
+    twins : bool
+        As for `mixed_rows`.
+    title : str
+        For the progress line.
+    """
+    m = len(clean)
+    rows = [mixed_rows(m, share, rng, twins=twins) for share in SHARES]
+    batches = [np.concatenate([untouched, m + moved]) for untouched, moved in rows]
+    clean_hits = manifold.hits(vs22.flat(clean))
+    counts = np.diff(clean_hits.indptr) / manifold.k
+    found = []
+    for images in track(attacked, title, len(x)):
+        hits = manifold.hits(vs22.flat(images.images if isinstance(images, AdversarialBatch) else images))
+        found.append(manifold.subset_density_coverage(sparse.vstack([clean_hits, hits], format="csr"), batches))
+    density, coverage = np.swapaxes(found, 0, 1)
+    error = float(counts.std(ddof=1) / np.sqrt(m))
+    return Mixture(np.asarray(x, float), density, coverage, error, len(manifold.radii_), m)
+
+
+def printed_shares() -> pandas.DataFrame:
+    """Read the attacked share off every density of Table 4, by the straight line that it must lie on.
+
+    The line runs from the printed density at 0 % to where the one at 75 % puts 100 %, and for PathMNIST also to the
+    density of its attacked batch in §5.2.
+
+    Returns
+    -------
+    DataFrame
+        One row an image set and stated share: printed density, share by the 75 % entry, share by §5.2's value where
+        it prints one.
+    """
+    lines = []
+    for title in ("MNIST", "PathMNIST", "OrganMNIST"):
+        printed = {share: published.value("vs22", "Table 4", title, f"share={share:g}") for share in SHARES[:-1]}
+        ends = {"by its 75 % entry": printed[0] + (printed[0.75] - printed[0]) / 0.75}
+        if title == "PathMNIST":
+            ends["by §5.2"] = published.value("vs22", "§5.2", title, "adversarial density")
+        for share, density in printed.items():
+            row = {"image set": title, "stated share": share, "printed density": density}
+            lines.append(
+                row | {name: round((density - printed[0]) / (end - printed[0]), 3) for name, end in ends.items()}
+            )
+    return pandas.DataFrame(lines).set_index(["image set", "stated share"]).astype(object).fillna("")
