@@ -25,8 +25,10 @@ def verdict(holds: Mapping[str, bool]) -> str:
     -------
     str
         "reproduced" if the corrected one does, else "reproduced as published only" if that one does, else "not
-        reproduced".
+        reproduced"; "not run here" if `holds` is empty.
     """
+    if not holds:
+        return "not run here"
     if holds[CORRECTED]:
         return "reproduced"
     return "reproduced as published only" if holds[AS_PUBLISHED] else "not reproduced"
@@ -55,7 +57,7 @@ def compare(
     corrected_only : str
         Put before the cause where the corrected rerun alone agrees.
     """
-    if corrected_only and holds[CORRECTED] and not holds[AS_PUBLISHED]:
+    if corrected_only and holds and holds[CORRECTED] and not holds[AS_PUBLISHED]:
         cause = f"{corrected_only}; {cause}" if cause else corrected_only
     names = dict(zip(("paper", "item", "row", "column"), key, strict=True))
     mine = {"as_published": ours.get(AS_PUBLISHED), "corrected": ours.get(CORRECTED)}
@@ -81,11 +83,16 @@ class Finding:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
+NOT_RUN = Finding({}, {})
+"""Of a sentence about what is not there, for instance a data set that is not on disk."""
+
+
 def sentences(notebook: str) -> list[dict[str, str]]:
     """Read the sentences that a notebook judges from `data/published/sentences/<notebook>.yaml`.
 
     Each has paper, row (its short name in `data/published/`), predicate, criterion, cause and, where it differs when
-    the corrected rerun alone agrees, corrected_only.
+    the corrected rerun alone agrees, corrected_only. Two further keys replace the cause: cause_if_not where the
+    corrected rerun does not agree, not_run where the sentence is `NOT_RUN`.
     """
     path = places.PUBLISHED / "sentences" / f"{notebook}.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -102,12 +109,17 @@ def judge_sentences(run: Any, findings: Mapping[str, Finding]) -> None:
     """
     for entry in sentences(run.notebook):
         found = findings[entry["predicate"]]
+        cause = entry.get("cause", "")
+        if not found.holds:
+            cause = entry["not_run"]
+        elif not found.holds[CORRECTED]:
+            cause = entry.get("cause_if_not", cause)
         run.compare(
             compare(
                 (entry["paper"], "claim", entry["row"], ""),
                 found.words,
                 found.holds,
-                entry["cause"].format(**found.numbers),
+                cause.format(**found.numbers),
                 corrected_only=entry.get("corrected_only", ""),
             )
         )
