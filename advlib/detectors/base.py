@@ -570,9 +570,9 @@ class FeatureTest(BatchTest):
         return [self._word] if self.n_channels_ == 1 else [f"{self._word} {c}" for c in range(self.n_channels_)]
 
 
-def _mapped(features: str | Callable, images: np.ndarray) -> np.ndarray:
+def _mapped(feature_map: str | Callable, images: np.ndarray) -> np.ndarray:
     """Return the feature vectors of images, a block at a time."""
-    blocks = [features.apply(features, images[lo : lo + _BLOCK]) for lo in range(0, len(images), _BLOCK)]
+    blocks = [features.apply(feature_map, images[lo : lo + _BLOCK]) for lo in range(0, len(images), _BLOCK)]
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
