@@ -12,13 +12,11 @@ References
    (2021), doi:10.1561/2200000090.
 .. [3] O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
    Multivariate Analysis 88 (2004), doi:10.1016/S0047-259X(03)00096-4.
-.. [4] W. S. Torgerson, "Multidimensional scaling: I. Theory and method", Psychometrika 17 (1952),
-   doi:10.1007/BF02288916.
 """
 
 import numpy as np
 import torch
-from scipy import sparse
+from scipy import sparse, stats
 from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.special import gammaln
 from sklearn.decomposition import PCA
@@ -60,17 +58,12 @@ def label_counts(predictions: np.ndarray, classes: int) -> np.ndarray:
     Returns
     -------
     (e, classes) int64 array
-
-    Raises
-    ------
-    ValueError
-        If predictions are not (e, n) class indices below `classes`.
     """
     predictions = np.asarray(predictions)
     if predictions.ndim != 2:
         raise ValueError(f"predictions must be an (e, n) array, but has shape {predictions.shape}")
-    rows = [_labels(row, predictions.shape[1], classes, "predictions") for row in predictions]
-    return np.array([np.bincount(row, minlength=classes) for row in rows])
+    _labels(predictions.ravel(), predictions.size, classes, "predictions")
+    return (predictions[:, :, None] == np.arange(classes)).sum(axis=1)
 
 
 def dominant(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,10 +112,15 @@ def dominant_from(counts: np.ndarray, truth: np.ndarray, epsilons: np.ndarray) -
     if truth.shape != counts.shape[1:]:
         raise ValueError(f"truth must be one count a class, {counts.shape[1]}, but has shape {truth.shape}")
     label = leaders[-1]
-    reigns = (leaders == label) & (counts[:, label] >= 2 * truth[label])
-    others = np.flatnonzero(~reigns)
-    start = others[-1] + 1 if len(others) else 0
-    return int(label), float(epsilons[start]) if start < len(epsilons) else None
+    dominates = (leaders == label) & (counts[:, label] >= 2 * truth[label])
+    return int(label), start_of_last_run(dominates, epsilons)
+
+
+def start_of_last_run(holds: np.ndarray, epsilons: np.ndarray) -> float | None:
+    """Return the ε from which on something holds up to the last ε, or None; both arrays (e,)."""
+    fails = np.flatnonzero(~holds)
+    start = fails[-1] + 1 if len(fails) else 0
+    return float(epsilons[start]) if start < len(epsilons) else None
 
 
 # ---------------------------------------------------------------- maps (Fig. 9)
@@ -328,17 +326,6 @@ def log_volume(points: np.ndarray) -> float:
         return float(np.log((1 - shrinkage) * spectrum + shrinkage * mean).mean() / 2)
 
 
-def cluster_radii(points: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Root mean square distance of a class's points to their mean, (classes,); NaN for a class without points."""
-    points = _points(points)
-    labels = _labels(labels, len(points), classes)
-    radii = np.full(classes, np.nan)
-    for label in np.unique(labels):
-        mine = points[labels == label].astype(np.float64)
-        radii[label] = np.sqrt(((mine - mine.mean(axis=0)) ** 2).sum(axis=1).mean())
-    return radii
-
-
 # ---------------------------------------------------------------- centres (Fig. 11)
 
 
@@ -350,41 +337,6 @@ def centres(points: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     for label in np.unique(labels):
         found[label] = points[labels == label].mean(axis=0, dtype=np.float64)
     return found
-
-
-def classical_scaling(distances: np.ndarray, components: int = 2) -> tuple[np.ndarray, float]:
-    """Place points in few dimensions so that their distances come near the given ones (Torgerson, [4]_).
-
-    Deterministic, up to the sign of each axis, and exact where the distances belong to points of that few dimensions.
-
-    Parameters
-    ----------
-    distances : (n, n) float array
-        Symmetric, zero on the diagonal.
-    components : int
-        Dimensions of the result, 1 … n.
-
-    Returns
-    -------
-    places : (n, components) float64 array
-        Centred, in the units of the distances.
-    kept : float
-        Share of the positive eigenvalues' sum that these components hold, in (0, 1]; 1 is no loss.
-    """
-    distances = np.asarray(distances, dtype=np.float64)
-    n = len(distances)
-    if distances.shape != (n, n) or not np.allclose(distances, distances.T) or np.diagonal(distances).any():
-        raise ValueError(
-            f"distances must be symmetric (n, n) with a diagonal of zeros, but is not; shape {distances.shape}"
-        )
-    if not 1 <= components <= n:
-        raise ValueError(f"components must lie between 1 and the {n} points, but is {components}")
-    centring = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(-centring @ distances**2 @ centring / 2)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    positive = np.clip(values, 0, None)
-    kept = positive[:components].sum() / positive.sum() if positive.any() else 1.0
-    return vectors[:, :components] * np.sqrt(positive[:components]), float(kept)
 
 
 def scaled_centre_distances(clean: np.ndarray, attacked: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
@@ -462,19 +414,16 @@ def centre_shift(
     labels = _labels(labels, len(clean), classes)
     if draws < 20:
         raise ValueError(f"draws must be at least 20, but is {draws}")
-    groups = [np.flatnonzero(labels == label) for label in range(classes)]
-    groups = [group for group in groups if len(group) >= 2]
+    groups = [np.flatnonzero(labels == label) for label in range(classes) if (labels == label).sum() >= 2]
     if not groups:
         raise ValueError("labels must give some class two images, but give none")
     # A centre is a weighted mean of points, so all draws are one matrix product.
     first, second = np.zeros((2, draws * len(groups), len(clean)), dtype=np.float32)
-    for row in range(draws):
-        for column, group in enumerate(groups):
-            mixed = rng.permutation(group)
-            half = len(mixed) // 2
-            line = row * len(groups) + column
-            first[line, mixed[:half]] = 1 / half
-            second[line, mixed[half:]] = 1 / (len(mixed) - half)
+    for line, group in enumerate(groups * draws):
+        mixed = rng.permutation(group)
+        half = len(mixed) // 2
+        first[line, mixed[:half]] = 1 / half
+        second[line, mixed[half:]] = 1 / (len(mixed) - half)
     origin = first @ clean
     null = np.linalg.norm(second @ clean - origin, axis=1).reshape(draws, -1).mean(axis=1)
     shifts = [float(np.linalg.norm(second @ moved - origin, axis=1).mean()) for moved in attacked]
@@ -484,18 +433,18 @@ def centre_shift(
 # ---------------------------------------------------------------- why the curves bend
 
 
-def through_the_balls(
-    manifold_radii: np.ndarray, hits: sparse.csr_array, places: np.ndarray, middle: np.ndarray
+def position_among_balls(
+    radii: np.ndarray, hits: sparse.csr_array, points: np.ndarray, middle: np.ndarray
 ) -> dict[str, float]:
     """Say where a batch lies among reference balls, in numbers that explain density.
 
     Parameters
     ----------
-    manifold_radii : (N,) float array
-        Radii of the balls.
+    radii : (N,) float array
+        Of the balls.
     hits : (n, N) bool sparse array
         From `advlib.prdc.ReferenceManifold.hits`.
-    places : (n, d) float array
+    points : (n, d) float array
         The batch.
     middle : (d,) float array
         Mean of the reference.
@@ -507,15 +456,12 @@ def through_the_balls(
         none is). radius_rank: mean rank, in (0, 1], of the radii of the balls that are hit (0 if none is); 0.5 would be
         balls of all sizes alike. to_middle: mean distance to the reference's mean.
     """
-    counts = np.asarray(hits.sum(axis=1)).ravel()
-    radii = np.asarray(manifold_radii)
-    ranks = np.empty(len(radii))
-    ranks[np.argsort(radii, kind="stable")] = np.arange(1, len(radii) + 1) / len(radii)
-    per_ball = np.asarray(hits.sum(axis=0)).ravel()
+    counts, per_ball = (np.asarray(hits.sum(axis=axis)).ravel() for axis in (1, 0))
+    ranks = stats.rankdata(radii, method="ordinal") / len(radii)
     inside = counts > 0
     return {
         "inside": float(inside.mean()),
         "balls": float(counts[inside].mean()) if inside.any() else 0.0,
-        "radius_rank": float((per_ball * ranks).sum() / per_ball.sum()) if inside.any() else 0.0,
-        "to_middle": float(np.linalg.norm(_points(places, "places") - np.asarray(middle), axis=1).mean()),
+        "radius_rank": float(np.average(ranks, weights=per_ball)) if inside.any() else 0.0,
+        "to_middle": float(np.linalg.norm(_points(points) - np.asarray(middle), axis=1).mean()),
     }
