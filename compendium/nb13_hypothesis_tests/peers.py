@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from advlib.detectors.base import Scores
+from advlib.detectors import Scores
 
 
 class Peer:
