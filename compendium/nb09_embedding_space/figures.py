@@ -48,9 +48,10 @@ def space_curves(results: Sequence[Any], statistic: str, stored: Mapping[str, Ma
                               statistic: getattr(score, f"batch_{statistic}")})
             for what, epsilon, score in steps
         ]  # fmt: skip
+    frame = pandas.concat(frames, ignore_index=True)
     figure = panels.lines(
-        pandas.concat(frames), x=x, y=statistic, col="image set", row="space", hue="what", style="what",
-        palette=PALETTE, markers=dict(zip(PALETTE, (".", MARKERS["as published"], MARKERS["corrected"]), strict=True)),
+        frame, x=x, y=statistic, col="image set", row="space", hue="what", style="what", palette=PALETTE,
+        markers=dict(zip(PALETTE, (".", MARKERS["as published"], MARKERS["corrected"]), strict=True)),
         dashes=False, estimator="median", errorbar=panels.quartiles, share="row", size=(3.3, 2.3), ms=4,
     )  # fmt: skip
     axes = np.reshape(figure.axes, (len(spaces), len(results)))
@@ -88,7 +89,7 @@ def space_decisions(results: Sequence[Any], largest: float = 0.35) -> Figure:
                 powers = curves[space].decisions(statistic)[1] + 0.01 * (offset - 1)
                 keys = {"image set": result.image_set.title, "by": f"by {statistic}", "space": space, "change": change}
                 frames.append(pandas.DataFrame(keys | {x: curves[space].x, y: powers}))
-    frame = pandas.concat(frames)
+    frame = pandas.concat(frames, ignore_index=True)
     figure = panels.lines(
         frame[frame[x] <= largest], x=x, y=y, col="image set", row="by", hue="space", style="change",
         palette={space: SPACES[space] for space in frame["space"].unique()}, references={"level": 0.05},

@@ -164,13 +164,13 @@ def scaled_centres(results: Sequence[Any]) -> Figure:
 def centre_shifts(results: Sequence[Any]) -> Figure:
     """Draw how far class centres move over ε, against how far they seem to when nothing happens (blue)."""
     height = "shift of a class's centre over\nmean distance of two clean centres"
-    moves = pandas.concat(
+    moves = pandas.concat([
         pandas.DataFrame({
             "image set": result.attacked.image_set.title, "FGSM": mode, EPSILON: result.attacked.epsilons,
             height: result.centres.shifts[mode] / result.centres.spacing,
         })
         for result in results for mode in COLOURS
-    )  # fmt: skip
+    ], ignore_index=True)  # fmt: skip
     figure = panels.lines(
         moves, x=EPSILON, y=height, col="image set", hue="FGSM", style="FGSM", references={"as far apart": 1.0},
         markers=MARKERS, dashes=False, size=(3.6, 3.2),
@@ -201,8 +201,9 @@ def density_parts(results: Sequence[Any]) -> Figure:
         keys = {"image set": result.attacked.image_set.title, "moved by": name, EPSILON: result.attacked.epsilons}
         frames.append(parts.rename(columns=words).assign(**keys).melt(list(keys), var_name="part", value_name=" "))
     kinds = list(dict.fromkeys(frame["moved by"][0] for frame in frames))
+    frame = pandas.concat(frames, ignore_index=True)
     figure = panels.lines(
-        pandas.concat(frames), x=EPSILON, y=" ", col="image set", row="part", hue="moved by", style="moved by",
+        frame, x=EPSILON, y=" ", col="image set", row="part", hue="moved by", style="moved by",
         palette=dict(zip(kinds, (AS_PUBLISHED, CORRECTED, NOISE), strict=True)), share="row", size=(3.5, 1.9),
         markers=dict(zip(kinds, "o^X", strict=True)), dashes=dict(zip(kinds, ("", "", (1, 1)), strict=True)), ms=4,
     )  # fmt: skip
