@@ -313,8 +313,7 @@ class Analysis:
     def dominance(self, mode: str) -> tuple[int, float | None, float]:
         """Return the class most predicted at the largest ε, from which ε on it dominates, and its share there."""
         counts = geometry.label_counts(self.attacked.predicted[mode], self.attacked.classes)
-        label, start = geometry.dominant_from(counts, self.attacked.class_counts, self.attacked.epsilons)
-        return label, start, float(geometry.dominant(counts)[1][-1])
+        return geometry.dominance(counts, self.attacked.class_counts, self.attacked.epsilons)
 
 
 def analyse(split: vs22.Split, epsilons: Sequence[float], rng: np.random.Generator) -> Analysis:
