@@ -62,7 +62,7 @@ def space_curves(results: Sequence[Any], statistic: str, stored: Mapping[str, Ma
         axis.axvspan(0, IMPERCEPTIBLE, color=LIMIT, alpha=0.25, lw=0)
         if space == "logits" and statistic == "density":
             points = stored.get(title, {})
-            axis.plot(points.keys(), points.values(), MARKERS["published"], color=PUBLISHED, mfc="none")
+            axis.plot(list(points), list(points.values()), MARKERS["published"], color=PUBLISHED, mfc="none")
         axis.set_title("" if row else title)
         axes[row, 0].set_ylabel(f"{statistic} in\n{space}")
     figure.tight_layout()

@@ -15,7 +15,6 @@ References
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -92,38 +91,26 @@ def imagenet_features(folder: Path | None = None) -> tuple[FeatureMap | None, st
     if reason:
         return None, f"ImageNet ResNet-18: {reason}, so this space is left out."
     used = f"{file.name}, pooled features, images scaled to {IMAGENET_SIZE} pixels."
-    return _ImageNet(file), f"ImageNet ResNet-18: {used}"
+    return _pooled_features(file), f"ImageNet ResNet-18: {used}"
 
 
-@dataclass(frozen=True)
-class _ImageNet:
-    """The last hidden layer of ResNet-18 as a feature map."""
-
-    file: Path
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """(n, c, h, w) images in [0, 1] → (n, 512) float32."""
-        tensor = models.as_tensor(images).float()
-        model = _residual_network(self.file)
-        found = []
-        with torch.inference_mode():
-            for part in tensor.split(250):
-                colour = part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part
-                scaled = torch.nn.functional.interpolate(colour, size=IMAGENET_SIZE, mode="bilinear")
-                found.append(model((scaled - _IMAGENET_MEAN) / _IMAGENET_STD))
-        return torch.cat(found).numpy()
-
-
-_IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-_IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-
-
-@lru_cache(maxsize=1)
-def _residual_network(file: Path) -> torch.nn.Module:
+def _pooled_features(file: Path) -> FeatureMap:
+    """Return ResNet-18's last hidden layer as a feature map."""
     model = resnet18(weights=None)
     model.load_state_dict(torch.load(file, weights_only=True))
     model.fc = torch.nn.Identity()
-    return model.eval().requires_grad_(False)
+    model.eval()
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+
+    def features(images: np.ndarray) -> np.ndarray:
+        found = []
+        with torch.inference_mode():
+            for part in models.as_tensor(images).float().split(250):
+                scaled = torch.nn.functional.interpolate(part, size=IMAGENET_SIZE, mode="bilinear")
+                found.append(model((scaled - mean) / std))  # grey images become three equal channels
+        return torch.cat(found).numpy()
+
+    return features
 
 
 # ---------------------------------------------------------------- curves

@@ -115,12 +115,12 @@ def power_map(table: pandas.DataFrame, m: int, tests: Sequence[str], detail: str
         shown = frame.map(lambda value: f"{100 * value:.0f}" if value < 0.995 else "")
         seaborn.heatmap(
             frame.astype(float), ax=axis, annot=shown, fmt="", annot_kws={"fontsize": 7}, cmap="cividis", cbar=False,
-            vmin=0, vmax=1,
+            vmin=0, vmax=1, yticklabels=True,
         )  # fmt: skip
         for end in np.cumsum([len(block) for block in blocks])[:-1]:
             axis.axhline(end, color="white", lw=3)
         axis.set(title=TITLES[name], xlabel="", ylabel="")
-        axis.set_xticklabels(tests, rotation=60, ha="right", fontsize=8)
+        axis.set_xticks(np.arange(len(tests)) + 0.5, tests, rotation=60, ha="right", fontsize=8)
         axis.tick_params(axis="y", labelsize=8, rotation=0)
     figure.colorbar(axes[0, 0].collections[0], ax=axes, label="share of batches flagged", shrink=0.6)
     return figure
@@ -176,7 +176,7 @@ def streams(evidence: pandas.DataFrame, change_at: int, alpha: float) -> Figure:
     """
     figure, axis = subplots(figsize=(7.5, 3.4))
     seaborn.lineplot(
-        evidence, x="batch", y="evidence", hue="stream", style="stream", ax=axis,
+        evidence, x="batch", y="evidence", hue="stream", style="stream", estimator=None, ax=axis,
         palette=[REAL, ADVERSARIAL, NOISE][: evidence.stream.nunique()],
     )  # fmt: skip
     axis.axhline(1 / alpha, color=LIMIT, label=f"alarm at 1/α = {1 / alpha:g}")
