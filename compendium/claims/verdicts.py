@@ -93,6 +93,10 @@ NOT_RUN = Finding({}, {})
 """Of a sentence about what is not there, for instance a data set that is not on disk."""
 
 
+NOT_RUN = Finding({}, {})
+"""Of a sentence about what is not there, for instance a data set that is not on disk."""
+
+
 def sentences(notebook: str) -> list[dict[str, str]]:
     """Read the sentences that a notebook judges from `data/published/sentences/<notebook>.yaml`.
 

@@ -1,6 +1,6 @@
 """Verdicts, tables and records of notebook 09_embedding_space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,19 @@ import pandas
 from torch import nn
 
 from advlib import models
-from compendium.claims import published
+from compendium.claims import published, verdicts
+from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED, Finding
 from compendium.common.vs22 import Curve
-from compendium.nb09_embedding_space.measure import LOGITS, TOLERANCE, SpaceCurves, power_where_it_works
+from compendium.nb09_embedding_space.measure import LOGITS, SpaceCurves, power_where_it_works
+
+TOLERANCE = 0.15, 0.02
+"""Relative and absolute deviation, the larger of the two, up to which a density or coverage counts as the published
+one: VS22's networks are not published, and ours differ from them in their training."""
+
+KINDS = {"as_published": "FGSM as published", "corrected": "FGSM corrected", "noise": "±ε noise"}
 
 
-def fig12_value(curves: dict[str, Curve], column: str) -> float:
+def fig12_value(curves: Mapping[str, Curve], column: str) -> float:
     """Read one of the published columns of Fig. 12 off our curves in the logits.
 
     Parameters
@@ -54,15 +61,13 @@ def record_metrics(run: Any, results: Sequence[SpaceCurves]) -> None:
             name = f"{result.image_set.name}.{space}"
             for statistic in ("density", "coverage"):
                 run.metric(f"{name}.clean.{statistic}", getattr(clean.clean, statistic))
-                for kind in ("as_published", "corrected", "noise"):
+                for kind in ("as_published", "corrected"):
                     curve = getattr(result, kind)[space]
-                    if kind != "noise":
-                        at = np.interp(large, curve.x, getattr(curve, statistic))
-                        run.metric(f"{name}.{kind}.{statistic}", at)
-                    if kind != "as_published":
-                        aurocs, powers = (np.interp(small, curve.x, line) for line in curve.decisions(statistic))
-                        run.metric(f"{name}.{kind}.auroc.{statistic}", aurocs)
-                        run.metric(f"{name}.{kind}.power.{statistic}", powers)
+                    run.metric(f"{name}.{kind}.{statistic}", np.interp(large, curve.x, getattr(curve, statistic)))
+                for kind in ("corrected", "noise"):
+                    curve = getattr(result, kind)[space]
+                    for word, line in zip(("auroc", "power"), curve.decisions(statistic), strict=True):
+                        run.metric(f"{name}.{kind}.{word}.{statistic}", np.interp(small, curve.x, line))
 
 
 def accuracy_frame(run: Any, results: Sequence[SpaceCurves]) -> pandas.DataFrame:
@@ -79,136 +84,96 @@ def accuracy_frame(run: Any, results: Sequence[SpaceCurves]) -> pandas.DataFrame
         A line for each image set and change, a column for each of seven ε.
     """
     sizes = np.array([0, 1, 3, 4, 6, 12, 19]) / 19
-    lines = []
+    lines = {}
     for result in results:
-        changes = {
-            "FGSM as published": result.as_published,
-            "FGSM corrected": result.corrected,
-            "±ε noise": result.noise,
-        }
-        for (change, curves), kind in zip(changes.items(), ("as_published", "corrected", "noise"), strict=True):
-            accuracy = np.interp(sizes, curves[LOGITS].x, curves[LOGITS].accuracy)
+        for kind, words in KINDS.items():
+            curve = getattr(result, kind)[LOGITS]
+            accuracy = np.interp(sizes, curve.x, curve.accuracy)
             run.metric(f"{result.image_set.name}.{kind}.accuracy", accuracy)
-            at = {f"ε = {size:.2f}": round(float(value), 2) for size, value in zip(sizes, accuracy, strict=True)}
-            lines.append({"images": result.image_set.title, "accuracy under": change} | at)
-    return pandas.DataFrame(lines).set_index(["images", "accuracy under"])
+            lines[result.image_set.title, words] = accuracy.round(2)
+    frame = pandas.DataFrame(lines, index=[f"ε = {size:.2f}" for size in sizes]).T
+    return frame.rename_axis(["images", "accuracy under"])
 
 
-def judge(results: Sequence[SpaceCurves]) -> list[dict[str, Any]]:
-    """Compare with everything that VS22 says of its Fig. 12.
-
-    Returns
-    -------
-    list of dict
-        For `record.Run.compare`: each stored value of Fig. 12, and the claim that embeddings tell attacks apart.
-    """
+def judge(run: Any, results: Sequence[SpaceCurves]) -> None:
+    """Record a verdict on every stored value of VS22's Fig. 12, every layer of its networks, and its sentences."""
     by_title = {result.image_set.title: result for result in results}
-    rows: list[dict[str, Any]] = []
+    ours = {}
     for entry in published.load("vs22", "Figure 12"):
-        row: dict[str, Any] = {"paper": "vs22", "item": entry.item, "row": entry.row, "column": entry.column}
         if entry.row in by_title:
-            result = by_title[entry.row]
-            old, new = (fig12_value(curves, entry.column) for curves in (result.as_published, result.corrected))
-            row |= {"as_published": round(old, 3), "corrected": round(new, 3)} | _verdict(old, new, entry)
+            curves = {AS_PUBLISHED: by_title[entry.row].as_published, CORRECTED: by_title[entry.row].corrected}
+            ours[entry.key] = {mode: round(fig12_value(found, entry.column), 3) for mode, found in curves.items()}
         else:
-            row |= {"verdict": "not run here", "cause": f"the file of {entry.row} is not on disk"}
-        rows.append(row)
-    rows.append(_told_apart([result for result in results if result.image_set.in_paper]))
-    return rows
-
-
-def judge_networks() -> list[dict[str, Any]]:
-    """Compare the networks' layers with VS22's Tables 1 and 2.
-
-    Returns
-    -------
-    list of dict
-        For `record.Run.compare`: a row for each printed size, from the modules themselves.
-    """
-    sizes: dict[tuple[str, str, str], int] = {}
-    for item, name, wide in (("Table 1", "mnist-vs22", ("3 Flatten", "3 Dense", "4 Dense")),
-                             ("Table 2", "organamnist-vs22", (None, "5 Dense", "6 Dense"))):  # fmt: skip
-        modules = list(models.build(name).hidden.modules())
-        filters = [m.out_channels for m in modules if isinstance(m, nn.Conv2d)]
-        rows = ("1 Conv2D", "2 Conv2D", "3 Conv2D", "4 Conv2D", "4 Conv2D padded")
-        sizes |= {(item, row, "size"): size for row, size in zip(rows, filters, strict=False)}
-        dense = [m for m in modules if isinstance(m, nn.Linear)]
-        widths = [dense[0].in_features, *(m.out_features for m in dense)]
-        sizes |= {(item, row, "size"): size for row, size in zip(wide, widths, strict=True) if row}
-    sizes["Table 1", "5 Dense", "size"] = models.build("mnist-vs22").head.out_features
-    for title, name in (("PathMNIST", "pathmnist-vs22"), ("OrganMNIST", "organamnist-vs22")):
-        sizes["Table 2", "7 Dense", f"size {title}"] = models.build(name).head.out_features
-    rows = []
-    for entry in (*published.load("vs22", "Table 1"), *published.load("vs22", "Table 2")):
-        ours = sizes[entry.item, entry.row, entry.column]
-        rows.append(
-            {
-                "paper": "vs22", "item": entry.item, "row": entry.row, "column": entry.column, "as_published": ours,
-                "corrected": ours, "verdict": "reproduced" if ours == entry.value else "not reproduced",
-                "cause": "a setting, not a result: the network that is attacked here has this layer",
-            }
-        )  # fmt: skip
+            run.compare(verdicts.compare(entry.key, {}, {}, f"the file of {entry.row} is not on disk"))
+    verdicts.judge_numbers(run, ours, _near, _cause)
+    judge_layers(run)
     accuracy = models.card("organamnist-vs22")["accuracy"]
-    rows.append(
-        {
-            "paper": "vs22", "item": "claim", "row": "accuracy-on-par", "column": "", "verdict": "not run here",
-            "cause": f"our network reads {accuracy:.1%} of OrganMNIST's pooled hold-out, where slices of one "
-            "patient lie on both sides; the benchmark tests on other patients, so the two cannot be compared",
-        }
-    )  # fmt: skip
-    return rows
-
-
-def _verdict(old: float, new: float, entry: published.Published) -> dict[str, str]:
-    def near(ours: float) -> bool:
-        return abs(ours - entry.value) <= max(TOLERANCE[0] * entry.value, TOLERANCE[1])
-
-    if near(new):
-        return {"verdict": "reproduced", "cause": ""}
-    if near(old):
-        cause = "normalised twice and clipped to (0, 1) in normalised units; FGSM in pixels goes elsewhere"
-        return {"verdict": "reproduced as published only", "cause": cause}
-    if entry.row == "MNIST":
-        cause = "another network: VS22's loses its accuracy faster beyond eps = 0.5, so its logits move further"
-    else:
-        cause = (
-            "another network: how far the logits go when the network is fed what it was not trained on depends on its "
-            "training, and VS22's weights are not published"
-        )
-    return {"verdict": "not reproduced", "cause": cause}
-
-
-def _told_apart(results: Sequence[SpaceCurves]) -> dict[str, Any]:
-    phrases, untested = [], []
-    for curves in ("as_published", "corrected"):
-        found = {r.image_set.title: power_where_it_works(getattr(r, curves)[LOGITS]) for r in results}
-        powers = [f"{title} {value:.2f}" for title, value in found.items() if value is not None]
-        weak = [title for title, value in found.items() if value is None]
-        parts = ["smallest power where half the images are turned: " + ", ".join(powers)] if powers else []
-        phrases.append("; ".join(parts + ([f"not testable on {', '.join(weak)}: no eps turns half"] if weak else [])))
-        untested.append(weak)
-    worst = [power_where_it_works(result.corrected[LOGITS]) for result in results]
-    apart = bool(worst) and all(value is not None and value >= 0.9 for value in worst)
-    cause = (
-        "in the logits, by the better of density and coverage, at 5 % false alarms; at smaller eps power is low on "
-        "MNIST, and +-eps noise of a larger size is flagged as well"
-    )
-    if untested[0]:
-        cause = (
-            f"corrected only: as published FGSM turns too few images of {', '.join(untested[0])} to test it; {cause}"
-        )
-    absent = [
-        title for title in ("MNIST", "PathMNIST", "OrganMNIST") if title not in [r.image_set.title for r in results]
-    ]
-    if absent:
-        cause += f"; {', '.join(absent)} not run"
-    return {
-        "paper": "vs22",
-        "item": "claim",
-        "row": "embeddings-tell-apart",
-        "column": "",
-        "as_published": phrases[0],
-        "corrected": phrases[1],
-        "verdict": "reproduced" if apart else "not reproduced",
-        "cause": cause,
+    findings = {
+        "told_apart_in_the_logits": told_apart([result for result in results if result.image_set.in_paper]),
+        "benchmark_accuracy": Finding({}, {}, {"accuracy": accuracy}),
     }
+    verdicts.judge_sentences(run, findings)
+
+
+def judge_layers(run: Any) -> None:
+    """Record a verdict on each size in VS22's Tables 1 and 2, read off the modules of the networks themselves."""
+    sizes: dict[tuple[str, str, str], int] = {}
+    for item, name, dense in (("Table 1", "mnist-vs22", ("3 Flatten", "3 Dense", "4 Dense")),
+                              ("Table 2", "organamnist-vs22", ("", "5 Dense", "6 Dense"))):  # fmt: skip
+        modules = list(models.build(name).hidden.modules())
+        filters = [module.out_channels for module in modules if isinstance(module, nn.Conv2d)]
+        linear = [module for module in modules if isinstance(module, nn.Linear)]
+        widths = [linear[0].in_features, *(module.out_features for module in linear)]
+        rows = ("1 Conv2D", "2 Conv2D", "3 Conv2D", "4 Conv2D", "4 Conv2D padded")[: len(filters)]
+        found = zip((*rows, *dense), (*filters, *widths), strict=True)
+        sizes |= {(item, row, "size"): size for row, size in found if row}
+    heads = (("Table 1", "5 Dense", "size", "mnist-vs22"), ("Table 2", "7 Dense", "size PathMNIST", "pathmnist-vs22"),
+             ("Table 2", "7 Dense", "size OrganMNIST", "organamnist-vs22"))  # fmt: skip
+    sizes |= {tuple(key): models.build(name).head.out_features for *key, name in heads}
+    keys = [entry.key for item in ("Table 1", "Table 2") for entry in published.load("vs22", item)]
+    verdicts.judge_numbers(
+        run,
+        {key: dict.fromkeys((AS_PUBLISHED, CORRECTED), sizes[key[1:]]) for key in keys},
+        lambda ours, printed: ours == printed.value,
+        lambda *_: "a setting, not a result: the network that is attacked here has this layer",
+    )
+
+
+def told_apart(results: Sequence[SpaceCurves]) -> Finding:
+    """Whether FGSM is flagged in the logits wherever it turns half of the images; the corrected run alone decides."""
+    words, untested = {}, {}
+    for mode in (AS_PUBLISHED, CORRECTED):
+        found = {result.image_set.title: power_where_it_works(result.by_mode()[mode][LOGITS]) for result in results}
+        powers = ", ".join(f"{title} {value:.2f}" for title, value in found.items() if value is not None)
+        untested[mode] = ", ".join(title for title, value in found.items() if value is None)
+        parts = [f"smallest power where half the images are turned: {powers}"] if powers else []
+        parts += [f"not testable on {untested[mode]}: no eps turns half"] if untested[mode] else []
+        words[mode] = "; ".join(parts)
+    apart = bool(found) and all(value is not None and value >= 0.9 for value in found.values())
+    absent = ", ".join(title for title in ("MNIST", "PathMNIST", "OrganMNIST") if title not in found)
+    weak = untested[AS_PUBLISHED]
+    return Finding(
+        {AS_PUBLISHED: False, CORRECTED: apart},
+        words,
+        {
+            "untested": weak and f"corrected only: as published FGSM turns too few images of {weak} to test it; ",
+            "absent": absent and f"; {absent} not run",
+        },
+    )
+
+
+def _near(ours: float, printed: published.Published) -> bool:
+    return abs(ours - printed.value) <= max(TOLERANCE[0] * printed.value, TOLERANCE[1])
+
+
+def _cause(printed: published.Published, ours: Mapping[str, float]) -> str:
+    if _near(ours[CORRECTED], printed):
+        return ""
+    if _near(ours[AS_PUBLISHED], printed):
+        return "normalised twice and clipped to (0, 1) in normalised units; FGSM in pixels goes elsewhere"
+    if printed.row == "MNIST":
+        return "another network: VS22's loses its accuracy faster beyond eps = 0.5, so its logits move further"
+    return (
+        "another network: how far the logits go when the network is fed what it was not trained on depends on its "
+        "training, and VS22's weights are not published"
+    )

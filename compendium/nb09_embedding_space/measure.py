@@ -15,7 +15,6 @@ References
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +32,10 @@ from compendium.common.vs22 import Curve, ImageSet, Score, Split
 
 PIXELS, HIDDEN, LOGITS, IMAGENET = "pixels", "last hidden layer", "logits", "ImageNet ResNet-18"
 
+STATISTICS = ("density", "coverage")
+
 IMAGENET_SIZE = 64
 """Side in pixels to which images are scaled for the ImageNet network: an eighth of the work of its own 224."""
-
-TOLERANCE = 0.15, 0.02
-"""Relative and absolute deviation, the larger of the two, up to which a density or coverage counts as the published
-one: VS22's networks are not published, and ours differ from them in their training."""
 
 
 def embeddings(model: Classifier, images: np.ndarray, imagenet: FeatureMap | None = None) -> dict[str, np.ndarray]:
@@ -83,52 +80,37 @@ def imagenet_features(folder: Path | None = None) -> tuple[FeatureMap | None, st
     """
     weights = ResNet18_Weights.DEFAULT
     file = (Path(torch.hub.get_dir()) / "checkpoints" if folder is None else Path(folder)) / Path(weights.url).name
+    reason = ""
     if not file.is_file():
-        return None, (
-            f"ImageNet ResNet-18: its weights ({file.name}) are not in torch's checkpoint folder and are not fetched, "
-            "so this space is left out."
-        )
-    # torchvision's file names end in the first digits of their sha256.
-    wanted, found = file.stem.rsplit("-", 1)[-1], hashlib.sha256(file.read_bytes()).hexdigest()
-    if not found.startswith(wanted):
-        return None, (
-            f"ImageNet ResNet-18: {file.name} must have a sha256 that begins with {wanted}, but has {found[:8]}…, so "
-            "this space is left out."
-        )
-    return _ImageNet(
-        file
-    ), f"ImageNet ResNet-18: {file.name}, pooled features, images scaled to {IMAGENET_SIZE} pixels."
+        reason = f"its weights ({file.name}) are not in torch's checkpoint folder and are not fetched"
+    else:
+        # torchvision's file names end in the first digits of their sha256.
+        wanted, found = file.stem.rsplit("-", 1)[-1], hashlib.sha256(file.read_bytes()).hexdigest()
+        if not found.startswith(wanted):
+            reason = f"{file.name} must have a sha256 that begins with {wanted}, but has {found[:8]}…"
+    if reason:
+        return None, f"ImageNet ResNet-18: {reason}, so this space is left out."
+    used = f"{file.name}, pooled features, images scaled to {IMAGENET_SIZE} pixels."
+    return _pooled_features(file), f"ImageNet ResNet-18: {used}"
 
 
-@dataclass(frozen=True)
-class _ImageNet:
-    """The last hidden layer of ResNet-18 as a feature map."""
-
-    file: Path
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """(n, c, h, w) images in [0, 1] → (n, 512) float32."""
-        tensor = models.as_tensor(images).float()
-        model = _residual_network(self.file)
-        found = []
-        with torch.inference_mode():
-            for part in tensor.split(250):
-                colour = part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part
-                scaled = torch.nn.functional.interpolate(colour, size=IMAGENET_SIZE, mode="bilinear")
-                found.append(model((scaled - _IMAGENET_MEAN) / _IMAGENET_STD))
-        return torch.cat(found).numpy()
-
-
-_IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-_IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-
-
-@lru_cache(maxsize=1)
-def _residual_network(file: Path) -> torch.nn.Module:
+def _pooled_features(file: Path) -> FeatureMap:
+    """Return ResNet-18's last hidden layer as a feature map."""
     model = resnet18(weights=None)
     model.load_state_dict(torch.load(file, weights_only=True))
     model.fc = torch.nn.Identity()
-    return model.eval().requires_grad_(False)
+    model.eval()
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+
+    def features(images: np.ndarray) -> np.ndarray:
+        found = []
+        with torch.inference_mode():
+            for part in models.as_tensor(images).float().split(250):
+                scaled = torch.nn.functional.interpolate(part, size=IMAGENET_SIZE, mode="bilinear")
+                found.append(model((scaled - mean) / std))  # grey images become three equal channels
+        return torch.cat(found).numpy()
+
+    return features
 
 
 # ---------------------------------------------------------------- curves
@@ -188,42 +170,38 @@ def space_curves(
     model = models.load_trained(chosen.network)
     batches = vs22.sub_batches(len(split.images), batch_size, rng)
     clean = embeddings(model, split.images, imagenet)
-    manifolds = {
-        space: ReferenceManifold(vs22.K).fit(points)
-        for space, points in embeddings(model, split.reference, imagenet).items()
-    }
+    references = embeddings(model, split.reference, imagenet)
+    manifolds = {space: ReferenceManifold(vs22.K).fit(points) for space, points in references.items()}
     clean_scores = {space: vs22.score(manifold, clean[space], batches) for space, manifold in manifolds.items()}
 
     def curves(name: str, queries: Iterable[AdversarialBatch | np.ndarray]) -> dict[str, Curve]:
         scores: dict[str, list[Score]] = {space: [] for space in manifolds}
         for query in track(queries, f"{chosen.title}, {name}", len(epsilons)):
-            found_points = embeddings(model, getattr(query, "images", query), imagenet)
-            told = {"accuracy": float(np.mean(found_points[LOGITS].argmax(axis=1) == split.labels))}
-            if isinstance(query, AdversarialBatch):
-                told = {"accuracy": query.adversarial_accuracy, "success": float(np.mean(query.success))}
-            for space, points in found_points.items():
-                scores[space].append(replace(vs22.score(manifolds[space], points, batches), **told))
+            points = embeddings(model, getattr(query, "images", query), imagenet)
+            answers = _answers(query, points[LOGITS], split.labels)
+            for space, manifold in manifolds.items():
+                scores[space].append(replace(vs22.score(manifold, points[space], batches), **answers))
+        sizes = len(split.reference), len(split.images), batch_size, vs22.K
+        x = np.asarray(epsilons, float)
         return {
-            space: Curve(
-                f"{chosen.title}, {space}, {name}",
-                np.asarray(epsilons, float),
-                clean_scores[space],
-                tuple(found),
-                len(split.reference),
-                len(split.images),
-                batch_size,
-                vs22.K,
-            )
+            space: Curve(f"{chosen.title}, {space}, {name}", x, clean_scores[space], tuple(found), *sizes)
             for space, found in scores.items()
         }
 
-    published_curves, corrected_curves = (
+    by_mode = (
         curves(mode.name, vs22.fgsm_sweep(mode, chosen, model, split.images, split.labels, epsilons))
         for mode in vs22.MODES
     )
-    noise = curves("±ε noise", vs22.noise_sweep(split.images, epsilons, rng))
+    noise = vs22.noise_sweep(split.images, epsilons, rng)
     hubs = {space: int(np.diff(manifold.hits(clean[space]).indptr).max()) for space, manifold in manifolds.items()}
-    return SpaceCurves(chosen, published_curves, corrected_curves, noise, hubs)
+    return SpaceCurves(chosen, *by_mode, curves("±ε noise", noise), hubs)
+
+
+def _answers(query: AdversarialBatch | np.ndarray, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Say how many images the network reads rightly, and where it was attacked how many were turned."""
+    if isinstance(query, AdversarialBatch):
+        return {"accuracy": query.adversarial_accuracy, "success": float(np.mean(query.success))}
+    return {"accuracy": float(np.mean(logits.argmax(axis=1) == labels))}
 
 
 # ---------------------------------------------------------------- what a decision gets, and verdicts
@@ -234,7 +212,7 @@ def power(curve: Curve) -> np.ndarray:
 
     The better of two is chosen with hindsight; a test that combines them pays for that (notebook 13).
     """
-    return np.maximum(*(curve.decisions(statistic)[1] for statistic in ("density", "coverage")))
+    return np.maximum(*(curve.decisions(statistic)[1] for statistic in STATISTICS))
 
 
 def attack_beyond_noise(curves: SpaceCurves, largest: float = 0.35) -> dict[str, tuple[float, float]]:
@@ -255,11 +233,10 @@ def attack_beyond_noise(curves: SpaceCurves, largest: float = 0.35) -> dict[str,
     found = {}
     for space, attack in curves.corrected.items():
         near = attack.x <= largest
-        gaps = [
-            (attack.decisions(statistic)[1] - curves.noise[space].decisions(statistic)[1])[near]
-            for statistic in ("density", "coverage")
-        ]
-        gap = np.maximum(*gaps)
+        gap = np.max(
+            [attack.decisions(statistic)[1] - curves.noise[space].decisions(statistic)[1] for statistic in STATISTICS],
+            axis=0,
+        )[near]
         found[space] = float(attack.x[near][gap.argmax()]), float(gap.max())
     return found
 

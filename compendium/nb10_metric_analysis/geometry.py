@@ -12,37 +12,16 @@ References
    (2021), doi:10.1561/2200000090.
 .. [3] O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
    Multivariate Analysis 88 (2004), doi:10.1016/S0047-259X(03)00096-4.
-.. [4] W. S. Torgerson, "Multidimensional scaling: I. Theory and method", Psychometrika 17 (1952),
-   doi:10.1007/BF02288916.
 """
 
 import numpy as np
 import torch
-from scipy import sparse
+from scipy import sparse, stats
 from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.special import gammaln
 from sklearn.decomposition import PCA
 from sklearn.manifold import MDS
 from sklearn.neighbors import NearestNeighbors
-
-
-def _points(values: np.ndarray, name: str = "points", least: int = 1) -> np.ndarray:
-    values = np.asarray(values)
-    if values.ndim != 2 or len(values) < least or values.shape[1] == 0:
-        raise ValueError(f"{name} must be an (n, d) array with n ≥ {least}, but has shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, but holds NaN or infinity")
-    return values
-
-
-def _labels(labels: np.ndarray, n: int, classes: int, name: str = "labels") -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be {n} class indices, but has shape {labels.shape} and dtype {labels.dtype}")
-    if n and not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(f"{name} must lie in 0 … {classes - 1}, but runs from {labels.min()} to {labels.max()}")
-    return labels
-
 
 # ---------------------------------------------------------------- label counts (Fig. 6–8)
 
@@ -60,41 +39,12 @@ def label_counts(predictions: np.ndarray, classes: int) -> np.ndarray:
     Returns
     -------
     (e, classes) int64 array
-
-    Raises
-    ------
-    ValueError
-        If predictions are not (e, n) class indices below `classes`.
     """
-    predictions = np.asarray(predictions)
-    if predictions.ndim != 2:
-        raise ValueError(f"predictions must be an (e, n) array, but has shape {predictions.shape}")
-    rows = [_labels(row, predictions.shape[1], classes, "predictions") for row in predictions]
-    return np.array([np.bincount(row, minlength=classes) for row in rows])
+    return (np.asarray(predictions)[:, :, None] == np.arange(classes)).sum(axis=1)
 
 
-def dominant(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class that is predicted most often at each attack size, and its share of the images.
-
-    Parameters
-    ----------
-    counts : (e, classes) int array
-        From `label_counts`; of equally frequent classes the first is returned.
-
-    Returns
-    -------
-    classes : (e,) int64 array
-    shares : (e,) float64 array
-        In (0, 1].
-    """
-    counts = np.asarray(counts)
-    if counts.ndim != 2 or 0 in counts.shape or (counts.sum(axis=1) == 0).any():
-        raise ValueError(f"counts must be (e, classes) with images in every row, but has shape {counts.shape}")
-    return counts.argmax(axis=1), counts.max(axis=1) / counts.sum(axis=1)
-
-
-def dominant_from(counts: np.ndarray, truth: np.ndarray, epsilons: np.ndarray) -> tuple[int, float | None]:
-    """Return the class most predicted at the largest ε, and the ε from which on it dominates.
+def dominance(counts: np.ndarray, truth: np.ndarray, epsilons: np.ndarray) -> tuple[int, float | None, float]:
+    """Return the class most predicted at the largest ε, the ε from which on it dominates, and its share at the end.
 
     It dominates where it is predicted most often and at least twice as often as it truly occurs: some class is always
     the most frequent one.
@@ -109,20 +59,23 @@ def dominant_from(counts: np.ndarray, truth: np.ndarray, epsilons: np.ndarray) -
     Returns
     -------
     label : int
+        Of equally frequent classes the first.
     epsilon : float or None
         None if it does not even dominate at the largest ε.
+    share : float
+        Of the predictions at the largest ε.
     """
-    counts, truth, epsilons = np.asarray(counts), np.asarray(truth), np.asarray(epsilons)
-    leaders, _ = dominant(counts)
-    if epsilons.shape != leaders.shape or (np.diff(epsilons) < 0).any():
-        raise ValueError(f"epsilons must be {len(leaders)} ascending numbers, but is {epsilons.tolist()}")
-    if truth.shape != counts.shape[1:]:
-        raise ValueError(f"truth must be one count a class, {counts.shape[1]}, but has shape {truth.shape}")
+    leaders = counts.argmax(axis=1)
     label = leaders[-1]
-    reigns = (leaders == label) & (counts[:, label] >= 2 * truth[label])
-    others = np.flatnonzero(~reigns)
-    start = others[-1] + 1 if len(others) else 0
-    return int(label), float(epsilons[start]) if start < len(epsilons) else None
+    dominates = (leaders == label) & (counts[:, label] >= 2 * truth[label])
+    return int(label), start_of_last_run(dominates, epsilons), float(counts[-1, label] / counts[-1].sum())
+
+
+def start_of_last_run(holds: np.ndarray, epsilons: np.ndarray) -> float | None:
+    """Return the ε from which on something holds up to the last ε, or None; both arrays (e,)."""
+    fails = np.flatnonzero(~holds)
+    start = fails[-1] + 1 if len(fails) else 0
+    return float(epsilons[start]) if start < len(epsilons) else None
 
 
 # ---------------------------------------------------------------- maps (Fig. 9)
@@ -151,7 +104,6 @@ def minimum_distortion_map(points: np.ndarray, rng: np.random.Generator) -> np.n
     """
     import pymde  # heavy, and used here alone
 
-    points = _points(points, least=20)
     tensor = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
     start = torch.tensor(PCA(2, svd_solver="full", whiten=True).fit_transform(tensor.numpy()).tolist())
     state = np.random.get_state()  # noqa: NPY002
@@ -180,12 +132,6 @@ def neighbour_agreement(points: np.ndarray, labels: np.ndarray, k: int = 5) -> f
     k : int
         Neighbours looked at, at least 1.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, but is {k}")
-    points = _points(points, least=k + 1)
-    labels = np.asarray(labels)
-    if labels.shape != (len(points),):
-        raise ValueError(f"labels must be one a point, {len(points)}, but has shape {labels.shape}")
     # One more than asked for, so that the point itself can be left out by its index, wherever ties put it.
     _, near = NearestNeighbors(n_neighbors=min(k + 1, len(points))).fit(points).kneighbors(points)
     own = near == np.arange(len(points))[:, None]
@@ -216,11 +162,6 @@ def log_ball_volume(radius: np.ndarray, dimension: int) -> np.ndarray:
     float64 array
         Natural logarithm; the volume itself is out of any float's range in hundreds of dimensions.
     """
-    radius = np.asarray(radius, dtype=np.float64)
-    if dimension < 1:
-        raise ValueError(f"dimension must be at least 1, but is {dimension}")
-    if not (radius > 0).all():
-        raise ValueError(f"radius must be positive, but its smallest value is {radius.min()}")
     return dimension / 2 * np.log(np.pi) - gammaln(dimension / 2 + 1) + dimension * np.log(radius)
 
 
@@ -251,8 +192,6 @@ def ball_sums(
     (classes,) float64 array
         0 for a class without points.
     """
-    reference, points = _points(reference, "reference", neighbours), _points(points)
-    labels = np.asarray(labels)
     distances, _ = NearestNeighbors(n_neighbors=neighbours).fit(reference).kneighbors(points)
     cubes = 4 / 3 * np.pi * distances[:, -1].astype(np.float64) ** 3
     return np.array([cubes[labels == label].sum() for label in range(classes)])
@@ -287,10 +226,6 @@ def log_volumes(
         Natural logarithm of a length, in the units of the points; NaN for a class with fewer than `size` points, or
         whose points are all the same.
     """
-    points = _points(points)
-    labels = _labels(labels, len(points), classes)
-    if size < 2:
-        raise ValueError(f"size must be at least 2, but is {size}")
     found = np.full(classes, np.nan)
     for label in range(classes):
         mine = np.flatnonzero(labels == label)
@@ -310,7 +245,7 @@ def log_volume(points: np.ndarray) -> float:
     ([3]_, eq. 14), and all of it follows from G: no d × d matrix is made where n < d.
     NaN where all points are the same.
     """
-    points = _points(points, least=2).astype(np.float64)
+    points = points.astype(np.float64)
     n, d = points.shape
     centred = points - points.mean(axis=0)
     squares = (centred**2).sum(axis=1)
@@ -328,63 +263,15 @@ def log_volume(points: np.ndarray) -> float:
         return float(np.log((1 - shrinkage) * spectrum + shrinkage * mean).mean() / 2)
 
 
-def cluster_radii(points: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Root mean square distance of a class's points to their mean, (classes,); NaN for a class without points."""
-    points = _points(points)
-    labels = _labels(labels, len(points), classes)
-    radii = np.full(classes, np.nan)
-    for label in np.unique(labels):
-        mine = points[labels == label].astype(np.float64)
-        radii[label] = np.sqrt(((mine - mine.mean(axis=0)) ** 2).sum(axis=1).mean())
-    return radii
-
-
 # ---------------------------------------------------------------- centres (Fig. 11)
 
 
 def centres(points: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Mean of each class's points, (classes, d) float64; a row of NaN for a class without points."""
-    points = _points(points)
-    labels = _labels(labels, len(points), classes)
     found = np.full((classes, points.shape[1]), np.nan)
     for label in np.unique(labels):
         found[label] = points[labels == label].mean(axis=0, dtype=np.float64)
     return found
-
-
-def classical_scaling(distances: np.ndarray, components: int = 2) -> tuple[np.ndarray, float]:
-    """Place points in few dimensions so that their distances come near the given ones (Torgerson, [4]_).
-
-    Deterministic, up to the sign of each axis, and exact where the distances belong to points of that few dimensions.
-
-    Parameters
-    ----------
-    distances : (n, n) float array
-        Symmetric, zero on the diagonal.
-    components : int
-        Dimensions of the result, 1 … n.
-
-    Returns
-    -------
-    places : (n, components) float64 array
-        Centred, in the units of the distances.
-    kept : float
-        Share of the positive eigenvalues' sum that these components hold, in (0, 1]; 1 is no loss.
-    """
-    distances = np.asarray(distances, dtype=np.float64)
-    n = len(distances)
-    if distances.shape != (n, n) or not np.allclose(distances, distances.T) or np.diagonal(distances).any():
-        raise ValueError(
-            f"distances must be symmetric (n, n) with a diagonal of zeros, but is not; shape {distances.shape}"
-        )
-    if not 1 <= components <= n:
-        raise ValueError(f"components must lie between 1 and the {n} points, but is {components}")
-    centring = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(-centring @ distances**2 @ centring / 2)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    positive = np.clip(values, 0, None)
-    kept = positive[:components].sum() / positive.sum() if positive.any() else 1.0
-    return vectors[:, :components] * np.sqrt(positive[:components]), float(kept)
 
 
 def scaled_centre_distances(clean: np.ndarray, attacked: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
@@ -407,9 +294,6 @@ def scaled_centre_distances(clean: np.ndarray, attacked: np.ndarray, seed: int) 
     stress : float
         Kruskal's stress-1 of the map: 0 is a perfect map, above 0.2 a poor one.
     """
-    clean, attacked = np.asarray(clean, dtype=np.float64), np.asarray(attacked, dtype=np.float64)
-    if clean.shape != attacked.shape or clean.ndim != 2:
-        raise ValueError(f"clean and attacked must be (k, d) alike, but have {clean.shape} and {attacked.shape}")
     both = np.concatenate([clean, attacked])
     there = ~np.isnan(both).any(axis=1)
     wanted = squareform(pdist(both[there]))
@@ -455,26 +339,14 @@ def centre_shift(
     threshold : float
         The 95 % quantile over draws of the same mean with both halves clean.
     """
-    clean = _points(clean, "clean")
-    attacked = np.asarray(attacked)
-    if attacked.ndim != 3 or attacked.shape[1:] != clean.shape:
-        raise ValueError(f"attacked must be (e, {clean.shape[0]}, {clean.shape[1]}), but has shape {attacked.shape}")
-    labels = _labels(labels, len(clean), classes)
-    if draws < 20:
-        raise ValueError(f"draws must be at least 20, but is {draws}")
-    groups = [np.flatnonzero(labels == label) for label in range(classes)]
-    groups = [group for group in groups if len(group) >= 2]
-    if not groups:
-        raise ValueError("labels must give some class two images, but give none")
+    groups = [np.flatnonzero(labels == label) for label in range(classes) if (labels == label).sum() >= 2]
     # A centre is a weighted mean of points, so all draws are one matrix product.
     first, second = np.zeros((2, draws * len(groups), len(clean)), dtype=np.float32)
-    for row in range(draws):
-        for column, group in enumerate(groups):
-            mixed = rng.permutation(group)
-            half = len(mixed) // 2
-            line = row * len(groups) + column
-            first[line, mixed[:half]] = 1 / half
-            second[line, mixed[half:]] = 1 / (len(mixed) - half)
+    for line, group in enumerate(groups * draws):
+        mixed = rng.permutation(group)
+        half = len(mixed) // 2
+        first[line, mixed[:half]] = 1 / half
+        second[line, mixed[half:]] = 1 / (len(mixed) - half)
     origin = first @ clean
     null = np.linalg.norm(second @ clean - origin, axis=1).reshape(draws, -1).mean(axis=1)
     shifts = [float(np.linalg.norm(second @ moved - origin, axis=1).mean()) for moved in attacked]
@@ -484,18 +356,18 @@ def centre_shift(
 # ---------------------------------------------------------------- why the curves bend
 
 
-def through_the_balls(
-    manifold_radii: np.ndarray, hits: sparse.csr_array, places: np.ndarray, middle: np.ndarray
+def position_among_balls(
+    radii: np.ndarray, hits: sparse.csr_array, points: np.ndarray, middle: np.ndarray
 ) -> dict[str, float]:
     """Say where a batch lies among reference balls, in numbers that explain density.
 
     Parameters
     ----------
-    manifold_radii : (N,) float array
-        Radii of the balls.
+    radii : (N,) float array
+        Of the balls.
     hits : (n, N) bool sparse array
         From `advlib.prdc.ReferenceManifold.hits`.
-    places : (n, d) float array
+    points : (n, d) float array
         The batch.
     middle : (d,) float array
         Mean of the reference.
@@ -507,15 +379,12 @@ def through_the_balls(
         none is). radius_rank: mean rank, in (0, 1], of the radii of the balls that are hit (0 if none is); 0.5 would be
         balls of all sizes alike. to_middle: mean distance to the reference's mean.
     """
-    counts = np.asarray(hits.sum(axis=1)).ravel()
-    radii = np.asarray(manifold_radii)
-    ranks = np.empty(len(radii))
-    ranks[np.argsort(radii, kind="stable")] = np.arange(1, len(radii) + 1) / len(radii)
-    per_ball = np.asarray(hits.sum(axis=0)).ravel()
+    counts, per_ball = (np.asarray(hits.sum(axis=axis)).ravel() for axis in (1, 0))
+    ranks = stats.rankdata(radii, method="ordinal") / len(radii)
     inside = counts > 0
     return {
         "inside": float(inside.mean()),
         "balls": float(counts[inside].mean()) if inside.any() else 0.0,
-        "radius_rank": float((per_ball * ranks).sum() / per_ball.sum()) if inside.any() else 0.0,
-        "to_middle": float(np.linalg.norm(_points(places, "places") - np.asarray(middle), axis=1).mean()),
+        "radius_rank": float(np.average(ranks, weights=per_ball)) if inside.any() else 0.0,
+        "to_middle": float(np.linalg.norm(points - middle, axis=1).mean()),
     }

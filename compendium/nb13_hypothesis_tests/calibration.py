@@ -11,9 +11,9 @@ from scipy import stats
 from advlib import attacks
 from advlib.detectors import DensityTest, Scores
 from advlib.progress import track
-from compendium.nb13_hypothesis_tests.changes import TITLES, Bench
 from compendium.nb13_hypothesis_tests.peers import Peer
-from compendium.nb13_hypothesis_tests.power import LEVEL, index_sets, on_vectors, suite, view_of
+from compendium.nb13_hypothesis_tests.perturbations import TITLES, ImageSplit
+from compendium.nb13_hypothesis_tests.power import LEVEL, index_sets, on_vectors, suite
 
 
 def binomial_band(draws: int, alpha: float, confidence: float = 0.99) -> tuple[float, float]:
@@ -31,7 +31,7 @@ def uniformity(p: np.ndarray, permutations: int, rng: np.random.Generator) -> fl
 
 
 def calibration(
-    subject: Bench,
+    split: ImageSplit,
     tests: Mapping[str, Any],
     *,
     batch_sizes: Sequence[int],
@@ -42,14 +42,14 @@ def calibration(
 ) -> pandas.DataFrame:
     """Test clean batches, each against a calibration set drawn anew, and count the rejections.
 
-    The pool is all images of `subject` that the network has not seen. Batch and calibration set are drawn from it at
+    The pool is all images of `split` that the network has not seen. Batch and calibration set are drawn from it at
     random and disjoint, so that given the pool every one of the T tests is independent of the others and has exactly
     its level: the binomial band for T tests is the right yardstick. (Against *one* calibration set all batches would
     share its luck; `one_calibration_set` shows it.)
 
     Parameters
     ----------
-    subject : Bench
+    split : ImageSplit
     tests : dict
         Name → unfitted test of `advlib.detectors`. (1 + draws)·α must be whole for each α; else the level is lower.
     batch_sizes : sequence of int
@@ -65,10 +65,10 @@ def calibration(
     DataFrame
         dataset, test, m, n (calibration images), alpha, rejected, low, high (99 % band), inside, uniform_p.
     """
-    size = len(subject.clean) + len(subject.calibration)
+    size = len(split.clean) + len(split.calibration)
     rows = []
-    for name, test in track(tests.items(), f"calibration, {TITLES[subject.name]}", len(tests)):
-        fitted, scores = _fitted(subject, test)
+    for name, test in track(tests.items(), f"calibration, {TITLES[split.name]}", len(tests)):
+        fitted, scores = _fitted(split, test)
         for m in batch_sizes:
             n = min(n_calibration, size - m)
             if n < 50:
@@ -81,7 +81,7 @@ def calibration(
                 rejected = float(np.mean(p <= alpha + 1e-12))
                 rows.append(
                     {
-                        "dataset": subject.name, "test": name, "m": m, "n": n, "alpha": alpha, "rejected": rejected,
+                        "dataset": split.name, "test": name, "m": m, "n": n, "alpha": alpha, "rejected": rejected,
                         "low": low, "high": high, "inside": low <= rejected <= high, "uniform_p": uniform,
                     }
                 )  # fmt: skip
@@ -89,7 +89,7 @@ def calibration(
 
 
 def calibration_table(
-    benches: Mapping[str, Bench], names: Sequence[str], *, rng: np.random.Generator, **options: Any
+    splits: Mapping[str, ImageSplit], names: Sequence[str], *, rng: np.random.Generator, **options: Any
 ) -> pandas.DataFrame:
     """Run `calibration` on several data sets, with tests of `suite` chosen by name; other arguments are passed on.
 
@@ -99,28 +99,27 @@ def calibration_table(
         For a test that `suite` does not have, or a peer, which has no p-value here.
     """
     frames = []
-    for subject in benches.values():
-        tests = suite(subject.network, len(subject.reference))
+    for split in splits.values():
+        tests = suite(split.network, len(split.reference))
+        tests = {name: test for name, test in tests.items() if not isinstance(test, Peer)}
         for name in names:
-            if name not in tests or isinstance(tests[name], Peer):
-                known = ", ".join(name for name, test in tests.items() if not isinstance(test, Peer))
-                raise ValueError(f"calibrated_tests must be among {known}, but hold {name!r}")
+            if name not in tests:
+                raise ValueError(f"calibrated_tests must be among {', '.join(tests)}, but hold {name!r}")
         chosen = {name: tests[name] for name in names}
-        frames.append(calibration(subject, chosen, rng=rng, **{"n_calibration": 500, **options}))
+        frames.append(calibration(split, chosen, rng=rng, **{"n_calibration": 500, **options}))
     return pandas.concat(frames, ignore_index=True)
 
 
-def _fitted(subject: Bench, test: Any) -> tuple[Any, Scores]:
+def _fitted(split: ImageSplit, test: Any) -> tuple[Any, Scores]:
     """Return the fitted test and the scores of all images that the network has not seen."""
     seen, test = on_vectors(test)
-    view = view_of(subject, seen)
-    pool = np.concatenate([view.clean, view.calibration])
-    fitted = test.fit(view.reference, pool[:50])
+    pool = np.concatenate([split.features(seen, images) for images in (split.clean, split.calibration)])
+    fitted = test.fit(split.features(seen, split.reference), pool[:50])
     return fitted, fitted.measure(pool)
 
 
 def one_calibration_set(
-    subject: Bench, test: Any, *, batch_size: int, batches: int, sets: int, rng: np.random.Generator
+    split: ImageSplit, test: Any, *, batch_size: int, batches: int, sets: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Rejection rate at 5 % of clean batches that share one calibration set, for several such sets.
 
@@ -130,7 +129,7 @@ def one_calibration_set(
     -------
     (sets,) float64 array
     """
-    fitted, scores = _fitted(subject, test)
+    fitted, scores = _fitted(split, test)
     rates = []
     for _ in range(sets):
         order = rng.permutation(len(scores))
@@ -141,7 +140,7 @@ def one_calibration_set(
     return np.array(rates)
 
 
-def mismatches(subject: Bench, *, rng: np.random.Generator) -> pandas.DataFrame:
+def mismatches(split: ImageSplit, *, rng: np.random.Generator) -> pandas.DataFrame:
     """Ask the check in `fit` about calibration sets that were drawn as the reference was, and about some that were not.
 
     Reference and calibration images are two halves of images that the network has not seen; density on pixels.
@@ -152,36 +151,40 @@ def mismatches(subject: Bench, *, rng: np.random.Generator) -> pandas.DataFrame:
         calibration ("drawn alike", "half of one class", "rotated by 10°"), p (of the check), p_by_class (of the
         class-conditional test, which is given the labels).
     """
-    half = len(subject.calibration) // 2
+    half = len(split.calibration) // 2
     (reference, labels), (rest, other) = (
-        (subject.calibration[rows], subject.calibration_labels[rows]) for rows in (slice(half), slice(half, 2 * half))
+        (split.calibration[rows], split.calibration_labels[rows]) for rows in (slice(half), slice(half, 2 * half))
     )
-    mine = other == np.bincount(other).argmax()
-    tilted = np.flatnonzero(mine)
-    tilted = np.concatenate([tilted, rng.choice(np.flatnonzero(~mine), min(len(tilted), (~mine).sum()), replace=False)])
-    moved = attacks.rotated(rest, degrees=10.0 * rng.choice([-1, 1], len(rest)))
+    frequent = other == np.bincount(other).argmax()
+    mine, others = np.flatnonzero(frequent), np.flatnonzero(~frequent)
+    tilted = np.concatenate([mine, rng.choice(others, min(len(mine), len(others)), replace=False)])
+    rotated = attacks.rotated(rest, degrees=10.0 * rng.choice([-1, 1], len(rest)))
     cases = {
         "drawn alike": (rest, other),
         "half of one class": (rest[tilted], other[tilted]),
-        "rotated by 10°": (np.asarray(moved, dtype=np.float32), other),
+        "rotated by 10°": (np.asarray(rotated, dtype=np.float32), other),
     }
     rows = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        for name, (images, classes) in cases.items():
-            given = {"reference_labels": labels, "calibration_labels": classes}
-            p = DensityTest().fit(reference, images).exchangeability_p_
-            by_class = DensityTest().fit(reference, images, **given).exchangeability_p_
-            rows.append({"calibration": name, "p": p, "p_by_class": by_class})
+    for name, (images, classes) in cases.items():
+        given = {"reference_labels": labels, "calibration_labels": classes}
+        p, by_class = (_exchangeability(reference, images, **labelled) for labelled in ({}, given))
+        rows.append({"calibration": name, "p": p, "p_by_class": by_class})
     return pandas.DataFrame(rows)
 
 
+def _exchangeability(reference: np.ndarray, calibration: np.ndarray, **labels: np.ndarray) -> float:
+    """p-value of the check in `fit` of a density test, without its warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return DensityTest().fit(reference, calibration, **labels).exchangeability_p_
+
+
 def seen_by_the_network(
-    subject: Bench, *, batch_sizes: Sequence[int], batches: int, rng: np.random.Generator
+    split: ImageSplit, *, batch_sizes: Sequence[int], batches: int, rng: np.random.Generator
 ) -> pandas.DataFrame:
     """Rejection at 5 % of clean, unseen images when calibration images are some that the network was trained on.
 
-    Nobody tampered with anything; a network just treats images that it has learned unlike others. Half of the bench's
+    Nobody tampered with anything; a network just treats images that it has learned unlike others. Half of the split's
     reference is the reference, the other half the pool that calibration sets are drawn from anew.
 
     Returns
@@ -190,17 +193,14 @@ def seen_by_the_network(
         features ("pixels", "hidden"), m, rejected, low, high (99 % band), and fit_p: what the check in
         `fit` says of reference and calibration if that is the unseen images, as it should be.
     """
-    half = len(subject.reference) // 2
+    half = len(split.reference) // 2
     rows = []
-    for name in ("pixels", f"hidden:{subject.network}"):
-        view = view_of(subject, name)
-        reference, learned = view.reference[:half], view.reference[half:]
-        unseen = np.concatenate([view.clean, view.calibration])
+    for name in ("pixels", f"hidden:{split.network}"):
+        reference, learned = np.split(split.features(name, split.reference), [half])
+        unseen = np.concatenate([split.features(name, images) for images in (split.clean, split.calibration)])
         test = DensityTest(draws=99, check=False).fit(reference, learned)
         scores = Scores.stack([test.calibration_, test.measure(unseen)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            fit_p = DensityTest().fit(reference, unseen).exchangeability_p_
+        fit_p = _exchangeability(reference, unseen)
         for m in batch_sizes:
             drawn = len(learned) + index_sets(len(unseen), batches, m, rng)
             known = index_sets(len(learned), batches, min(500, len(learned) // 2), rng)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from advlib.detectors.base import Scores
+from advlib.detectors import Scores
 
 
 class Peer:
@@ -49,10 +49,31 @@ class Peer:
         return np.zeros(len(matrix))
 
 
-class MMDTest(Peer):
+class KernelTest(Peer):
+    """Mean of a kernel within the batch, minus twice that across, plus that within the reference; see `Peer`."""
+
+    sign = 1
+
+    def _learn(self) -> None:
+        self.own_ = float(self._kernel(_within(self.reference_)).mean())
+
+    def _kernel(self, squared: np.ndarray) -> np.ndarray:
+        """Return the kernel of squared distances."""
+        raise NotImplementedError
+
+    def _to_reference(self, matrix: np.ndarray) -> np.ndarray:
+        return self._kernel(_squared(matrix, self.reference_)).mean(axis=1)
+
+    def _statistics(self, parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+        matrix, cross = parts
+        grams = zip(_grams(matrix, rows, self._kernel), rows, strict=True)
+        return self.sign * np.array([[own.mean() - 2 * cross[batch].mean() + self.own_] for own, batch in grams])
+
+
+class MMDTest(KernelTest):
     """Squared maximum mean discrepancy, Gaussian kernel, biased estimate (Gretton et al. 2012, eq. 5).
 
-    The kernel's width is the median distance within the reference, as is customary. See `Peer`.
+    The kernel's width is the median distance within the reference, as is customary.
 
     Parameters
     ----------
@@ -63,35 +84,21 @@ class MMDTest(Peer):
     """
 
     def _learn(self) -> None:
-        distance = _within(self.reference_)
-        self.width_ = float(np.median(distance[np.triu_indices(len(distance), 1)])) or 1.0
-        self.own_ = float(self._kernel(distance).mean())
+        squared = _within(self.reference_)
+        self.width_ = float(np.median(squared[np.triu_indices(len(squared), 1)])) or 1.0
+        super()._learn()
 
     def _kernel(self, squared: np.ndarray) -> np.ndarray:
         return np.exp(-squared / self.width_)
 
-    def _to_reference(self, matrix: np.ndarray) -> np.ndarray:
-        return self._kernel(_squared(matrix, self.reference_)).mean(axis=1)
 
-    def _statistics(self, parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-        matrix, cross = parts
-        grams = _grams(matrix, rows, self._kernel)
-        return np.array([[own.mean() - 2 * cross[b].mean() + self.own_] for own, b in zip(grams, rows, strict=True)])
-
-
-class EnergyTest(Peer):
+class EnergyTest(KernelTest):
     """Energy distance 2 E‖X − Y‖ − E‖X − X′‖ − E‖Y − Y′‖ (Székely & Rizzo 2013, eq. 5). See `MMDTest`."""
 
-    def _learn(self) -> None:
-        self.own_ = float(np.sqrt(_within(self.reference_)).mean())
+    sign = -1
 
-    def _to_reference(self, matrix: np.ndarray) -> np.ndarray:
-        return np.sqrt(_squared(matrix, self.reference_)).mean(axis=1)
-
-    def _statistics(self, parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-        matrix, cross = parts
-        grams = _grams(matrix, rows, np.sqrt)
-        return np.array([[2 * cross[b].mean() - own.mean() - self.own_] for own, b in zip(grams, rows, strict=True)])
+    def _kernel(self, squared: np.ndarray) -> np.ndarray:
+        return np.sqrt(squared)
 
 
 class ClassifierTest(Peer):

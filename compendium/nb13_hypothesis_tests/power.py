@@ -1,41 +1,38 @@
-"""How often a test flags what was changed: power, at one measured false-alarm rate for all tests.
+"""How often a test flags what was perturbed: power, at one measured false-alarm rate for all tests.
 
 Every test looks at the same batches. Its threshold is set by the same clean batches, so that 5 % of further clean ones
-would lie beyond it (both tails together where both count), and power is the share of changed batches beyond it. So no
+would lie beyond it (both tails together where both count), and power is the share of perturbed batches beyond it. So no
 test gains by being badly calibrated.
-Whether the permutation p-values of `advlib.detectors` keep their level on their own is another question, answered by
-`advlib.levels`.
+Whether the permutation p-values of `advlib.detectors` keep their level on their own is another question, answered in
+`calibration`.
 """
 
 import copy
-import time
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 
 from advlib import attacks, models
-from advlib.detectors import (
-    CombinedTest,
-    CoverageTest,
-    DensityRatioTest,
-    DensityTest,
-    NearestBallTest,
-    Scores,
-    features,
-)
+from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest, Scores
 from advlib.detectors.sequential import StreamTest
 from advlib.progress import track
-from compendium.nb13_hypothesis_tests.changes import TITLES, Bench, Change, bench, stored
 from compendium.nb13_hypothesis_tests.peers import ClassifierTest, EnergyTest, MMDTest
+from compendium.nb13_hypothesis_tests.perturbations import (
+    TITLES,
+    ImageSplit,
+    Perturbation,
+    split_images,
+    stored,
+    timed,
+)
 
 LEVEL = 0.05
 
 
-def suite(network: str, references: int, *, ratio: bool = True) -> dict[str, Any]:
+def suite(network: str, references: int) -> dict[str, Any]:
     """Return the tests of the study by name, unfitted: ours and the peers, on several feature maps.
 
     Parameters
@@ -44,8 +41,6 @@ def suite(network: str, references: int, *, ratio: bool = True) -> dict[str, Any
         Whose hidden layer and stability are looked at.
     references : int
         Sizes the balls of the stability test: with three features only wide balls are smooth enough.
-    ratio : bool
-        Whether G17's density ratio, the slowest, takes part.
     """
     options = {"check": False, "draws": 99}
     tests: dict[str, Any] = {}
@@ -54,12 +49,10 @@ def suite(network: str, references: int, *, ratio: bool = True) -> dict[str, Any
         tests[f"density · {word}"] = DensityTest(features=name, **options)
         tests[f"coverage · {word}"] = CoverageTest(features=name, **options)
         tests[f"nearest ball · {word}"] = NearestBallTest(features=name, **options)
-    stability = f"stability:{network}"
-    tests["density · stability"] = DensityTest(k=max(5, references // 8), features=stability, **options)
-    parts = [DensityTest(), CoverageTest(), NearestBallTest()]
-    tests["combined · pixels"] = CombinedTest(parts, **options)
-    if ratio:
-        tests["density ratio · pixels"] = DensityRatioTest(**options)
+    wide = max(5, references // 8)
+    tests["density · stability"] = DensityTest(k=wide, features=f"stability:{network}", **options)
+    tests["combined · pixels"] = CombinedTest([DensityTest(), CoverageTest(), NearestBallTest()], **options)
+    tests["density ratio · pixels"] = DensityRatioTest(**options)
     for word in ("pixels", "texture"):
         tests[f"MMD · {word}"] = MMDTest(word)
         tests[f"energy · {word}"] = EnergyTest(word)
@@ -76,36 +69,75 @@ def index_sets(
     return np.stack([rng.choice(n, size, replace=False, p=weights) for _ in range(draws)])
 
 
-def flagged(null: np.ndarray, changed: np.ndarray, two_sided: bool, rng: np.random.Generator) -> float:
-    """Share of changed batches that rank, among the clean ones, where at most 5 % of further clean ones would.
+def flagged(null: np.ndarray, perturbed: np.ndarray, two_sided: bool, rng: np.random.Generator) -> float:
+    """Share of perturbed batches that rank, among the clean ones, where at most 5 % of further clean ones would.
 
     The rank of a clean batch among n others and itself is uniform, so that the level is kept at any n, and is 5 % where
     (n + 1) / 40 is whole.
 
     Parameters
     ----------
-    null, changed : (t,), (s,) float arrays
-        A statistic of clean and of changed batches.
+    null, perturbed : (t,), (s,) float arrays
+        A statistic of clean and of perturbed batches.
     two_sided : bool
         Whether low values are evidence as well: then half of the level is spent on each side.
     rng : numpy.random.Generator
         Breaks ties, of which counts have many.
     """
-    both = np.concatenate([null, changed])
-    scale = np.ptp(both) or 1.0
-    both = both + 1e-9 * scale * rng.random(len(both))
-    null, changed = np.sort(both[: len(null)]), both[len(null) :]
+    both = np.concatenate([null, perturbed])
+    both = both + 1e-9 * (np.ptp(both) or 1.0) * rng.random(len(both))
+    null, perturbed = np.sort(both[: len(null)]), both[len(null) :]
     most = LEVEL / (2 if two_sided else 1) * (len(null) + 1) + 1e-9
-    beyond = 1 + len(null) - np.searchsorted(null, changed) <= most
+    beyond = 1 + len(null) - np.searchsorted(null, perturbed) <= most
     if two_sided:
-        beyond |= 1 + np.searchsorted(null, changed) <= most
+        beyond |= 1 + np.searchsorted(null, perturbed) <= most
     return float(beyond.mean())
 
 
+class Batches(NamedTuple):
+    """Batches of m images, of which a share was perturbed: rows (t, m) of the clean and of the perturbed images."""
+
+    perturbation: Perturbation
+    m: int
+    share: float
+    clean: np.ndarray
+    perturbed: np.ndarray
+
+
+def draw_batches(
+    made: Sequence[Perturbation],
+    batch_sizes: Sequence[int],
+    shares: Sequence[float],
+    draws: int,
+    rng: np.random.Generator,
+) -> list[Batches]:
+    """Draw the batches that all tests look at: each perturbation, batch size and share; see `power_table`."""
+    sizes = sorted({perturbation.size for perturbation in made if perturbation.size is not None})
+    middle = sizes[(len(sizes) - 1) // 2]
+    of_several_sizes = {perturbation.name for perturbation in made if perturbation.size == middle}
+    drawn = []
+    for m in batch_sizes:
+        counts = dict.fromkeys(len(perturbation.images) for perturbation in made)
+        null = {count: index_sets(count, draws, m, rng) for count in counts if m <= count // 2}
+        for perturbation in made:
+            count = len(perturbation.images)
+            if count not in null:
+                continue
+            rows = index_sets(count, draws, m, rng, perturbation.weights)
+            largest = m == max(size for size in batch_sizes if size <= count // 2)
+            in_part = largest and (perturbation.size == middle or perturbation.name not in of_several_sizes)
+            drawn += [
+                Batches(perturbation, m, share, null[count], rows)
+                for share in shares
+                if round(share * m) >= 1 and (share == 1 or in_part)
+            ]
+    return drawn
+
+
 def power_table(
-    subject: Bench,
+    split: ImageSplit,
     tests: Mapping[str, Any],
-    made: Sequence[Change],
+    made: Sequence[Perturbation],
     *,
     batch_sizes: Sequence[int],
     shares: Sequence[float] = (1.0,),
@@ -113,148 +145,110 @@ def power_table(
     slow_batches: int | None = None,
     rng: np.random.Generator,
 ) -> pandas.DataFrame:
-    """Flag batches by every test: each change, batch size and share.
+    """Flag batches by every test: each perturbation, batch size and share.
 
     Parameters
     ----------
-    subject : Bench
+    split : ImageSplit
     tests : dict
-        Name → unfitted test, from `suite`; fitted here.
-    made : sequence of Change
-        From `changes`.
+        Name → unfitted test, from `suite`.
+    made : sequence of Perturbation
+        From `perturb`.
     batch_sizes : sequence of int
     shares : sequence of float
-        Of a batch that was changed; the rest is clean. Below 1 for the largest batches only, and of changes of several
-        sizes for the middle one (the lower of two).
+        Of a batch that was perturbed; the rest is clean. Below 1 for the largest batches only, and of perturbations of
+        several sizes for the middle one (the lower of two).
     batches : int
-        Batches drawn for each, clean and changed, the same for every test.
+        Batches drawn for each, clean and perturbed, the same for every test.
     slow_batches : int, optional
-        Fewer changed batches, for the classifier and the density ratio, which are fitted anew for each.
+        Fewer perturbed batches, for the classifier and the density ratio, which are fitted anew for each.
     rng : numpy.random.Generator
 
     Returns
     -------
     DataFrame
-        dataset, test, change, kind, size, success, m, share, power, ms (CPU time of the statistic of one batch, without
-        features), feature_ms (CPU time of looking at one image).
+        dataset, test, perturbation, kind, size, success, m, share, power, ms (CPU time of the statistic of one batch,
+        without features), feature_ms (CPU time of looking at one image).
     """
-    n = len(subject.clean)
-    sizes = sorted({change.size for change in made if change.size is not None})
-    middle = sizes[(len(sizes) - 1) // 2]
-    several = {change.name for change in made if change.size == middle}
-    plan = []
-    for m in batch_sizes:
-        null = {len(change.images): None for change in made}
-        for count in null:
-            if m <= count // 2:
-                null[count] = index_sets(count, batches, m, rng)
-        for change in made:
-            count = len(change.images)
-            if null[count] is None:
-                continue
-            other = index_sets(count, batches, m, rng, change.weights)
-            for share in shares:
-                largest = m == max(size for size in batch_sizes if size <= count // 2)
-                if share < 1 and not (largest and (change.size == middle or change.name not in several)):
-                    continue
-                if round(share * m) >= 1:
-                    plan.append((change, m, share, null[count], other))
+    drawn = draw_batches(made, batch_sizes, shares, batches, rng)
     ties = int(rng.integers(2**31))
-    rows = []
-    for name, test in track(tests.items(), f"power, {TITLES[subject.name]}", len(tests)):
-        seen, test = on_vectors(test)
-        view = view_of(subject, seen)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            # Thresholds come from clean batches; the ratio alone learns something from a calibration set.
-            test = test.fit(view.reference, view.calibration if seen == "images" else view.clean)
-        clean, spent = _timed(test.measure, view.clean)
-        spent += view.seconds
-        two_sided = getattr(test, "two_sided", True)
-        slow = isinstance(test, DensityRatioTest | ClassifierTest)
-        few = slice(0, slow_batches if slow else None)
-        pools: dict[str, Scores] = {}
-        nulls: dict[tuple[int, int], np.ndarray] = {}
-        for change, m, share, null, other in plan:
-            if m < getattr(test, "least", 1):
-                continue
-            if change.label not in pools:
-                pools[change.label] = Scores.stack([clean, test.measure(view.of(change))])
-            pool = pools[change.label]
-            key = (m, len(change.images))
-            seconds = 0.0
-            if key not in nulls:
-                nulls[key], seconds = _timed(test._statistics, clean.parts, null)
-            changed = other[few] + n
-            changed[:, round(share * m) :] -= n
-            found, more = _timed(test._statistics, pool.parts, changed)
-            power = flagged(nulls[key][:, 0] if nulls[key].shape[1] == 1 else _joint(nulls[key], nulls[key]),
-                            found[:, 0] if found.shape[1] == 1 else _joint(found, nulls[key]),
-                            two_sided and found.shape[1] == 1, np.random.default_rng(ties))  # fmt: skip
-            count = len(changed) + (len(null) if seconds else 0)
-            rows.append(
-                {
-                    "dataset": subject.name, "test": name, "change": change.name, "kind": change.kind,
-                    "size": change.size, "success": change.success, "m": m, "share": share, "power": power,
-                    "ms": 1000 * (seconds + more) / count, "feature_ms": 1000 * spent / n,
-                }
-            )  # fmt: skip
+    rows = [
+        {"dataset": split.name, "test": name} | row
+        for name, test in track(tests.items(), f"power, {TITLES[split.name]}", len(tests))
+        for row in _powers(split, test, drawn, slow_batches, ties)
+    ]
     return pandas.DataFrame(rows)
 
 
+def _powers(
+    split: ImageSplit, test: Any, drawn: Sequence[Batches], slow_batches: int | None, ties: int
+) -> list[dict[str, Any]]:
+    """Return the rows of one test."""
+    n = len(split.clean)
+    seen, test = on_vectors(test)
+    few = slow_batches if isinstance(test, DensityRatioTest | ClassifierTest) else None
+    two_sided = getattr(test, "two_sided", True)
+    # Thresholds come from clean batches; the ratio alone learns something from a calibration set.
+    calibration = split.calibration if seen == "images" else split.clean
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        test = test.fit(split.features(seen, split.reference), split.features(seen, calibration))
+    clean, measuring = timed(test.measure, split.features(seen, split.clean))
+    feature_ms = 1000 * (measuring + split.feature_seconds(seen)) / n
+    pools: dict[str, Scores] = {}
+    nulls: dict[tuple[int, int], np.ndarray] = {}
+    rows = []
+    for perturbation, m, share, null_rows, perturbed_rows in drawn:
+        if m < getattr(test, "least", 1):
+            continue
+        if perturbation.label not in pools:
+            moved = test.measure(split.features(seen, perturbation.images))
+            pools[perturbation.label] = Scores.stack([clean, moved])
+        key = m, len(perturbation.images)
+        if key not in nulls:
+            nulls[key] = test._statistics(clean.parts, null_rows)
+        mixed = perturbed_rows[:few] + n
+        mixed[:, round(share * m) :] -= n
+        found, seconds = timed(test._statistics, pools[perturbation.label].parts, mixed)
+        rows.append(
+            {
+                "perturbation": perturbation.name, "kind": perturbation.kind, "size": perturbation.size,
+                "success": perturbation.success, "m": m, "share": share,
+                "power": _power(nulls[key], found, two_sided, ties),
+                "ms": 1000 * seconds / len(mixed), "feature_ms": feature_ms,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _power(null: np.ndarray, found: np.ndarray, two_sided: bool, ties: int) -> float:
+    """Share `flagged` by a statistic (t, J); of several columns, the largest standardised distance from the middle."""
+    if null.shape[1] > 1:
+        middle = np.median(null, axis=0)
+        spread = np.median(np.abs(null - middle), axis=0)
+        spread[spread == 0] = 1.0
+        null, found = ((np.abs(values - middle) / spread).max(axis=1, keepdims=True) for values in (null, found))
+        two_sided = False
+    return flagged(null[:, 0], found[:, 0], two_sided, np.random.default_rng(ties))
+
+
 def study(
-    benches: Mapping[str, Bench],
-    made: Mapping[str, Sequence[Change]],
+    splits: Mapping[str, ImageSplit],
+    made: Mapping[str, Sequence[Perturbation]],
     *,
     refitted_batches: int,
-    rng: np.random.Generator,
     **options: Any,
 ) -> pandas.DataFrame:
     """Run `power_table` with the whole `suite` on several data sets; other arguments are passed on."""
-    frames = [
-        power_table(
-            subject,
-            suite(subject.network, len(subject.reference)),
-            made[name],
-            slow_batches=refitted_batches,
-            rng=rng,
-            **options,
-        )
-        for name, subject in benches.items()
-    ]
-    return pandas.concat(frames, ignore_index=True)
-
-
-class View:
-    """The images of a bench as one feature map sees them; "images" leaves them as they are."""
-
-    def __init__(self, subject: Bench, name: str):
-        self.name, self._subject = name, subject
-        self.reference = self._seen(subject.reference)
-        self.clean, self.seconds = _timed(self._seen, subject.clean)
-        self._changed: dict[str, np.ndarray] = {}
-
-    def _seen(self, images: np.ndarray) -> np.ndarray:
-        return images if self.name == "images" else features.apply(self.name, images)
-
-    @cached_property
-    def calibration(self) -> np.ndarray:
-        """The calibration images, looked at when first asked for."""
-        return self._seen(self._subject.calibration)
-
-    def of(self, change: Change) -> np.ndarray:
-        """Return what became of the clean images."""
-        if change.images is self._subject.clean:
-            return self.clean
-        if change.label not in self._changed:
-            self._changed[change.label] = self._seen(change.images)
-        return self._changed[change.label]
-
-
-@cache
-def view_of(subject: Bench, name: str) -> View:
-    """Return the view of a feature map: computed once, for all tests and tables that look at it."""
-    return View(subject, name)
+    return pandas.concat(
+        [
+            power_table(
+                split, suite(split.network, len(split.reference)), made[name], slow_batches=refitted_batches, **options
+            )
+            for name, split in splits.items()
+        ],
+        ignore_index=True,
+    )
 
 
 def on_vectors(test: Any) -> tuple[str, Any]:
@@ -272,22 +266,8 @@ def on_vectors(test: Any) -> tuple[str, Any]:
     return seen, copied
 
 
-def _joint(values: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Largest standardised distance from the middle over the columns (channels), (B, J) → (B,)."""
-    middle = np.median(null, axis=0)
-    spread = np.median(np.abs(null - middle), axis=0)
-    return (np.abs(values - middle) / np.where(spread > 0, spread, 1.0)).max(axis=1)
-
-
-def _timed(function: Any, *arguments: Any) -> tuple[Any, float]:
-    """Return the result and the CPU seconds it took: other programs on the machine do not count."""
-    start = time.process_time()
-    result = function(*arguments)
-    return result, time.process_time() - start
-
-
 def tails(
-    subject: Bench, *, epsilons: Sequence[float], batch_size: int, batches: int, rng: np.random.Generator
+    split: ImageSplit, *, epsilons: Sequence[float], batch_size: int, batches: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Density on pixels over the size of FGSM, and what each one-sided test and the two-sided one flag at 5 %.
 
@@ -296,27 +276,21 @@ def tails(
     dict
         epsilons (E,), null (batches,), statistic (E, batches), power {"less", "greater", "two-sided"} → (E,).
     """
-    test = DensityTest(check=False, draws=1).fit(subject.reference, subject.calibration)
-    clean = test.measure(subject.clean)
-    n = len(subject.clean)
-    rows = index_sets(n, batches, batch_size, rng)
-    null = test._statistics(clean.parts, rows)[:, 0]
-    model = models.load_trained(subject.network)
-    statistic = []
-    for batch in attacks.fgsm_sweep(model, subject.clean, subject.labels, list(epsilons)):
-        other = index_sets(n, batches, batch_size, rng)
-        statistic.append(test._statistics(test.measure(stored(batch.images)).parts, other)[:, 0])
+    test = DensityTest(check=False, draws=1).fit(split.reference, split.calibration)
+    n = len(split.clean)
+
+    def statistic(images: np.ndarray) -> np.ndarray:
+        return test._statistics(test.measure(images).parts, index_sets(n, batches, batch_size, rng))[:, 0]
+
+    null = statistic(split.clean)
+    sweep = attacks.fgsm_sweep(models.load_trained(split.network), split.clean, split.labels, list(epsilons))
+    found = np.array([statistic(stored(batch.images)) for batch in sweep])
+    sides = {"less": (-1, False), "greater": (1, False), "two-sided": (1, True)}
     power = {
-        "less": [flagged(-null, -values, False, np.random.default_rng(0)) for values in statistic],
-        "greater": [flagged(null, values, False, np.random.default_rng(0)) for values in statistic],
-        "two-sided": [flagged(null, values, True, np.random.default_rng(0)) for values in statistic],
+        tail: np.array([flagged(sign * null, sign * row, both, np.random.default_rng(0)) for row in found])
+        for tail, (sign, both) in sides.items()
     }
-    return {
-        "epsilons": np.asarray(epsilons, dtype=float),
-        "null": null,
-        "statistic": np.array(statistic),
-        "power": {tail: np.array(values) for tail, values in power.items()},
-    }
+    return {"epsilons": np.asarray(epsilons, dtype=float), "null": null, "statistic": found, "power": power}
 
 
 def by_references(
@@ -329,7 +303,7 @@ def by_references(
     Parameters
     ----------
     name : str
-        Data set, one of `advlib.changes.NETWORKS`.
+        Data set, one of `perturbations.NETWORKS`.
     test : BatchTest
         Unfitted; a ball test on any feature map.
     references : sequence of int
@@ -345,62 +319,62 @@ def by_references(
     DataFrame
         references, success (share of the rightly read images that the attack turns), power.
     """
-    subject = bench(name, references=max(references), images=images, calibration=images, rng=rng)
-    attacked = attacks.fgsm(models.load_trained(subject.network), subject.clean, subject.labels, epsilon=epsilon)
-    seen, test = on_vectors(test)
-    vectors = [
-        features.apply(seen, found)
-        for found in (subject.reference, subject.calibration, stored(attacked.images), subject.clean)
-    ]
+    split = split_images(name, references=max(references), images=images, calibration=images, rng=rng)
+    attacked = attacks.fgsm(models.load_trained(split.network), split.clean, split.labels, epsilon=epsilon)
     success = float(np.asarray(attacked.success).sum() / max(1, np.asarray(attacked.clean_correct).sum()))
+    seen, test = on_vectors(test)
+    reference, calibration, moved, clean = (
+        split.features(seen, found)
+        for found in (split.reference, split.calibration, stored(attacked.images), split.clean)
+    )
     ties = int(rng.integers(2**31))
     rows = []
     for count in track(references, f"reference images of {TITLES[name]}"):
-        fitted = copy.deepcopy(test).fit(vectors[0][:count], vectors[1])
+        fitted = copy.deepcopy(test).fit(reference[:count], calibration)
         # Every image is a batch of its own.
         null, found = (
             fitted._statistics(fitted.measure(part).parts, np.arange(len(part))[:, None])[:, 0]
-            for part in (vectors[3], vectors[2])
+            for part in (clean, moved)
         )
         power = flagged(null, found, True, np.random.default_rng(ties))
-        rows.append({"references": min(count, len(subject.reference)), "success": success, "power": power})
+        rows.append({"references": min(count, len(split.reference)), "success": success, "power": power})
     return pandas.DataFrame(rows)
 
 
 def streams(
     test: Any,
-    subject: Bench,
-    changed: Mapping[str, np.ndarray],
+    split: ImageSplit,
+    later: Mapping[str, np.ndarray],
     *,
     batch_size: int,
     length: int,
     change_at: int,
     seed: int,
-) -> dict[str, list]:
-    """Run streams of batches that are clean up to batch `change_at` − 1 and then changed, or not.
+) -> pandas.DataFrame:
+    """Run streams of batches that are clean up to batch `change_at` − 1, and then drawn from other images.
 
     Parameters
     ----------
     test : fitted test
-    subject : Bench
-    changed : dict
+    split : ImageSplit
+    later : dict
         What the stream is → images that batches are drawn from once it has changed.
     batch_size, length, change_at : int
     seed : int
 
     Returns
     -------
-    dict
-        What the stream is → `advlib.sequential.Step`s.
+    DataFrame
+        stream, batch (number, from 1), evidence, first_alarm (number of the batch so far, or NaN).
     """
-    clean = test.measure(subject.clean)
-    out = {}
-    for name, images in changed.items():
+    clean = test.measure(split.clean)
+    rows = []
+    for name, images in later.items():
         rng = np.random.default_rng(seed)
-        later = test.measure(images)
+        moved = test.measure(images)
         stream = StreamTest(test, draws=999, random_state=seed)
-        out[name] = [
-            stream.update((clean if number < change_at else later)[rng.choice(len(clean), batch_size, replace=False)])
-            for number in range(1, length + 1)
-        ]
-    return out
+        for number in range(1, length + 1):
+            pool = clean if number < change_at else moved
+            step = stream.update(pool[rng.choice(len(clean), batch_size, replace=False)])
+            rows.append({"stream": name, "batch": number, "evidence": step.evidence, "first_alarm": step.first_alarm})
+    return pandas.DataFrame(rows)

@@ -124,23 +124,33 @@ def test_fig12_values_are_read_at_the_published_sizes():
     assert judge.fig12_value(curves, "adversarial coverage eps=1") == pytest.approx(0.02)
 
 
+def judged(results, function=judge.judge):
+    """What the judge records, by row and column."""
+    rows = []
+    run = SimpleNamespace(notebook="09_embedding_space", compare=rows.append)
+    function(run, results) if results else function(run)
+    return {(row["row"], row["column"]): row for row in rows}
+
+
 def test_judge_gives_each_verdict_where_it_belongs():
     old = fig12(1.288, 0.281, 0.1, 0.016)
     new = fig12(0.5, 0.281, 0.1, 0.5, success=[0, 0.6, 0.9])
     mnist = measure.SpaceCurves(vs22.SETS["mnist"], old, new, new)
-    found = {(row["row"], row["column"]): row for row in judge.judge([mnist])}
+    found = judged([mnist])
     assert found["MNIST", "adversarial density eps=0.316"]["verdict"] == "reproduced as published only"
     assert found["MNIST", "adversarial coverage eps=0.316"]["verdict"] == "reproduced"
     assert found["MNIST", "adversarial density eps=1"]["verdict"] == "not reproduced"
     assert found["PathMNIST", "reference density"]["verdict"] == "not run here"
     assert found["embeddings-tell-apart", ""]["verdict"] == "reproduced"
     table = published.claims_table([{"notebook": "x", "profile": "quick", "comparisons": list(found.values())}])
-    assert len(found) == len(published.load("vs22", "Figure 12")) + 1 == sum(bool(c.notebook) for c in table)
+    items = ("Figure 12", "Table 1", "Table 2")
+    printed = sum(len(published.load("vs22", item)) for item in items)
+    assert len(found) == printed + 2 == sum(bool(c.notebook) for c in table)
 
 
 def test_judge_does_not_call_a_blind_embedding_reproduced():
     blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
-    row = judge.judge([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])[-1]
+    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])["embeddings-tell-apart", ""]
     assert row["verdict"] == "not reproduced" and row["cause"]
 
 
@@ -157,8 +167,8 @@ def test_comparison_frame_shows_the_printed_number():
 
 def test_values_of_a_set_that_was_not_run_share_one_line():
     blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
-    rows = judge.judge([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])
-    frame = tables.comparison_frame(SimpleNamespace(comparisons=dict(enumerate(rows))))
+    found = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])
+    frame = tables.comparison_frame(SimpleNamespace(comparisons=found))
     rows = list(frame.index)
     assert [row for row in rows if row[1] == "PathMNIST"] == [("Figure 12", "PathMNIST", "all values")]
     assert sum(row[1] == "MNIST" for row in rows) == 6
@@ -166,7 +176,7 @@ def test_values_of_a_set_that_was_not_run_share_one_line():
 
 def test_a_claim_that_only_the_corrected_attack_can_test_says_so():
     weak, strong = (fig12(1.3, 0.3, 0.8, 0.1, success=[0, share, share]) for share in (0.1, 0.9))
-    row = judge.judge([measure.SpaceCurves(vs22.SETS["mnist"], weak, strong, strong)])[-1]
+    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], weak, strong, strong)])["embeddings-tell-apart", ""]
     assert row["verdict"] == "reproduced" and row["as_published"].startswith("not testable on MNIST")
     assert row["cause"].startswith("corrected only") and row["cause"].endswith("PathMNIST, OrganMNIST not run")
 
@@ -221,16 +231,20 @@ def test_weights_on_disk_give_pooled_features(tmp_path, monkeypatch):
 
 
 def test_the_networks_have_the_layers_of_the_papers_tables():
-    rows = judge.judge_networks()
-    tables = [row for row in rows if row["item"].startswith("Table")]
-    assert len(tables) == 15 and {row["verdict"] for row in tables} == {"reproduced"}
+    rows = judged([], judge.judge_layers).values()
+    assert len(rows) == 15 and {row["verdict"] for row in rows} == {"reproduced"}
     for row in rows:
         published.lookup("vs22", row["item"], row["row"], row["column"])
-    assert rows[-1]["verdict"] == "not run here" and "%" in rows[-1]["cause"]
+
+
+def test_the_benchmarks_accuracy_is_not_compared_with_ours():
+    blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
+    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])["accuracy-on-par", ""]
+    assert row["verdict"] == "not run here" and "%" in row["cause"]
 
 
 def test_a_layer_of_another_width_is_noticed(monkeypatch):
     build = models.build
     monkeypatch.setattr(models, "build", lambda name: build("bloodmnist-vs22" if name == "pathmnist-vs22" else name))
-    wrong = [row for row in judge.judge_networks() if row["verdict"] == "not reproduced"]
+    wrong = [row for row in judged([], judge.judge_layers).values() if row["verdict"] == "not reproduced"]
     assert [(row["row"], row["column"]) for row in wrong] == [("7 Dense", "size PathMNIST")]

@@ -1,5 +1,6 @@
 """The peers against brute force, SciPy and scikit-learn; levels and powers where the truth is known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from advlib.detectors import DensityTest, NearestBallTest, Scores
-from compendium.nb13_hypothesis_tests import calibration, changes, peers, power, tables
+from compendium.nb13_hypothesis_tests import calibration, judge, peers, perturbations, power, tables
 
 
 @pytest.fixture
@@ -19,11 +20,11 @@ def rng():
     return np.random.default_rng(0)
 
 
-def a_bench(rng, n=400, channels=1):
-    """Images of noise, and a bench of them that asks no data set."""
+def a_split(rng, n=400, channels=1):
+    """Images of noise, and a split of them that asks no data set."""
     images = rng.random((3 * n, channels, 6, 6), dtype=np.float32)
     labels = rng.integers(0, 3, 3 * n)
-    return changes.Bench("mnist", "mnist-vs22", *np.split(images, 3), labels[2 * n :], labels[n : 2 * n])
+    return perturbations.ImageSplit("mnist", "mnist-vs22", *np.split(images, 3), labels[2 * n :], labels[n : 2 * n])
 
 
 def statistic(test, reference, batch):
@@ -98,11 +99,11 @@ def test_flagged_breaks_ties_so_that_counts_keep_the_level(rng):
 
 
 def test_power_table_gives_the_level_for_nothing_and_one_for_everything(rng):
-    bench = a_bench(rng)
-    nothing = changes.Change("nothing", "control", None, bench.clean)
-    dark = changes.Change("darkened", "attack", 0.1, bench.clean * 0.3, success=0.5)
+    split = a_split(rng)
+    nothing = perturbations.Perturbation("nothing", "control", None, split.clean)
+    dark = perturbations.Perturbation("darkened", "attack", 0.1, split.clean * 0.3, success=0.5)
     table = power.power_table(
-        bench,
+        split,
         {"density": DensityTest(features="pixels", check=False), "nearest": NearestBallTest(check=False),
          "MMD": peers.MMDTest(), "classifier": peers.ClassifierTest()},
         [dark, nothing],
@@ -112,7 +113,7 @@ def test_power_table_gives_the_level_for_nothing_and_one_for_everything(rng):
         slow_batches=40,
         rng=rng,
     )  # fmt: skip
-    full = table[(table.m == 30) & (table.share == 1)].set_index(["test", "change"]).power
+    full = table[(table.m == 30) & (table.share == 1)].set_index(["test", "perturbation"]).power
     for test in ("density", "nearest", "MMD", "classifier"):
         assert full[test, "darkened"] == 1, test
         assert full[test, "nothing"] <= 0.2, test
@@ -124,7 +125,7 @@ def test_power_table_gives_the_level_for_nothing_and_one_for_everything(rng):
 
 def test_partial_batches_hold_the_share_asked_for(rng):
     """The mean of a score that is 0 on clean and 1 on changed images is the share itself."""
-    bench = a_bench(rng)
+    split = a_split(rng)
 
     seen = []
 
@@ -137,9 +138,8 @@ def test_partial_batches_hold_the_share_asked_for(rng):
             seen.append(float((values > 1).mean()) if rows.shape[1] == 1 else float(values.mean()))
             return values
 
-    clean = changes.Bench(bench.name, bench.network, bench.reference, bench.calibration, bench.clean * 0, bench.labels,
-                        bench.calibration_labels)  # fmt: skip
-    changed = changes.Change("FGSM", "attack", 0.1, clean.clean + 1)
+    clean = replace(split, clean=split.clean * 0)
+    changed = perturbations.Perturbation("FGSM", "attack", 0.1, clean.clean + 1)
     power.power_table(
         clean, {"marked": Marked()}, [changed], batch_sizes=[20], shares=[0.25, 0.5, 1], batches=9, rng=rng
     )
@@ -156,9 +156,9 @@ def test_weighted_batches_hold_more_of_what_weighs(rng):
 
 
 def test_exact_tests_keep_their_level_and_a_wrong_one_is_found(rng):
-    bench = a_bench(rng)
+    split = a_split(rng)
     table = calibration.calibration(
-        bench,
+        split,
         {"density": DensityTest(draws=99, check=False)},
         batch_sizes=[1, 40],
         batches=1000,
@@ -177,9 +177,9 @@ def test_exact_tests_keep_their_level_and_a_wrong_one_is_found(rng):
 
 
 def test_batches_and_calibration_leave_room_for_each_other(rng):
-    bench = a_bench(rng, n=60)
+    split = a_split(rng, n=60)
     table = calibration.calibration(
-        bench,
+        split,
         {"density": DensityTest(draws=19, check=False)},
         batch_sizes=[50, 100],
         batches=50,
@@ -191,43 +191,45 @@ def test_batches_and_calibration_leave_room_for_each_other(rng):
 
 def test_one_calibration_set_has_luck_and_the_mean_is_the_level(rng):
     rates = calibration.one_calibration_set(
-        a_bench(rng), DensityTest(draws=99, check=False), batch_size=80, batches=60, sets=30, rng=rng
+        a_split(rng), DensityTest(draws=99, check=False), batch_size=80, batches=60, sets=30, rng=rng
     )
     assert rates.mean() == pytest.approx(0.05, abs=0.04) and rates.max() > 0.07
 
 
-def test_changes_round_to_grey_levels_and_another_data_set_fits(rng):
+def test_perturbations_round_to_grey_levels_and_another_data_set_fits(rng):
     images = rng.random((4, 1, 30, 26), dtype=np.float32)
-    stored = changes.stored(images)
+    stored = perturbations.stored(images)
     assert np.abs(stored - images).max() <= 0.5 / 255 + 1e-6
     np.testing.assert_allclose(stored * 255, np.round(stored * 255), atol=1e-4)
-    cast = changes._cast(images, (3, 28, 28))
+    cast = perturbations.resized(images, (3, 28, 28))
     assert cast.shape == (4, 3, 28, 28) and np.array_equal(cast[:, 0], cast[:, 2])
     assert np.array_equal(cast[:, 0, :, 1:27], images[:, 0, 1:29]) and np.array_equal(cast[..., 0], cast[..., 1])
 
 
 @pytest.mark.data
-def test_bench_is_disjoint_and_changes_are_what_they_say():
-    bench = changes.bench("mnist", references=300, images=60, calibration=100, rng=np.random.default_rng(0))
-    assert len(bench.reference) == 300 and len(bench.calibration) == 100 and len(bench.clean) == 60
-    rows = {image.tobytes() for image in bench.clean}
-    assert not rows & {image.tobytes() for image in bench.calibration}
-    made = changes.changes(bench, epsilons=[0.05, 0.1], rng=np.random.default_rng(0))
+def test_split_is_disjoint_and_perturbations_are_what_they_say():
+    split = perturbations.split_images(
+        "mnist", references=300, images=60, calibration=100, rng=np.random.default_rng(0)
+    )
+    assert len(split.reference) == 300 and len(split.calibration) == 100 and len(split.clean) == 60
+    rows = {image.tobytes() for image in split.clean}
+    assert not rows & {image.tobytes() for image in split.calibration}
+    made = perturbations.perturb(split, epsilons=[0.05, 0.1], rng=np.random.default_rng(0))
     by_label = {change.label: change for change in made}
     assert set(by_label) == {"FGSM, ε = 0.05", "FGSM, ε = 0.1", "PGD, ε = 0.05", "PGD, ε = 0.1", "TGSM, ε = 0.1",
                              "random noise, ε = 0.05", "random noise, ε = 0.1", "shift by 1.5 pixels",
                              "rotation by 10°", "another data set", "half of one class", "nothing"}  # fmt: skip
     for label in ("FGSM, ε = 0.05", "PGD, ε = 0.05", "random noise, ε = 0.05"):
-        change = np.abs(by_label[label].images - bench.clean).max()
+        change = np.abs(by_label[label].images - split.clean).max()
         assert 0.04 < change <= 0.05 + 0.5 / 255 + 1e-6, label
-    weights, frequent = by_label["half of one class"].weights, np.bincount(bench.labels).argmax()
-    assert weights.sum() == pytest.approx(1) and weights[bench.labels == frequent].sum() == pytest.approx(0.5)
+    weights, frequent = by_label["half of one class"].weights, np.bincount(split.labels).argmax()
+    assert weights.sum() == pytest.approx(1) and weights[split.labels == frequent].sum() == pytest.approx(0.5)
 
 
 def test_details_are_other_sizes_and_shares_of_one_attack():
     cells = [(1, 1.0, 0.1), (5, 1.0, 0.2), (25, 0.25, 0.3), (25, 1.0, 0.4)]
     rows = [
-        {"dataset": "mnist", "test": "t", "change": "FGSM", "size": size, "m": m, "share": share, "power": power}
+        {"dataset": "mnist", "test": "t", "perturbation": "FGSM", "size": size, "m": m, "share": share, "power": power}
         for size in (0.03, 0.05)
         for m, share, power in cells
         if size == 0.05 or share == 1
@@ -244,8 +246,8 @@ def test_mismatches_are_found_and_class_imbalance_is_harmless_by_class(rng):
     labels = rng.permutation(np.repeat([0, 0, 1, 2, 3, 4], n // 6))  # a third, and half in the tilted set
     images = rng.random((n, 1, 9, 9), dtype=np.float32)
     images[labels == 0] = 0.5 + (images[labels == 0] - 0.5) / 10  # amid the others: in many balls
-    bench = changes.Bench("mnist", "mnist-vs22", images[:9], images, images[:9], labels[:9], labels)
-    found = calibration.mismatches(bench, rng=rng).set_index("calibration")
+    split = perturbations.ImageSplit("mnist", "mnist-vs22", images[:9], images, images[:9], labels[:9], labels)
+    found = calibration.mismatches(split, rng=rng).set_index("calibration")
     assert found.p["drawn alike"] > 0.01 and found.p_by_class["drawn alike"] > 0.01
     assert found.p["half of one class"] <= 0.01 < found.p_by_class["half of one class"]
     assert found.loc["rotated by 10°"].max() <= 0.01
@@ -253,17 +255,17 @@ def test_mismatches_are_found_and_class_imbalance_is_harmless_by_class(rng):
 
 def test_unknown_names_are_refused(rng):
     with pytest.raises(ValueError, match="one of mnist"):
-        changes.bench("fashion", references=1, images=1, calibration=1, rng=rng)
+        perturbations.split_images("fashion", references=1, images=1, calibration=1, rng=rng)
     with pytest.raises(ValueError, match="density · pixels"):
         calibration.calibration_table(
-            {"mnist": a_bench(rng, 60)}, ["MMD · pixels"], batch_sizes=[1], batches=9, rng=rng
+            {"mnist": a_split(rng, 60)}, ["MMD · pixels"], batch_sizes=[1], batches=9, rng=rng
         )
 
 
 def test_tables_are_read_by_name():
     table = pandas.DataFrame(
         [
-            {"dataset": d, "test": t, "change": c, "kind": k, "size": s, "success": 1.0, "m": 25, "share": 1.0,
+            {"dataset": d, "test": t, "perturbation": c, "kind": k, "size": s, "success": 1.0, "m": 25, "share": 1.0,
              "power": p, "ms": 1.0, "feature_ms": 1.0}
             for d, t, c, k, s, p in (
                 ("mnist", "density · pixels", "FGSM", "attack", 0.05, 0.1),
@@ -275,9 +277,9 @@ def test_tables_are_read_by_name():
             )
         ]
     )  # fmt: skip
-    assert tables.at(table, "density · pixels", "FGSM", 0.05, 25) == {"mnist": 0.1, "cifar10": 0.6}
-    assert tables.lowest(table, "density · pixels", "FGSM", 0.05, 25) == 0.1
-    assert tables.highest(table, "MMD · pixels", "JSMA", None, 25) == 0.4
+    assert tables.at(table, "density · pixels", "FGSM", 0.05, 25).to_dict() == {"mnist": 0.1, "cifar10": 0.6}
+    assert tables.at(table, "density · pixels", "FGSM", 0.05, 25).min() == 0.1
+    assert tables.at(table, "MMD · pixels", "JSMA", None, 25).max() == 0.4
     wide = tables.pivot(table, "mnist", 25, ["MMD · pixels", "density · pixels"])
     assert wide.index.tolist() == ["FGSM, ε = 0.05", "JSMA"] and wide.loc["JSMA"].tolist() == [0.4, 0.2]
     whole = tables.whole(table.assign(ms=2.0), ["MMD · pixels", "density · pixels"], 25)
@@ -286,19 +288,16 @@ def test_tables_are_read_by_name():
     won = tables.winners(table, 25)
     assert np.allclose(won["lead, pixels"], [-0.2, -0.2, 0.1])
     tally = tables.tally(won).set_index(["dataset", "on"])
-    assert tally.loc[("MNIST", "pixels")].tolist() == [0, 0, 2] and tally.loc[("CIFAR-10", "pixels")].tolist() == [
-        1,
-        0,
-        0,
-    ]
+    assert tally.loc[("MNIST", "pixels")].tolist() == [0, 0, 2]
+    assert tally.loc[("CIFAR-10", "pixels")].tolist() == [1, 0, 0]
     assert won["ours, pixels"].tolist()[0].startswith("0.10") and won["peers, pixels"].tolist()[0].startswith("0.30")
 
 
 def test_power_by_references_keeps_the_level_and_sees_what_is_far_away(monkeypatch, rng):
-    subject = a_bench(rng)
-    n = len(subject.clean)
-    made = {"same": subject.clean, "far": np.zeros_like(subject.clean)}
-    monkeypatch.setattr(power, "bench", lambda *a, **k: subject)
+    split = a_split(rng)
+    n = len(split.clean)
+    made = {"same": split.clean, "far": np.zeros_like(split.clean)}
+    monkeypatch.setattr(power, "split_images", lambda *a, **k: split)
     monkeypatch.setattr(power.models, "load_trained", lambda name: None)
     table = {}
     for name, images in made.items():
@@ -311,3 +310,18 @@ def test_power_by_references_keeps_the_level_and_sees_what_is_far_away(monkeypat
     # The same images as those that set the threshold: half of the level at each end, rounded down, and ties.
     assert table["same"].power.between(0.03, 0.06).all()
     assert (table["far"].power == 1).all()
+
+
+def test_judge_looks_at_the_weakest_attack_on_pixels():
+    weak = [{"dataset": "mnist", "test": test, "perturbation": attack, "kind": "attack", "size": 0.03, "m": 25,
+             "share": 1.0, "power": power}
+            for test, attack, power in (("density · pixels", "FGSM", 0.9), ("coverage · pixels", "FGSM", 0.1),
+                                        ("density · pixels", "PGD", 0.2), ("coverage · pixels", "PGD", 0.3),
+                                        ("nearest ball · texture", "PGD", 0.8))]  # fmt: skip
+    rows = {}
+    run = SimpleNamespace(notebook="13_hypothesis_tests", compare=lambda row: rows.update({row["row"]: row}))
+    judge.judge(run, pandas.DataFrame(weak), pandas.DataFrame({"inside": [True, True]}))
+    assert rows["independent-of-attack"]["verdict"] == "not reproduced"
+    assert rows["independent-of-attack"]["cause"].endswith("least under PGD on MNIST")
+    assert rows["detects-imperceptible"]["verdict"] == "reproduced" and not rows["detects-imperceptible"]["cause"]
+    assert rows["hypothesis-tests-would-help"]["verdict"] == rows["model-agnostic"]["verdict"] == "reproduced"
