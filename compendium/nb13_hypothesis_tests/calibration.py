@@ -63,7 +63,8 @@ def calibration(
     Returns
     -------
     DataFrame
-        dataset, test, m, n (calibration images), alpha, rejected, low, high (99 % band), inside, uniform_p.
+        dataset, test, m, n (calibration images), alpha, rejected, low, high (99 % band), inside, uniform_p,
+        too_small (p-values below 1/(1 + permutations), which no permutation test can give).
     """
     size = len(split.clean) + len(split.calibration)
     rows = []
@@ -75,7 +76,8 @@ def calibration(
                 continue
             sets = index_sets(size, batches, m + n, rng)
             p = fitted.p_values(scores, sets[:, :m], sets[:, m:])
-            uniform = uniformity(p, n if m == 1 else fitted.draws, rng)
+            permutations = n if m == 1 else fitted.draws
+            uniform = uniformity(p, permutations, rng)
             for alpha in alphas:
                 low, high = binomial_band(batches, alpha)
                 rejected = float(np.mean(p <= alpha + 1e-12))
@@ -83,6 +85,7 @@ def calibration(
                     {
                         "dataset": split.name, "test": name, "m": m, "n": n, "alpha": alpha, "rejected": rejected,
                         "low": low, "high": high, "inside": low <= rejected <= high, "uniform_p": uniform,
+                        "too_small": int((p < (1 - 1e-9) / (1 + permutations)).sum()),
                     }
                 )  # fmt: skip
     return pandas.DataFrame(rows)
