@@ -10,9 +10,9 @@ Its rooms, in the order of the flow; a room imports only rooms above its own lin
     datasets     the papers' image data sets, and the reader's own files
     models       the papers' classifiers and their trained weights
     training     how those weights were made
-    attacks      FGSM, TGSM, PGD, JSMA, boundary; harmless changes; attacked images on disk
     ulsif        density ratios, one or many at once
     prdc         density, coverage, precision, recall
+    attacks      FGSM, TGSM, PGD, JSMA, boundary; harmless changes; attacked images on disk
     detectors    calibrated tests of one batch or a stream
     cli          the command line
 """

@@ -16,35 +16,16 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
-import torch
 from densratio import densratio
 from prdc.prdc import compute_pairwise_distance
 
 from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest
 from advlib.ulsif import ULSIF, GridEdgeWarning
-from benchmarks.manifold import mnist_rows
+from benchmarks.rows import mnist_rows, row
 from compendium.nb11_runtime import in_turns
 
 REFERENCES, CALIBRATION, BATCH = 60_000, 2_000, 100
 DRAWS, REFITS = 1_000, 200
-
-
-def row(
-    peer: str, what: str, n: int, m: int, d: int, draws: int, ours_s: float, peer_s: float, engine: str
-) -> dict[str, object]:
-    return {
-        "engine": engine,
-        "peer": peer,
-        "what": what,
-        "n": n,
-        "m": m,
-        "d": d,
-        "T": draws,
-        "ours_s": ours_s,
-        "peer_s": peer_s,
-        "ratio": peer_s / ours_s,
-        "threads": torch.get_num_threads(),
-    }
 
 
 def each(work: Callable[[np.ndarray], object], sets: np.ndarray) -> Callable[[], object]:
@@ -90,8 +71,8 @@ def density_and_coverage(rounds: int, rng: np.random.Generator) -> list[dict]:
     distances = slow["distances"] * DRAWS / few
     peer = f"prdc {version('prdc')}'s formulas, distances anew ({few} of {DRAWS:,} timed)"
     return [
-        row(peer, what, *size, fast["ours"], distances, engine),
-        row("hits once, a dense pass a permutation", what, *size, fast["ours"], fast["hits"], engine),
+        row(engine, peer, what, size, fast["ours"], distances),
+        row(engine, "hits once, a dense pass a permutation", what, size, fast["ours"], fast["hits"]),
     ]
 
 
@@ -126,8 +107,8 @@ def density_ratio(rounds: int, rng: np.random.Generator) -> list[dict]:
     peer = f"densratio {version('densratio')}, one fit each ({few_peer} of {REFITS} timed)"
     alone = f"ours, one ULSIF fit each ({few_ours} of {REFITS} timed)"
     return [
-        row(peer, what, *size, times["ours"], times["densratio"] * REFITS / few_peer, engine),
-        row(alone, what, *size, times["ours"], times["ulsif"] * REFITS / few_ours, engine),
+        row(engine, peer, what, size, times["ours"], times["densratio"] * REFITS / few_peer),
+        row(engine, alone, what, size, times["ours"], times["ulsif"] * REFITS / few_ours),
     ]
 
 

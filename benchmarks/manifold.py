@@ -21,30 +21,18 @@ import numpy as np
 import torch
 from prdc import compute_prdc
 
-from advlib import datasets
 from advlib.prdc import ReferenceManifold, rounded
 from advlib.prdc.radii import fine_radii
+from benchmarks.rows import mnist_rows, row
 from compendium.nb11_runtime import in_turns
 
 K = 5
 D = 512  # features of VS22 Fig. 13
 
 
-def row(peer: str, what: str, reference: np.ndarray, queries: np.ndarray, ours_s: float, peer_s: float, **more) -> dict:
-    return {
-        "engine": "advlib.prdc.ReferenceManifold",
-        "peer": peer,
-        "what": what,
-        "n": len(reference),
-        "m": len(queries),
-        "d": reference.shape[1],
-        "T": 1,
-        "ours_s": ours_s,
-        "peer_s": peer_s,
-        "ratio": peer_s / ours_s,
-        "threads": torch.get_num_threads(),
-        **more,
-    }
+def case(peer: str, what: str, reference: np.ndarray, queries: np.ndarray, *seconds: float, **more: float) -> dict:
+    size = *map(len, (reference, queries)), reference.shape[1], 1
+    return row("advlib.prdc.ReferenceManifold", peer, what, size, *seconds, **more)
 
 
 def fit_and_score(reference: np.ndarray, queries: np.ndarray) -> object:
@@ -94,9 +82,9 @@ def against_peers(
     both = fast["fit"] + fast["score"]
     pairs = len(reference) * (len(reference) + len(queries))
     rate = 2e-9 * pairs * reference.shape[1]
-    yield row(f"prdc {version('prdc')}", what, reference, queries, slow["ours"], slow["prdc"], **apart)
-    yield row(f"faiss {version('faiss-cpu')} flat", what, reference, queries, both, fast["faiss"], **apart)
-    yield row(
+    yield case(f"prdc {version('prdc')}", what, reference, queries, slow["ours"], slow["prdc"], **apart)
+    yield case(f"faiss {version('faiss-cpu')} flat", what, reference, queries, both, fast["faiss"], **apart)
+    yield case(
         "float32 product",
         what,
         reference,
@@ -114,7 +102,7 @@ def small_batch(what: str, reference: np.ndarray, queries: np.ndarray, rounds: i
     fitted = ReferenceManifold(K).fit(reference)
     a, b, out = torch.from_numpy(reference), torch.from_numpy(queries), torch.empty(len(queries), len(reference))
     times = in_turns(rounds, ours=lambda: fitted.density_coverage(queries), product=lambda: torch.mm(b, a.T, out=out))
-    return row("float32 product", f"{what}, score only", reference, queries, times["ours"], times["product"])
+    return case("float32 product", f"{what}, score only", reference, queries, times["ours"], times["product"])
 
 
 def without_bfloat16(what: str, reference: np.ndarray, queries: np.ndarray, rounds: int) -> dict:
@@ -125,7 +113,7 @@ def without_bfloat16(what: str, reference: np.ndarray, queries: np.ndarray, roun
             fit_and_score(reference, queries)
 
     times = in_turns(rounds, ours=lambda: fit_and_score(reference, queries), off=float32)
-    return row("ours, coarse product in float32", what, reference, queries, times["ours"], times["off"])
+    return case("ours, coarse product in float32", what, reference, queries, times["ours"], times["off"])
 
 
 def without_sample(what: str, reference: np.ndarray, queries: np.ndarray, rounds: int) -> dict:
@@ -141,7 +129,7 @@ def without_sample(what: str, reference: np.ndarray, queries: np.ndarray, rounds
         points.workers.each_panel(task, len(reference), points.workers.panel_rows())
 
     times = in_turns(rounds, ours=lambda: ReferenceManifold(K).fit(reference), off=whole_rows)
-    return row("ours, every pair in float64", f"{what}, fit only", reference, queries, times["ours"], times["off"])
+    return case("ours, every pair in float64", f"{what}, fit only", reference, queries, times["ours"], times["off"])
 
 
 def without_float64_tiles(what: str, reference: np.ndarray, queries: np.ndarray, rounds: int) -> dict:
@@ -152,16 +140,7 @@ def without_float64_tiles(what: str, reference: np.ndarray, queries: np.ndarray,
             fit_and_score(reference, queries)
 
     times = in_turns(rounds, ours=lambda: fit_and_score(reference, queries), off=one_by_one)
-    return row("ours, no float64 tiles", what, reference, queries, times["ours"], times["off"])
-
-
-def mnist_rows(split: str, count: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """Return the first `count` images as rows, or something as large where the data set is missing, and its name."""
-    try:
-        images = getattr(datasets.load("mnist"), f"{split}_images")
-    except datasets.DataUnavailable:
-        return rng.random((count, 784), dtype=np.float32), "uniform noise in place of MNIST"
-    return images[:count].reshape(count, -1), "MNIST"
+    return case("ours, no float64 tiles", what, reference, queries, times["ours"], times["off"])
 
 
 def measure(quick: bool = True) -> list[dict]:

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from advlib import datasets
 from advlib.ulsif import GridEdgeWarning, fit_batch
+from benchmarks.rows import row
 
 SAMPLES = 100
 EPSILON = 0.3
@@ -72,20 +73,9 @@ def compare(numerators: list[np.ndarray], denominators: list[np.ndarray], what: 
                     times.append(seconds(partial(densratio, numerator, denominator, verbose=False)))
     ours_s = statistics.median(ours)
     peer_s, peer_threads = min((statistics.median(times), threads) for threads, times in peer.items())
-    return {
-        "engine": "advlib.ulsif.fit_batch",
-        "peer": f"densratio {version('densratio')}",
-        "what": what,
-        "n": numerators[0].shape[1],
-        "m": denominators[0].shape[1],
-        "d": numerators[0].shape[2],
-        "T": draws,
-        "ours_s": ours_s,
-        "peer_s": peer_s,
-        "ratio": peer_s / ours_s,
-        "threads": torch.get_num_threads(),
-        "peer_threads": peer_threads,
-    }
+    size = *numerators[0].shape[1:2], *denominators[0].shape[1:], draws
+    peer_name = f"densratio {version('densratio')}"
+    return row("advlib.ulsif.fit_batch", peer_name, what, size, ours_s, peer_s, peer_threads=peer_threads)
 
 
 def measure(quick: bool = True) -> list[dict]:
@@ -105,5 +95,5 @@ def measure(quick: bool = True) -> list[dict]:
 
 
 if __name__ == "__main__":
-    for row in measure():
-        print({key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()})
+    for result in measure():
+        print({key: round(value, 5) if isinstance(value, float) else value for key, value in result.items()})
