@@ -55,7 +55,7 @@ def readme_block() -> str:
     """README's generated part: how many numbers and sentences of each paper got which verdict."""
     claims = sorted(published.read_claims(CLAIMS), key=lambda claim: (claim.paper, _is_sentence(claim)))
     labels = [(claim.paper.upper(), "sentences" if _is_sentence(claim) else "numbers") for claim in claims]
-    return f"{BEGIN}\n{_counts(labels, claims, 'of its')}\n{END}"
+    return f"{BEGIN}\n{_counts(labels, claims, 'what it prints')}\n{END}"
 
 
 def results_page() -> str:

@@ -161,7 +161,7 @@ def readme_facts():
     shares = sentence("g17", "ten-samples-suffice", r"a share of (\d\.\d\d to \d\.\d\d) flagged")
     yield "03", f"a share of {shares[0]} is flagged as published and {shares[1]} corrected"
     single = sentence("g17", "single-adversarial-sample", r"(\d+%) of single images flagged")
-    yield "05", f"of single MNIST images {single[0]} and {single[1]}"
+    yield "05", f"of single MNIST images {single[0]} and {single[1]}".replace("%", " %")
     (controls,) = sentence("g17", "irrespective-of-attack", r"(\d+ of \d+) aimless changes of the same size")
     yield "04", f"{controls} aimless changes (noise, shift, rotation) of an attack's size"
     peaks = sentence("vs22", "density-rises-for-geometry", r"MNIST is (\S+) as published, with the gradient ([\d.]+\d)")
