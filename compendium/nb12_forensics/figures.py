@@ -113,7 +113,7 @@ def bounds_alone(curves: pandas.DataFrame, kink: float) -> Figure:
     )  # fmt: skip
     for axis in figure.axes:
         axis.axvline(kink, color=LIMIT, ls=":")
-        axis.annotate(f"μ/σ = {kink:.3f}", (kink, axis.get_ylim()[1]), (4, -12), textcoords="offset points")
+        axis.set_title(f"{axis.get_title()} (dotted line: ε = μ/σ = {kink:.3f})")
     return figure
 
 
