@@ -238,8 +238,10 @@ def doctor() -> None:
             models.load_trained(name)
             console.print(f"  network {name}: ok", highlight=False)
         except (ValueError, OSError) as error:
-            healthy = False
-            console.print(f"  network {name}: {error}", style="red", highlight=False)
+            wrong = name in models.NAMES or not isinstance(error, FileNotFoundError)
+            healthy &= not wrong
+            words = str(error) if wrong else f"not trained here (optional): advlib train {name}"
+            console.print(f"  network {name}: {words}", style="red" if wrong else None, highlight=False)
     if not healthy:
         raise typer.Exit(1)
 
