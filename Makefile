@@ -15,7 +15,7 @@ test: data           ## set up, then test the library and the compendium, every 
 	$(BIN)/ruff check .
 	runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && ADVLIB_RUNS="$$runs" $(BIN)/python -m pytest \
 	   --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg \
-	   $(wildcard tests/unit) tests/advlib tests/compendium notebooks tests/notebooks
+	   tests/advlib tests/compendium notebooks tests/notebooks
 
 paper: data          ## every notebook at the papers' own settings (hours)
 	$(BIN)/advlib run --profile paper

@@ -231,6 +231,15 @@ def test_paths_can_be_moved_by_the_environment(tmp_path):
     assert found.stdout.split() == [str(tmp_path / "d"), str(tmp_path / "r")]
 
 
+def test_every_test_is_run():
+    """`make test` names folders, for the notebooks must run before their numbers are read."""
+    command = re.search(r"tests/advlib .*", (ROOT / "Makefile").read_text(encoding="utf-8"))[0].split()
+    assert command == ["tests/advlib", "tests/compendium", "notebooks", "tests/notebooks"]
+    files = {path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")}
+    assert not [path for path in files if not any(path.is_relative_to(folder) for folder in command)]
+    assert len({path.name for path in files}) == len(files), "pytest needs names that are unique over all folders"
+
+
 def test_light_repository():
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode:
