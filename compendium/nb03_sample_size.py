@@ -21,7 +21,7 @@ _TICKS = (1, 2, 5, 10)
 
 def figure3(results: Sequence[SizeResult]) -> Figure:
     """Draw G17's Fig. 3 again: mean ratios with 95 % intervals over the sample size, a row of panels for each mode."""
-    x, y = "images in numerator and denominator", "mean density ratio (95 % interval)"
+    x, y = "images in numerator and denominator", "mean ratio, 95 % interval"
     figure = panels.lines(
         draws_frame(results).rename(columns={"size": x, "ratio": y}), x=x, y=y, row="mode", col="row", hue="side",
         style="side", palette=SIDE_PALETTE, references={"no difference": 1}, errorbar=panels.t_interval,

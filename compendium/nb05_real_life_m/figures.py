@@ -115,6 +115,7 @@ def single_image_maps(maps: Mapping[str, np.ndarray]) -> Figure:
         mean = pandas.DataFrame(maps[side].mean(axis=0), index=words, columns=words)
         seaborn.heatmap(np.log10(mean), annot=mean, fmt=".3g", cmap="Greys", vmin=-3, vmax=5, cbar=False, ax=axis,
                         annot_kws={"fontsize": 8})  # fmt: skip
+        axis.grid(False)
         for s, k in np.argwhere(((bands[1][0] <= mean) & (mean <= bands[1][1])).to_numpy()):
             axis.add_patch(Rectangle((k + 0.03, s + 0.03), 0.94, 0.94, fill=False, ec=ADVERSARIAL, lw=2))
         axis.set(title=f"mean {side.upper()}, one suspect; framed: agrees with the print", xlabel="λ, fixed")
