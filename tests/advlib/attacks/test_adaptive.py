@@ -117,13 +117,13 @@ def attack(**changed):
 
 def test_result_is_that_of_other_attacks_and_stays_within_its_bounds():
     model, images, labels = problem()
-    batch = attack(weight=0.0, epsilon=0.2)
+    batch = attack(weight=0.0, epsilon=0.2, steps=20)
     assert batch.clean_accuracy == 1 and batch.adversarial_accuracy < 0.5
     assert batch.adversarial_accuracy == models.accuracy(model, batch.images, labels)
     assert batch.images.dtype == np.float32 and np.abs(batch.images - images).max() <= 0.2 + 1e-6
     assert batch.images.min() >= 0 and batch.images.max() <= 1
     tensors = pgd_against_density_ratio(
-        model, torch.from_numpy(images), torch.from_numpy(labels), tolerance=0.1, weight=0.0, epsilon=0.2, steps=4,
+        model, torch.from_numpy(images), torch.from_numpy(labels), tolerance=0.1, weight=0.0, epsilon=0.2, steps=20,
         batch_size=20, rng=np.random.default_rng(1),
     )  # fmt: skip
     assert isinstance(tensors.images, torch.Tensor)
@@ -132,11 +132,13 @@ def test_result_is_that_of_other_attacks_and_stays_within_its_bounds():
 
 def test_weight_draws_the_attack_towards_the_tolerance_and_the_same_seed_repeats_it():
     _, images, _ = problem()
+    generator = np.random.default_rng(2)
+    drawn, others = (np.stack([generator.choice(40, 20, replace=False) for _ in range(10)]) for _ in range(2))
 
     def gap(weight):
         moved = attack(weight=weight, tolerance=0.0, epsilon=0.1, confidence=10.0, steps=20).images
-        clean, suspects, others = (torch.from_numpy(x[None]) for x in (images[:20], moved[20:], images[20:]))
-        return abs(difference_gradient(clean, others, suspects, {"sigmas": [1.0], "lambdas": [0.1]})[0])
+        batches = (torch.from_numpy(x) for x in (images[drawn], images[others], moved[others]))
+        return abs(difference_gradient(*batches, {"sigmas": [1.0], "lambdas": [0.1]})[0])
 
     assert gap(1.0) < 0.9 * gap(0.0)
     np.testing.assert_array_equal(attack(weight=1.0).images, attack(weight=1.0).images)
