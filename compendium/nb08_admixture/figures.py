@@ -57,8 +57,8 @@ def admixture_tables(results: Sequence[Admixture]) -> Figure:
     """
     x, parts = "adversarial share (boundary attack)", []
     for result in results:
-        counts = [f"{found.n_queries} images {name}" for name, found in result.boundary.items()]
-        keys = {"set": f"{result.image_set.title}, {result.boundary_steps:,} steps\n{', '.join(counts)}"}
+        counts = " and ".join(str(found.n_queries) for found in result.boundary.values())
+        keys = {"set": f"{result.image_set.title}, {result.boundary_steps:,} steps\n{counts} images"}
         for name, found in result.boundary.items():
             parts.append(found.frame().rename(columns={"share": x}).assign(line=name, **keys))
         for statistic, item in TABLES.items():
