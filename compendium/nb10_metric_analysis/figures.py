@@ -44,6 +44,7 @@ def label_histories(results: Sequence[Any]) -> Figure:
         axis.set_xticks([0.5, *(attacked.at(epsilon) + 2.5 for epsilon in shown)], ["true", *shown], rotation=0)
         axis.set_title(f"{attacked.image_set.title}, FGSM {mode}")
         axis.invert_yaxis()
+        axis.grid(False)
     _label_edges(axes, EPSILON, "predicted class")
     figure.colorbar(axis.collections[0], ax=axes, label="share of the hold-out", shrink=0.7)
     return figure
