@@ -63,7 +63,7 @@ def calibration(table: pandas.DataFrame) -> Figure:
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         grid = seaborn.catplot(
             table, kind="strip", x="m", y="rejected", col="alpha", col_order=sorted(table.alpha.unique(), reverse=True),
-            hue="data set", palette=PALETTE[: table.dataset.nunique()], dodge=True, jitter=0.1, alpha=0.8, height=3.8,
+            hue="data set", palette=PALETTE[: table.dataset.nunique()], dodge=True, jitter=False, alpha=0.6, height=3.8,
             aspect=1.3, sharey=False, legend_out=False,
         )  # fmt: skip
     grid.set_titles("level α = {col_name:g}").set_axis_labels("images in the batch", "share of clean batches rejected")
