@@ -36,7 +36,7 @@ def space_curves(results: Sequence[Any], statistic: str, stored: Mapping[str, Ma
     stored : dict
         Title of an image set → ε → stored value of Fig. 12, drawn in the row of the logits.
     """
-    x = "FGSM size ε (corrected: pixels, grey: imperceptible;\nas published: multiples of σ)"
+    x = "FGSM size ε (corrected: pixels;\nas published: multiples of σ)\ngrey: imperceptible, if corrected"
     spaces, frames = list(results[0].corrected), []
     for result, space in product(results, spaces):
         clean = result.corrected[space].clean

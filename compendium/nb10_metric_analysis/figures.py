@@ -41,9 +41,12 @@ def label_histories(results: Sequence[Any]) -> Figure:
         both = np.vstack([attacked.class_counts, np.full(attacked.classes, np.nan), counts]) / len(attacked.labels)
         seaborn.heatmap(both.T, ax=axis, cmap="cividis", norm=PowerNorm(0.5, 0, 1), cbar=False)
         shown = (0, 0.25, 0.5, 0.75, 1)
-        axis.set_xticks([0.5, *(attacked.at(epsilon) + 2.5 for epsilon in shown)], ["true", *shown], rotation=0)
+        places = np.interp(shown, attacked.epsilons, 2.5 + np.arange(len(counts)))
+        axis.set_xticks([0.5, *places], ["true", *shown], rotation=0)
+        axis.tick_params(axis="y", rotation=0)
         axis.set_title(f"{attacked.image_set.title}, FGSM {mode}")
         axis.invert_yaxis()
+        axis.grid(False)
     _label_edges(axes, EPSILON, "predicted class")
     figure.colorbar(axis.collections[0], ax=axes, label="share of the hold-out", shrink=0.7)
     return figure

@@ -63,7 +63,7 @@ def calibration(table: pandas.DataFrame) -> Figure:
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         grid = seaborn.catplot(
             table, kind="strip", x="m", y="rejected", col="alpha", col_order=sorted(table.alpha.unique(), reverse=True),
-            hue="data set", palette=PALETTE[: table.dataset.nunique()], dodge=True, jitter=0.1, alpha=0.8, height=3.8,
+            hue="data set", palette=PALETTE[: table.dataset.nunique()], dodge=True, jitter=False, alpha=0.6, height=3.8,
             aspect=1.3, sharey=False, legend_out=False,
         )  # fmt: skip
     grid.set_titles("level α = {col_name:g}").set_axis_labels("images in the batch", "share of clean batches rejected")
@@ -120,6 +120,7 @@ def power_map(table: pandas.DataFrame, m: int, tests: Sequence[str], detail: str
         for end in np.cumsum([len(block) for block in blocks])[:-1]:
             axis.axhline(end, color="white", lw=3)
         axis.set(title=TITLES[name], xlabel="", ylabel="")
+        axis.grid(False)
         axis.set_xticks(np.arange(len(tests)) + 0.5, tests, rotation=60, ha="right", fontsize=8)
         axis.tick_params(axis="y", labelsize=8, rotation=0)
     figure.colorbar(axes[0, 0].collections[0], ax=axes, label="share of batches flagged", shrink=0.6)
@@ -157,7 +158,7 @@ def shares(table: pandas.DataFrame, perturbations: Sequence[str], tests: Sequenc
     partial = table[(table.share < 1) & table.perturbation.isin(perturbations)]
     m, size = partial.m.max(), partial["size"].max()
     mine = table[(table.m == m) & np.isclose(table["size"], size) & table.perturbation.isin(perturbations)]
-    x = f"share of a batch of {m} that is changed"
+    x = f"share of a batch of {m}\nthat is changed"
     mine = mine.assign(**{x: mine.share, "what": mine.perturbation + f", ε = {size:g}"})
     return _power_lines(mine, tests, x, row="what", size=(3.0, 2.4))
 

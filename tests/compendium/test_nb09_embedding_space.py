@@ -125,11 +125,11 @@ def test_fig12_values_are_read_at_the_published_sizes():
 
 
 def judged(results, function=judge.judge):
-    """What the judge records, by row and column."""
+    """What the judge records, by item, row and column."""
     rows = []
     run = SimpleNamespace(notebook="09_embedding_space", compare=rows.append)
     function(run, results) if results else function(run)
-    return {(row["row"], row["column"]): row for row in rows}
+    return {(row["item"], row["row"], row["column"]): row for row in rows}
 
 
 def test_judge_gives_each_verdict_where_it_belongs():
@@ -137,11 +137,11 @@ def test_judge_gives_each_verdict_where_it_belongs():
     new = fig12(0.5, 0.281, 0.1, 0.5, success=[0, 0.6, 0.9])
     mnist = measure.SpaceCurves(vs22.SETS["mnist"], old, new, new)
     found = judged([mnist])
-    assert found["MNIST", "adversarial density eps=0.316"]["verdict"] == "reproduced as published only"
-    assert found["MNIST", "adversarial coverage eps=0.316"]["verdict"] == "reproduced"
-    assert found["MNIST", "adversarial density eps=1"]["verdict"] == "not reproduced"
-    assert found["PathMNIST", "reference density"]["verdict"] == "not run here"
-    assert found["embeddings-tell-apart", ""]["verdict"] == "reproduced"
+    assert found["Figure 12", "MNIST", "adversarial density eps=0.316"]["verdict"] == "reproduced as published only"
+    assert found["Figure 12", "MNIST", "adversarial coverage eps=0.316"]["verdict"] == "reproduced"
+    assert found["Figure 12", "MNIST", "adversarial density eps=1"]["verdict"] == "not reproduced"
+    assert found["Figure 12", "PathMNIST", "reference density"]["verdict"] == "not run here"
+    assert found["claim", "embeddings-tell-apart", ""]["verdict"] == "reproduced"
     table = published.claims_table([{"notebook": "x", "profile": "quick", "comparisons": list(found.values())}])
     items = ("Figure 12", "Table 1", "Table 2")
     printed = sum(len(published.load("vs22", item)) for item in items)
@@ -150,7 +150,7 @@ def test_judge_gives_each_verdict_where_it_belongs():
 
 def test_judge_does_not_call_a_blind_embedding_reproduced():
     blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
-    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])["embeddings-tell-apart", ""]
+    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])["claim", "embeddings-tell-apart", ""]
     assert row["verdict"] == "not reproduced" and row["cause"]
 
 
@@ -176,7 +176,7 @@ def test_values_of_a_set_that_was_not_run_share_one_line():
 
 def test_a_claim_that_only_the_corrected_attack_can_test_says_so():
     weak, strong = (fig12(1.3, 0.3, 0.8, 0.1, success=[0, share, share]) for share in (0.1, 0.9))
-    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], weak, strong, strong)])["embeddings-tell-apart", ""]
+    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], weak, strong, strong)])["claim", "embeddings-tell-apart", ""]
     assert row["verdict"] == "reproduced" and row["as_published"].startswith("not testable on MNIST")
     assert row["cause"].startswith("corrected only") and row["cause"].endswith("PathMNIST, OrganMNIST not run")
 
@@ -239,7 +239,7 @@ def test_the_networks_have_the_layers_of_the_papers_tables():
 
 def test_the_benchmarks_accuracy_is_not_compared_with_ours():
     blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
-    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])["accuracy-on-par", ""]
+    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])["claim", "accuracy-on-par", ""]
     assert row["verdict"] == "not run here" and "%" in row["cause"]
 
 
