@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import AdversarialBatch, Clip, _checked_images, _checked_labels, _checked_size, _result
+from advlib.attacks.base import AdversarialBatch, Clip, checked_images, checked_labels, checked_size, measure
 from advlib.checks import ArrayLike
 from advlib.models import as_tensor, frozen, predict
 from advlib.progress import track
@@ -78,20 +78,20 @@ def pgd_against_density_ratio(
         For `advlib.ulsif.fit_batch`: kernel, sigmas, lambdas, n_kernels.
     """
     _check_sizes({"tolerance": tolerance, "weight": weight, "confidence": confidence}, epsilon, steps, step)
-    clean = _checked_images(images, clip)
-    labels = _checked_labels(labels, clean)
+    clean = checked_images(images, clip)
+    labels = checked_labels(labels, clean)
     with frozen(model) as device:
         drawn_from = clean if references is None else as_tensor(references).to(device, torch.float32)
         detector = _Detector(drawn_from.to(device), clean.to(device), tolerance, batch_size, rng, estimator)
         step = epsilon * math.sqrt(clean[0].numel()) / 10 if step is None else step
         moved = _descend(model, labels.to(device), detector, weight, epsilon, clip, steps, step, confidence)
     correct = torch.as_tensor(predict(model, clean)) == labels
-    return _result(model, clean, moved.cpu(), labels, correct, images, _FORWARD_IMAGES)
+    return measure(model, clean, moved.cpu(), labels, correct, images, _FORWARD_IMAGES)
 
 
 def _check_sizes(at_least_zero: dict[str, float], epsilon: float, steps: int, step: float | None) -> None:
     for name, value in at_least_zero.items():
-        _checked_size(value, name)
+        checked_size(value, name)
     for name, value in {"epsilon": epsilon, "step": 1.0 if step is None else step}.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, but is {value}")
