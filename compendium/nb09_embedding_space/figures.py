@@ -93,7 +93,7 @@ def space_decisions(results: Sequence[Any], largest: float = 0.35) -> Figure:
     figure = panels.lines(
         frame[frame[x] <= largest], x=x, y=y, col="image set", row="by", hue="space", style="change",
         palette={space: SPACES[space] for space in frame["space"].unique()}, references={"level": 0.05},
-        size=(3.7, 2.7), axis={"ylim": (-0.03, 1.03)}, legend_columns=7,
+        size=(3.7, 2.7), axis={"ylim": (-0.03, 1.03)}, legend_columns=7, dashes={"FGSM": "", "±ε noise": (1, 1)},
     )  # fmt: skip
     for axis in figure.axes:
         axis.axvspan(0, IMPERCEPTIBLE, color=LIMIT, alpha=0.25, lw=0)
