@@ -635,9 +635,8 @@ def test_what_has_no_name_is_not_saved(tmp_path):
         return images.reshape(len(images), -1)
 
     test = DensityTest(features=mine, **FAST).fit(images(100), images(50, seed=1))
-    with pytest.raises(
-        ValueError, match=r"mine is not registered: give it one with advlib.detectors.features.register"
-    ):
+    words = r"mine is not registered: give it one with advlib\.detectors\.features\.register"
+    with pytest.raises(ValueError, match=words):
         test.save(tmp_path / "t")
     assert not list(tmp_path.iterdir())
     features.register("test-detectors-mine", mine)
