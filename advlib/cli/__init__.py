@@ -48,7 +48,8 @@ def data_status(context: typer.Context) -> None:
         return
     table = Table(title=f"Data sets in {paths.DOWNLOADS}", title_justify="left")
     for heading in ("name", "check", "size", "files", "source", "licence"):
-        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading in ("name", "check"))
+        justify = "right" if heading == "size" else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading in ("name", "check"))
     for row in datasets.status():
         size = f"{row.size / 1e6:.0f} MB" if row.size else ""
         files = "\n".join(f"{file.path.name}  {'' if file.check == 'ok' else file.check}" for file in row.files)
