@@ -80,8 +80,12 @@ def clean_batches_of_mnist() -> record.Run:
 SECTIONS = (points_in_balls, sample_sizes_of_mnist, fgsm_on_mnist, clean_batches_of_mnist)
 
 
-def caught(run: record.Run) -> list[str]:
-    """List the bands and statements that a run fails."""
+def caught(section: Callable[[], record.Run]) -> list[str]:
+    """List the bands and statements that a section fails, or what the library refuses outright."""
+    try:
+        run = section()
+    except ValueError as error:
+        return [f"refused: {error}"]
     known = {name for name in run.metrics} | {f"{n}[{i}]" for n, v in run.metrics.items() if isinstance(v, list)
                                               for i in range(len(v))}  # fmt: skip
     wanted = [band for band in bands(EXPECTED / f"{run.notebook}.yaml") if band["metric"] in known]
@@ -114,7 +118,7 @@ def kernel_unsquared(patch):
 
 
 def lambda_grid_shifted(patch):
-    other_fit(patch, lambdas=[10 * value for value in DEFAULT_GRID])
+    other_fit(patch, lambdas=[value / 10 for value in DEFAULT_GRID])
 
 
 def clip_left_out(patch):
@@ -189,8 +193,8 @@ DEFECTS = {
     epsilon_doubled: sample_sizes_of_mnist,
     labels_shuffled: sample_sizes_of_mnist,
     sides_swapped: sample_sizes_of_mnist,
-    k_off_by_one: points_in_balls,
-    self_not_excluded: points_in_balls,
+    k_off_by_one: fgsm_on_mnist,
+    self_not_excluded: fgsm_on_mnist,
     density_without_k: fgsm_on_mnist,
     normalised_twice: fgsm_on_mnist,
     p_without_one: clean_batches_of_mnist,
@@ -200,18 +204,18 @@ DEFECTS = {
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda f: f.__name__)
 def test_untouched_sections_stay_in_their_bands(section):
-    assert caught(section()) == []
+    assert caught(section) == []
 
 
 @pytest.mark.parametrize("plant", DEFECTS, ids=lambda f: f.__name__)
 def test_a_planted_defect_is_caught(plant, monkeypatch):
     plant(monkeypatch)
-    assert caught(DEFECTS[plant]())
+    assert caught(DEFECTS[plant])
 
 
 if __name__ == "__main__":
     for plant, section in DEFECTS.items():
         with pytest.MonkeyPatch.context() as patch:
             plant(patch)
-            found = caught(section())
+            found = caught(section)
         print(f"{plant.__name__} · {section.__name__} · {len(found)} fail, first: {(found or ['NOTHING'])[0]}")
