@@ -72,7 +72,9 @@ def run(
 
 def report(
     profile: Annotated[str, typer.Option(help="Which runs to show.")] = "quick",
-    readme: Annotated[bool, typer.Option("--readme", help="Renew README's table and results/claims.csv too.")] = False,
+    readme: Annotated[
+        bool, typer.Option("--readme", help="Renew docs/results.md, README's counts and claims.csv too.")
+    ] = False,
 ) -> None:
     """Write the HTML page from the runs there are."""
     _need_the_repository()
