@@ -130,7 +130,7 @@ def _draw_sample_p_values(axis: Any, result: Any) -> None:
     misfits = result.contamination
     axis.set(
         xlabel="p-value x of one sample", ylabel="share of samples with p ≤ x", xlim=(0, 1), ylim=(0, 1.02),
-        title=f"{misfits.share:.0%} do not fit ({misfits.low:.0%} to {misfits.high:.0%})",
+        title=f"at least {misfits.low:.0%} do not fit ({misfits.level:.0%} confidence)",
     )  # fmt: skip
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.legend(loc="lower right", frameon=False)

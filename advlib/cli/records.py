@@ -75,8 +75,8 @@ def verdict_lines(record: dict[str, Any], shown: int = 10) -> list[str]:
     share = record["contamination"]
     lines += [
         "",
-        f"  Share that does not fit: {share['share']:.0%} ({share['level']:.0%} interval {share['low']:.0%} to "
-        f"{share['high']:.0%}).",
+        f"  At least {share['low']:.0%} do not fit ({share['level']:.0%} confidence); estimated {share['share']:.0%}, "
+        "if all that do not are unusual.",
         "",
         f"  {'least fitting':<28} {'p alone':>9}",
     ]
