@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ class Run:
         key = tuple(comparison[part] for part in ("paper", "item", "row", "column"))
         self.comparisons[key] = _plain({**comparison, "notebook": self.notebook})
 
+    def shown(self, comparison: Mapping[str, Any]) -> str:
+        """Return a comparison's verdict as a page shows it: undecided where a quick run's depends on the seed.
+
+        `results/reference/undecided.json` lists these, and what came out; `tests/expected/derive.py` writes it. Paper
+        scale decides.
+        """
+        key = " | ".join(comparison[part] for part in ("paper", "item", "row", "column"))
+        seen = undecided().get(self.notebook, {}).get(key)
+        if self.parameters["profile"] != "quick" or not seen:
+            return comparison["verdict"]
+        return f"undecided at this scale: {' or '.join(seen)}"
+
     def figure(self, name: str, figure: Any) -> Any:
         """Keep a figure beside the record as `<name>.png`, and return it so that the cell shows it."""
         save_figure(figure, self.folder / f"{name}.png")
@@ -139,6 +152,13 @@ def start(notebook: str, **parameters: Any) -> Run:
 def reference_path(notebook: str, profile: str) -> Path:
     """Where the committed record of a notebook and profile lies."""
     return places.REFERENCE / f"{notebook}.{profile}.json"
+
+
+@cache
+def undecided() -> dict[str, dict[str, list[str]]]:
+    """Read which verdicts of quick runs depend on the seed: notebook → comparison → verdicts that came out."""
+    path = places.REFERENCE / "undecided.json"
+    return json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.is_file() else {}
 
 
 def references(profile: str | None = None) -> list[dict[str, Any]]:

@@ -173,4 +173,4 @@ def judge_numbers(
 def rows(run: Any, item: str | None = None) -> pandas.DataFrame:
     """Tabulate what a run has compared so far, of one item or all: row, column, ours, verdict, cause."""
     chosen = [entry for entry in run.comparisons.values() if item is None or entry["item"] == item]
-    return pandas.DataFrame(chosen)
+    return pandas.DataFrame([{**entry, "verdict": run.shown(entry)} for entry in chosen])

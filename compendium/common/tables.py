@@ -55,7 +55,7 @@ def comparisons(run: Any, items: Sequence[str] | None = None, paper: str | None 
     for row in run.comparisons.values():
         if (items is None or row["item"] in items) and paper in (None, row["paper"]):
             printed = published.lookup(*(row[name] for name in _KEY))
-            ours = {name: row.get(name.replace(" ", "_")) for name in _OURS}
+            ours = {name: row.get(name.replace(" ", "_")) for name in _OURS} | {"verdict": run.shown(row)}
             rows.append(
                 {name: row[name] for name in _KEY} | {"published": printed.value, "source": printed.source} | ours
             )

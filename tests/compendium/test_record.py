@@ -131,3 +131,13 @@ def test_every_kind_of_parameter_has_a_notebook():
     """A rule for a parameter that no notebook has any more is no rule."""
     known = set().union(*(runner.defaults(path) for path in runner.notebooks()))
     assert set(kinds.PARAMETERS) == known
+
+
+def test_a_quick_page_says_where_the_seed_decides(monkeypatch):
+    comparison = {"paper": "g17", "item": "Table 1", "row": "MNIST", "column": "R1 eps=0.1", "verdict": "reproduced"}
+    seen = {"g17 | Table 1 | MNIST | R1 eps=0.1": ["reproduced", "not reproduced"]}
+    monkeypatch.setattr(record, "undecided", lambda: {"99_test": seen})
+    quick, paper = (record.start("99_test", profile=profile, seed=0) for profile in ("quick", "paper"))
+    assert quick.shown(comparison) == "undecided at this scale: reproduced or not reproduced"
+    assert paper.shown(comparison) == "reproduced"
+    assert quick.shown({**comparison, "row": "CIFAR-10 (red)"}) == "reproduced"

@@ -70,7 +70,9 @@ def refused(result, words):
 def test_a_clean_batch(home, here):
     result = call("detect", home / "d.safetensors", home / "clean.npy")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("clean") and "p = " in result.stdout and "do not fit (95% confidence)" in result.stdout
+    assert (
+        result.stdout.startswith("clean") and "p = " in result.stdout and "do not fit (95% confidence)" in result.stdout
+    )
     assert (here / "clean-verdict.png").stat().st_size > 10_000
 
 
