@@ -155,7 +155,7 @@ def test_numbers_are_judged_by_what_agrees_and_a_missing_one_does_not():
 
 def test_rows_of_one_item_or_all():
     kept = [verdicts.compare(("g17", item, "x", ""), {}, holds(True, True)) for item in ("claim", "Table 1")]
-    run = SimpleNamespace(comparisons=dict(enumerate(kept)))
+    run = SimpleNamespace(comparisons=dict(enumerate(kept)), shown=lambda entry: entry["verdict"])
     assert list(verdicts.rows(run)["item"]) == ["claim", "Table 1"]
     assert list(verdicts.rows(run, "claim")["item"]) == ["claim"]
 

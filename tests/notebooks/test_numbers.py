@@ -47,10 +47,13 @@ def test_every_statement_came_out_the_same_in_every_run(path):
 
 
 def test_undecided_verdicts_are_those_of_the_quick_records():
-    """What a quick page calls undecided is a comparison of its record, which holds one of the verdicts that came out."""
+    """What a quick page calls undecided is a comparison of its record, which holds one of those that came out."""
     for notebook, flips in record.undecided().items():
-        stored = json.loads(record.reference_path(notebook, "quick").read_text(encoding="utf-8"))["comparisons"]
-        mine = {" | ".join(c[part] for part in ("paper", "item", "row", "column")): c["verdict"] for c in stored}
+        stored = json.loads(record.reference_path(notebook, "quick").read_text(encoding="utf-8"))
+        mine = {
+            " | ".join(c[part] for part in ("paper", "item", "row", "column")): c["verdict"]
+            for c in stored["comparisons"]
+        }
         assert {name for name, seen in flips.items() if len(seen) < 2 or mine.get(name) not in seen} == set()
 
 
