@@ -5,8 +5,8 @@
 Every run is a (network, seed) pair. Network "0" is the shipped one; "1", "2" … are retrained ones of the same
 architecture and recipe (`compendium.networks`), used wherever `results/networks/<network>/` holds the network that an
 experiment asks for. Each run's comparisons go to `results/reference/spread/<notebook>.json`, from which
-`compendium.claims.table` makes intervals. A run that is stored is not done again (`--again` does): a run that was cut off
-goes on where it stopped.
+`compendium.claims.table` makes intervals. A run that is stored is not done again, unless `--again` asks for it: what
+was cut off goes on where it stopped.
 """
 
 import json

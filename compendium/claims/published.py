@@ -130,6 +130,7 @@ class Claim(_Row):
 
 
 def words(key: Sequence[str]) -> str:
+    """Show a key in one line."""
     return " | ".join(part for part in key if part)
 
 
@@ -234,6 +235,7 @@ def lookup(paper: str, item: str, row: str = "", column: str = "") -> Published:
 
 
 def missing(key: Key, known: Iterable[Key]) -> str:
+    """Say that there is no such row, and name near ones."""
     near = difflib.get_close_matches(words(key), [words(other) for other in known], n=3, cutoff=0.5)
     return f"no published row {words(key)}" + (f"; near are: {'; '.join(near)}" if near else "")
 
@@ -263,6 +265,7 @@ def claims(paper: str | None = None) -> list[Published]:
 
 
 def one_line(text: str) -> str:
+    """Put single spaces where the text has any blanks or line ends."""
     return " ".join(text.split())
 
 

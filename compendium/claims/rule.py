@@ -163,9 +163,8 @@ class Bound:
         """Return the bound `factor` times as far from the value that says nothing; without one, as it is."""
         if self.neutral is None:
             return self
-        least, most = (
-            None if end is None else self.neutral + factor * (end - self.neutral) for end in (self.at_least, self.at_most)
-        )
+        ends = self.at_least, self.at_most
+        least, most = (None if end is None else self.neutral + factor * (end - self.neutral) for end in ends)
         return Bound(self.statistic, least, most, self.reason, self.neutral)
 
     def judge(self, runs: Mapping[str, Sequence[float]]) -> Outcome:

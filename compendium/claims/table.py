@@ -2,8 +2,8 @@
 
 Made from four sources: the records of paper scale (`results/reference/*.paper.json`), the same experiments with other
 networks and seeds (`results/reference/spread/*.json`), the reruns with VS22's own networks
-(`results/reference/authors.json`), and the metrics that VS22's authors stored (`data/published/stored.csv`). The rule is
-`compendium.claims.rule`; what it needs to know of each number and sentence is data in `data/published/`.
+(`results/reference/authors.json`), and the metrics that its authors stored (`data/published/stored.csv`). The rule
+is `compendium.claims.rule`; what it needs to know of each number and sentence is data in `data/published/`.
 """
 
 import csv
@@ -108,6 +108,11 @@ def criteria() -> dict[Key, dict[str, Any]]:
 
 
 @cache
+def _printed() -> dict[Key, Published]:
+    return {entry.key: entry for entry in load()}
+
+
+@cache
 def _causes() -> list[dict[str, Any]]:
     return _yaml("causes.yaml")
 
@@ -193,7 +198,7 @@ def measured(
     NotPublishedError, ValueError
         For a row that the papers do not have, or one that two notebooks compare.
     """
-    known = {entry.key for entry in load()}
+    known = _printed()
     found = Measured(defaultdict(lambda: defaultdict(list)), defaultdict(dict), {})
     for record in records:
         for raw in record.get("comparisons") or ():
@@ -255,7 +260,7 @@ def _judge_number(
     ours = rule.prediction_interval(numbers)
     reference, our_reference = about.reference, None
     if isinstance(reference, tuple):
-        printed = {other.key: other for other in load(entry.paper)}[reference]
+        printed = _printed()[reference]
         reference = printed.value
         base = rule.prediction_interval(_numbers_only(found.numbers.get((printed.key, mode), {})) or {"": []})
         our_reference = base.centre if base else None
@@ -284,8 +289,8 @@ def judge(entry: Published, found: Measured, factor: float = 1.0) -> tuple[str, 
     entry : Published
     found : Measured
     factor : float
-        Our intervals' width, and the distance of sentences' bounds, as a multiple of what they are: for the question how far
-        the counts depend on the rule.
+        Our intervals' width, and the distance of sentences' bounds, as a multiple of what they are: for the question
+        how far the counts depend on the rule.
     """
     decide = _judge_sentence if entry.value is None else _judge_number
     modes = [*MODES, *(f"{AUTHORS}, {mode}" for mode in MODES)]
@@ -342,7 +347,7 @@ def claims_table(found: Measured, factor: float = 1.0) -> tuple[list[Claim], lis
     evidence : list of Evidence
     """
     claims, evidence = [], []
-    for entry in load():
+    for entry in _printed().values():
         if entry.item == "setting" and entry.key not in found.comparisons:
             continue
         word, lines = judge(entry, found, factor) if entry.item != "setting" else ("setting", [])
