@@ -12,6 +12,7 @@ Two papers attack two different sets of images, and a network is only honest abo
 """
 
 import contextlib
+import contextvars
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -296,9 +297,43 @@ def partition(name: str) -> Partition:
 
 
 def files(name: str, folder: Path | None = None) -> tuple[Path, Path]:
-    """Where the weights (safetensors) and the card (JSON) of a named network lie."""
+    """Where the weights (safetensors) and the card (JSON) of a named network lie, whatever `weights_from` says."""
     folder = Path(folder or spec(name).folder or paths.WEIGHTS)
     return folder / f"{name}.safetensors", folder / f"{name}.json"
+
+
+_OTHER_WEIGHTS: contextvars.ContextVar[Path | None] = contextvars.ContextVar("advlib_weights", default=None)
+
+
+@contextlib.contextmanager
+def weights_from(folder: Path) -> Iterator[None]:
+    """Inside the block `card` and `load_trained` take a network from `folder` where it is there, else as ever.
+
+    An explicit folder goes before. A folder with one of a network's two files is taken, and the other is missed aloud.
+    Other threads and tasks are not affected; a thread started inside the block sees it only in a copy of its context
+    (`contextvars.copy_context().run`). Blocks may be nested: the innermost folder counts alone.
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"folder must be a folder with weights, but there is no {folder}")
+    token = _OTHER_WEIGHTS.set(folder.resolve())
+    try:
+        yield
+    finally:
+        _OTHER_WEIGHTS.reset(token)
+
+
+def _found(name: str, folder: Path | None) -> tuple[Path, Path]:
+    """`files`, with the folder of `weights_from` before the network's own."""
+    other = _OTHER_WEIGHTS.get()
+    if folder is None and other is not None and any(file.is_file() for file in files(name, other)):
+        folder = other
+    return files(name, folder)
 
 
 def card(name: str, folder: Path | None = None) -> dict:
@@ -309,7 +344,7 @@ def card(name: str, folder: Path | None = None) -> dict:
     name : str
         One of `NAMES`, or of `SPECS` if trained here.
     folder : path, optional
-        Instead of the package's own weights.
+        Instead of the package's own weights, or those of `weights_from`.
 
     Raises
     ------
@@ -318,7 +353,7 @@ def card(name: str, folder: Path | None = None) -> dict:
     FileNotFoundError
         If there is no such card.
     """
-    path = files(name, folder)[1]
+    path = _found(name, folder)[1]
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -340,7 +375,7 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
     device : torch.device, optional
         Where it goes; the CPU by default.
     folder : path, optional
-        Instead of the package's own weights.
+        Instead of the package's own weights, or those of `weights_from`.
 
     Returns
     -------
@@ -355,8 +390,8 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
         If weights or card are missing.
     """
     model = build(name)
-    weights, _ = files(name, folder)
-    expected = card(name, folder)["sha256"]
+    weights, _ = _found(name, folder)
+    expected = card(name, weights.parent)["sha256"]
     try:
         contents = weights.read_bytes()
     except FileNotFoundError:

@@ -213,6 +213,7 @@ def _augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -
 def train(
     name: str,
     *,
+    recipe: Recipe | None = None,
     epochs: int | None = None,
     seed: int = 0,
     folder: Path | None = None,
@@ -225,6 +226,8 @@ def train(
     ----------
     name : str
         A key of `advlib.models.SPECS`.
+    recipe : Recipe, optional
+        Instead of the network's own, `RECIPES[name]`.
     epochs, seed : int
         Instead of the recipe's; of initial weights, order, augmentation and dropout.
     folder : path, optional
@@ -244,7 +247,7 @@ def train(
     ValueError, advlib.datasets.DataUnavailable
         For an unknown name or epochs below 1; if the data set is neither on disk nor to be had.
     """
-    recipe = _recipe(name, epochs)
+    recipe = _recipe(name, recipe, epochs)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data = models.partition(name)
     model = _fresh(name, seed).to(device)
@@ -272,13 +275,14 @@ def train(
     return card
 
 
-def _recipe(name: str, epochs: int | None) -> Recipe:
+def _recipe(name: str, recipe: Recipe | None, epochs: int | None) -> Recipe:
     models.spec(name)  # raises for an unknown name
-    if epochs is None:
-        return RECIPES[name]
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, but is {epochs}")
-    return replace(RECIPES[name], epochs=epochs)
+    recipe = recipe or RECIPES[name]
+    if epochs is not None:
+        recipe = replace(recipe, epochs=epochs)
+    if recipe.epochs < 1:
+        raise ValueError(f"epochs must be at least 1, but is {recipe.epochs}")
+    return recipe
 
 
 def _fresh(name: str, seed: int) -> models.Classifier:

@@ -1,6 +1,7 @@
 """The compendium: what reruns the two papers, beside the library `advlib`, which knows neither.
 
     paths · exercises        where things lie; answers that check themselves
+    networks                 the papers' networks again, with other seeds
     claims                   printed numbers, records of runs, verdicts, the report
     runner · cli             notebooks run headlessly: advlib run | report
     common                   the papers' protocols and tables, as several notebooks use them

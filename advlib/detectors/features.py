@@ -269,8 +269,13 @@ def apply(features: str | FeatureMap, images: ArrayLike) -> np.ndarray:
     return vectors
 
 
-@lru_cache(maxsize=4)
 def _loaded(network: str) -> torch.nn.Module:
+    return _kept(network, models.card(network)["sha256"])
+
+
+@lru_cache(maxsize=4)
+def _kept(network: str, sha256: str) -> torch.nn.Module:
+    """Load a network; the digest tells apart the weights that `advlib.models.weights_from` may give one name."""
     return models.load_trained(network)
 
 

@@ -1,7 +1,9 @@
+import contextvars
 import dataclasses
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -213,6 +215,63 @@ def test_weights_of_another_architecture_are_refused_though_the_checksum_matches
     card.write_text(json.dumps(contents))
     with pytest.raises(ValueError, match="must fit the architecture of bloodmnist-vs22"):
         models.load_trained("bloodmnist-vs22", folder=copied)
+
+
+# --- Other weights ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def retrained(tmp_path):
+    """A folder with an untrained bloodmnist-vs22 in the place of a retrained one."""
+    name = "bloodmnist-vs22"
+    weights, card = models.files(name, tmp_path)
+    save_file(fresh(name).state_dict(), weights)
+    card.write_text(json.dumps({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}))
+    return tmp_path
+
+
+def digest(name="bloodmnist-vs22"):
+    """Of the card; the weights must be those of the card."""
+    models.load_trained(name)
+    return models.card(name)["sha256"]
+
+
+def test_weights_from_a_folder_go_before_the_packages_where_the_folder_has_them(retrained):
+    own, other = digest(), models.card("bloodmnist-vs22", retrained)["sha256"]
+    bias = models.load_trained("bloodmnist-vs22").head.bias
+    with models.weights_from(retrained):
+        assert digest() == other != own
+        torch.testing.assert_close(models.load_trained("bloodmnist-vs22").head.bias, fresh("bloodmnist-vs22").head.bias)
+        assert digest("mnist-vs22") == models.card("mnist-vs22", paths.WEIGHTS)["sha256"]
+        assert models.card("bloodmnist-vs22", paths.WEIGHTS)["sha256"] == own, "an explicit folder goes before"
+        assert models.files("bloodmnist-vs22")[0].parent == paths.WEIGHTS, "trainings write where they always do"
+    assert digest() == own and torch.equal(models.load_trained("bloodmnist-vs22").head.bias, bias)
+
+
+def test_weights_from_is_undone_after_an_error_and_nests(retrained, tmp_path_factory):
+    own, empty = digest(), tmp_path_factory.mktemp("empty")
+    with pytest.raises(KeyError), models.weights_from(retrained):
+        with models.weights_from(empty):
+            assert digest() == own
+        assert digest() != own
+        raise KeyError
+    assert digest() == own
+
+
+def test_half_a_network_is_missed_aloud(retrained):
+    with models.weights_from(retrained):
+        models.files("bloodmnist-vs22", retrained)[1].unlink()
+        with pytest.raises(FileNotFoundError, match="no card of bloodmnist-vs22"):
+            models.load_trained("bloodmnist-vs22")
+    with pytest.raises(ValueError, match="folder must be a folder with weights, but there is no"):
+        models.weights_from(retrained / "nowhere").__enter__()
+
+
+def test_other_threads_keep_their_weights(retrained):
+    own = digest()
+    with ThreadPoolExecutor(1) as pool, models.weights_from(retrained):
+        assert pool.submit(digest).result() == own
+        assert pool.submit(contextvars.copy_context().run, digest).result() == digest() != own
 
 
 # --- Real data --------------------------------------------------------------------------------------------------

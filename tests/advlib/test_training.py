@@ -134,6 +134,14 @@ def test_the_same_seed_gives_the_same_file(synthetic, tmp_path):
     assert cards[0]["sha256"] == cards[1]["sha256"] != cards[2]["sha256"]
 
 
+def test_a_recipe_goes_before_the_networks_own_and_epochs_before_both(synthetic, tmp_path):
+    recipe = Recipe(epochs=1, max_lr=1e-3, batch_size=50, bfloat16=True)
+    assert train(tmp_path, recipe=recipe, epochs=None)["recipe"] == dataclasses.asdict(recipe)
+    assert train(tmp_path, recipe=recipe)["recipe"] == dataclasses.asdict(recipe) | {"epochs": 2}
+    with pytest.raises(ValueError, match="epochs must be at least 1, but is 0"):
+        train(tmp_path, recipe=dataclasses.replace(recipe, epochs=0), epochs=None)
+
+
 def test_what_is_written_can_be_loaded_and_is_what_the_card_says(synthetic, tmp_path):
     card = train(tmp_path, epochs=6)
     model = models.load_trained(NAME, folder=tmp_path)

@@ -251,3 +251,14 @@ def test_the_record_beside_a_set_says_what_it_is(make, tmp_path):
     assert origin["attack"] == "fgsm" and origin["version"] == attacks.fgsm.version
     assert origin["parameters"] == {"epsilon": 0.1}
     assert origin["network"] == NAME
+
+
+def test_other_weights_of_the_same_name_are_another_network(tmp_path, counted):
+    folder, images = tmp_path / "cache", digits()
+    found = []
+    for place in (untrained(tmp_path / "one"), untrained(tmp_path / "two", seed=1), tmp_path / "one"):
+        with models.weights_from(place):
+            found.append(stored.stored_attack(counted, NAME, *images, folder=folder, epsilon=0.1))
+    assert len(list(folder.iterdir())) == len(counted.sizes) == 2
+    np.testing.assert_array_equal(found[0].images, found[2].images)
+    assert not np.array_equal(found[0].images, found[1].images)

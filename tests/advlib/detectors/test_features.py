@@ -1,8 +1,12 @@
 """Feature maps against direct computation; names that lead back to the map; what texture and stability are for."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.ndimage import uniform_filter
 
 from advlib import models
@@ -95,6 +99,19 @@ def test_a_map_of_your_own_is_found_by_its_name():
 def test_names_that_cannot_be_registered(name, words):
     with pytest.raises(ValueError, match=words):
         features.register(name, lambda images: images)
+
+
+def test_other_weights_are_not_taken_from_what_was_kept_of_the_packages(tmp_path):
+    digits = np.random.default_rng(1).random((5, 1, 28, 28), dtype=np.float32)
+    own = features.apply("logits:mnist-vs22", digits)
+    weights, card = models.files("mnist-vs22", tmp_path)
+    save_file(models.build("mnist-vs22").state_dict(), weights)
+    card.write_text(json.dumps({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}))
+    with models.weights_from(tmp_path):
+        expected = models.logits(models.load_trained("mnist-vs22"), digits)
+        np.testing.assert_allclose(features.apply("logits:mnist-vs22", digits), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(features.apply("logits:mnist-vs22", digits), own)
+    assert np.abs(own - expected).max() > 1
 
 
 @pytest.mark.parametrize("name", ["", "hidden", "hidden:nothing", "stability:", 3, None])
