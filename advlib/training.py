@@ -274,6 +274,8 @@ def train(
 
 def _recipe(name: str, epochs: int | None) -> Recipe:
     models.spec(name)  # raises for an unknown name
+    if name in models.AUTHORS:
+        raise ValueError(f"name must be a network that is trained here, but {name} is its authors' own")
     if epochs is None:
         return RECIPES[name]
     if epochs < 1:
