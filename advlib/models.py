@@ -9,6 +9,9 @@ Two papers attack two different sets of images, and a network is only honest abo
 - G17 attacks the *official* test partitions, so the networks for it are trained on the official training partition.
 - VS22 pools all partitions and attacks a stratified hold-out of them, so its networks are trained on the rest.
   Those networks have seen most official test images; `partition(name)` gives what each network has and has not seen.
+
+VS22's authors published their own networks. `load_trained` knows them by the names in `AUTHORS` (see `advlib.n2gem`);
+`partition` gives this project's hold-out for them too; which images they were trained on is not written down.
 """
 
 import contextlib
@@ -25,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from advlib import datasets, paths
+from advlib import datasets, n2gem, paths
 from advlib.checks import ArrayLike
 
 
@@ -217,8 +220,14 @@ SPECS = {
     "pathmnist-vs22": Spec(vs22_medmnist, "pathmnist", 3, 28, 9, holdout_fraction=0.05),
     # Stands in for PathMNIST, so it is held out by the same share; it is no data set of the paper's.
     "bloodmnist-vs22": Spec(vs22_medmnist, "bloodmnist", 3, 28, 8, holdout_fraction=0.05),
+    # Normalisation as in the authors' notebook. The one for PathMNIST reads three channels.
+    "mnist-n2gem": Spec(vs22_mnist, **_MNIST, **_DIGITS, holdout_fraction=0.03),
+    "organmnist-n2gem": Spec(vs22_medmnist, "organamnist", 1, 28, 11, (0.4657,), (0.2936,), 0.08),
+    "pathmnist-n2gem": Spec(vs22_medmnist, "pathmnist", 3, 28, 9, (0.74, 0.53, 0.71), (0.12, 0.18, 0.13), 0.05),
 }
-NAMES = tuple(name for name in SPECS if name != "pathmnist-vs22")
+AUTHORS = tuple(n2gem.WEIGHTS)
+"""Networks of VS22's authors; their weights are fetched or taken from a folder, see `advlib.n2gem.read`."""
+NAMES = tuple(name for name in SPECS if name not in (*AUTHORS, "pathmnist-vs22"))
 """Networks whose weights come with the package. PathMNIST could not be had, so its network is there to be trained."""
 
 SPLIT_SEED = 42  # VS22's own
@@ -344,7 +353,7 @@ def card(name: str, folder: Path | None = None) -> dict:
     name : str
         One of `NAMES`, or of `SPECS` if trained here.
     folder : path, optional
-        Instead of the package's own weights, or those of `weights_from`.
+        Instead of the package's own weights, or those of `weights_from`. Of `AUTHORS` there is a card without any file.
 
     Raises
     ------
@@ -353,6 +362,8 @@ def card(name: str, folder: Path | None = None) -> dict:
     FileNotFoundError
         If there is no such card.
     """
+    if name in AUTHORS:
+        return n2gem.card(name)
     path = _found(name, folder)[1]
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
@@ -371,11 +382,12 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
     Parameters
     ----------
     name : str
-        One of `NAMES`, or of `SPECS` if trained here.
+        One of `NAMES`, of `AUTHORS`, or of `SPECS` if trained here.
     device : torch.device, optional
         Where it goes; the CPU by default.
     folder : path, optional
-        Instead of the package's own weights, or those of `weights_from`.
+        Instead of the package's own weights, or those of `weights_from`; of `AUTHORS`, of the place where
+        `advlib.n2gem.read` looks.
 
     Returns
     -------
@@ -390,6 +402,10 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
         If weights or card are missing.
     """
     model = build(name)
+    if name in AUTHORS:
+        constants = {f"normalize.{key}": value for key, value in model.normalize.state_dict().items()}
+        _fill(model, name, "the authors' weights", constants | n2gem.read(name, folder))
+        return model.to(device).eval().requires_grad_(False)
     weights, _ = _found(name, folder)
     expected = card(name, weights.parent)["sha256"]
     try:
@@ -405,10 +421,18 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
             f"restore both files from the repository or run: advlib train {name}"
         )
     try:
-        model.load_state_dict({key: value.float() for key, value in load(contents).items()})
-    except (RuntimeError, SafetensorError) as error:
+        state = load(contents)
+    except SafetensorError as error:
         raise ValueError(f"the weights {weights} must fit the architecture of {name}, but do not: {error}") from None
+    _fill(model, name, f"the weights {weights}", state)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _fill(model: Classifier, name: str, what: str, state: dict[str, torch.Tensor]) -> None:
+    try:
+        model.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{what} must fit the architecture of {name}, but do not: {error}") from None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,9 @@ class ImageSet:
     network : str
         Name for `advlib.models.load_trained`.
     mean, std : tuple of float
-        Channel by channel, in pixels of [0, 1]: what the published program normalises images by on load. MNIST's are
-        in the authors' code and are its training part's own, to four places; nothing says what the others were, and of
-        what was tried only OrganMNIST's own meet its stored densities (notebook 12).
+        Channel by channel, in pixels of [0, 1]: what the published program normalises images by on load. They are those
+        of the data's training part, to four places. The authors' notebook has MNIST's to the digit, the others to two
+        or three places; `with_network` takes theirs with their network.
     references : int
         Reference images of the paper's FGSM experiments, 0 for the whole model set.
     queries : int
@@ -48,6 +48,26 @@ class ImageSet:
     def kink(self) -> float:
         """μ/σ, of colours the smallest: the ε at which a black pixel has reached the published program's bound."""
         return min(mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
+
+def with_network(chosen: ImageSet, network: str) -> ImageSet:
+    """Return an image set with another network, and that network's normalisation.
+
+    Parameters
+    ----------
+    chosen : ImageSet
+    network : str
+        One of `advlib.models.SPECS` for the same data set, such as `advlib.models.AUTHORS` has.
+
+    Raises
+    ------
+    ValueError
+        For an unknown network, or one of another data set.
+    """
+    spec = models.spec(network)
+    if spec.dataset != chosen.name:
+        raise ValueError(f"network must read {chosen.name}, but {network} reads {spec.dataset}")
+    return replace(chosen, network=network, mean=spec.mean, std=spec.std)
 
 
 def own_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -225,7 +245,12 @@ def references_for(image_set: ImageSet, queries: int, available: int, holdout: i
 
 
 def reference_and_holdout(
-    name: str, references: int | None = None, queries: int = 0, rng: np.random.Generator | None = None
+    name: str,
+    references: int | None = None,
+    queries: int = 0,
+    rng: np.random.Generator | None = None,
+    *,
+    network: str | None = None,
 ) -> Split:
     """Return VS22's reference images and hold-out: all partitions pooled, a stratified hold-out, seed 42.
 
@@ -240,16 +265,18 @@ def reference_and_holdout(
         Images of the hold-out, 0 for all.
     rng : numpy.random.Generator, optional
         Draws the subsets; without it they are taken at even steps.
+    network : str, optional
+        Instead of the image set's own, see `with_network`.
 
     Raises
     ------
     ValueError
-        For an unknown name, or more images of one of the paper's sets than there are. A set that stands in for one, as
-        a file of the reader's own does, may be smaller: all that it has are taken then.
+        For an unknown name or network, or more images of one of the paper's sets than there are. A set that stands in
+        for one, as a file of the reader's own does, may be smaller: all that it has are taken then.
     advlib.datasets.DataUnavailable
         If the data set is neither on disk nor to be had.
     """
-    chosen = image_set(name)
+    chosen = image_set(name) if network is None else with_network(image_set(name), network)
     images, labels = datasets.pooled(datasets.load(name))
     held = holdout_index(name, len(images), labels)
     model_set = np.delete(np.arange(len(images)), held)

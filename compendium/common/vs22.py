@@ -41,6 +41,7 @@ from compendium.common.splits import (
     network,
     reference_and_holdout,
     references_for,
+    with_network,
 )
 
 # Notebooks take what stands in these two modules from here as well.
@@ -48,7 +49,7 @@ __all__ = [
     "AS_PUBLISHED", "CORRECTED", "EPSILONS", "IMPERCEPTIBLE", "MODES", "RELATIVE", "SETS", "Curve", "ImageSet", "K",
     "Mode", "Score", "Split", "as_batch", "clipped_step", "density_coverage_curve", "fgsm_sweep", "flat", "image_set",
     "image_sets", "margin_signs", "network", "noise_sweep", "reference_and_holdout", "references_for", "score",
-    "sub_batches",
+    "sub_batches", "with_network",
 ]  # fmt: skip
 
 K = 5
