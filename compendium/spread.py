@@ -23,6 +23,7 @@ from advlib.paths import write_atomically
 from advlib.progress import track
 from compendium import paths as places
 from compendium.claims import record
+from compendium.common import g17
 
 REPLICATES = {
     "02_primary_results": "compendium.nb02_primary_results",
@@ -60,7 +61,20 @@ def one_run(notebook: str, network: str, seed: int, parameters: dict[str, Any]) 
         raise FileNotFoundError(f"no retrained networks in {folder}; make them: python -m compendium.networks")
     with models.weights_from(folder):
         replicate(run)
-    return list(run.comparisons.values())
+    return [_own(row, folder) if network != "0" else row for row in run.comparisons.values()]
+
+
+def _own(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Leave out of a row of Table 1 or 2 what came from a network that was not retrained: it is no other network's."""
+    image_set, _ = g17.TABLE1.get(row["row"], (None, None))
+    if row["paper"] != "g17" or image_set is None:
+        return row
+    shared = [
+        column
+        for mode, column in ((g17.AS_PUBLISHED, "as_published"), (g17.CORRECTED, "corrected"))
+        if not models.files(mode.networks[image_set], folder)[0].is_file()
+    ]
+    return {**row, **dict.fromkeys(shared)}
 
 
 def spread(
