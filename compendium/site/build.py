@@ -118,7 +118,7 @@ class _Site:
         paths.write_atomically(self.folder / name, text)
         self.written.add(name)
 
-    def text(self, markdown: str, folder: Path = paths.HOME, depth: int = 0) -> Markup:
+    def text(self, markdown: str, folder: Path | None = None, depth: int = 0) -> Markup:
         return Markup(self.pages.html(markdown, folder, depth=depth)[0])
 
 

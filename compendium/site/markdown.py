@@ -93,7 +93,7 @@ class Pages:
         return page and f"{page}{mark}{anchor}"
 
     def html(
-        self, text: str, folder: Path = paths.HOME, *, attachments: Mapping | None = None, depth: int = 0
+        self, text: str, folder: Path | None = None, *, attachments: Mapping | None = None, depth: int = 0
     ) -> tuple[str, list[tuple[int, str, str]]]:
         """Convert a text.
 
@@ -101,8 +101,8 @@ class Pages:
         ----------
         text : str
             Markdown.
-        folder : Path
-            Where the text lies, from which its links and pictures count.
+        folder : Path, optional
+            Where the text lies, from which its links and pictures count; the repository itself by default.
         attachments : dict, optional
             Pictures of a notebook's cell.
         depth : int
@@ -113,6 +113,6 @@ class Pages:
         (str, list of (int, str, str))
             HTML; level, anchor and HTML of each heading.
         """
-        renderer = _Renderer(folder, self.link, attachments or {}, depth)
+        renderer = _Renderer(folder or paths.HOME, self.link, attachments or {}, depth)
         body = MarkdownWithMath(renderer=renderer).render(text)
         return scrolling_tables(body), renderer.headings
