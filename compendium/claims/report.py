@@ -1,20 +1,13 @@
-"""From records to what people read: the claims table, README's counts, docs/results.md, and the HTML report."""
+"""From records to what people read: the claims table, README's counts, docs/results.md (not the site)."""
 
-import base64
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
-import nbformat
-from nbconvert import HTMLExporter
 
-from advlib import __version__, paths
+from advlib import paths
 from compendium import paths as places
-from compendium import runner
 from compendium.claims import published, record, table
 from compendium.claims.published import NOT_RUN, Claim
 
@@ -180,63 +173,7 @@ def write_readme() -> Path:
 def _templates() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.PackageLoader("compendium", "claims"),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def _title(notebook: nbformat.NotebookNode) -> str:
-    first = notebook.cells[0].source.splitlines()[0]
-    return first.removeprefix("# ").strip()
-
-
-def _attach_pictures(notebook: nbformat.NotebookNode) -> None:
-    """Put pictures of `results/reference` that a notebook's text shows into it, so that a page needs no other file.
-
-    nbconvert embeds only what lies below the notebook's own folder.
-    """
-    for cell in notebook.cells:
-        if cell.cell_type != "markdown":
-            continue
-        for link, name in re.findall(r"\((\.\./results/reference/([\w.]+\.png))\)", cell.source):
-            content = base64.b64encode((places.REFERENCE / name).read_bytes()).decode("ascii")
-            cell.setdefault("attachments", {})[name] = {"image/png": content}
-            cell.source = cell.source.replace(link, f"attachment:{name}")
-
-
-def _page(exporter: HTMLExporter, path: Path, folder: Path) -> dict[str, Any]:
-    """Write one notebook's executed page into `folder`'s report; return what the index shows of it."""
-    executed, metrics = folder / path.stem / path.name, folder / path.stem / "metrics.json"
-    if not (executed.is_file() and metrics.is_file()):
-        title = _title(nbformat.read(path, as_version=4))
-        return {"name": path.stem, "title": title, "record": None, "page": None}
-    notebook = nbformat.read(executed, as_version=4)
-    _attach_pictures(notebook)
-    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
-    page = folder / "report" / f"{path.stem}.html"
-    paths.write_atomically(page, html)
-    content = json.loads(metrics.read_text(encoding="utf-8"))
-    return {"name": path.stem, "title": _title(notebook), "record": content, "page": page.name}
-
-
-def write_html(profile: str) -> Path:
-    """Write the page over all runs of a profile, and each executed notebook as a page beside it.
-
-    Returns
-    -------
-    Path
-        `results/runs/<profile>/report/index.html`.
-    """
-    folder = places.RUNS / profile
-    exporter = HTMLExporter(template_name="lab", embed_images=True)
-    pages = [_page(exporter, path, folder) for path in runner.notebooks()]
-    claims = published.read_claims(CLAIMS)
-    index = folder / "report" / "index.html"
-    text = _templates().get_template("report.html.j2").render(
-        pages=pages, rows=[claim for claim in claims if claim.verdict != NOT_RUN], profile=profile,
-        version=__version__, verdicts=published.VERDICTS, number=_number,
-    )  # fmt: skip
-    paths.write_atomically(index, text)
-    return index

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 
@@ -261,18 +260,3 @@ def test_pictures_that_texts_show_are_there():
     ]
     assert len(shown) > 3
     assert [(name, link) for name, link in shown if not (ROOT / link).is_file()] == []
-
-
-def test_pages_carry_the_pictures_of_their_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "RUNS", tmp_path)
-    (path,) = runner.notebooks(["11"])
-    folder = tmp_path / "quick" / path.stem
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(record.reference_path(path.stem, "quick").read_text(encoding="utf-8"))
-    notebook = nbformat.v4.new_notebook()
-    picture = sorted(places.REFERENCE.glob("*.paper.*.png"))[0].name
-    notebook.cells = [nbformat.v4.new_markdown_cell(f"# 11\n![speed](../results/reference/{picture})")]
-    nbformat.write(notebook, folder / path.name)
-    report.write_html("quick")
-    html = (tmp_path / "quick" / "report" / f"{path.stem}.html").read_text(encoding="utf-8")
-    assert 'alt="speed" src="data:image/png;base64,' in html
