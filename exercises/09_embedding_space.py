@@ -42,8 +42,9 @@ exercises.check("09.2", my_moves)
 
 # %% [markdown] solution
 # The gradient is w, its sign steps add up to $\varepsilon \lVert w\rVert_1$. Coin flips are independent, so variances
-# add up: $\varepsilon \lVert w\rVert_2$. With d pixels the first is about $\sqrt d$ times the second. Both changes
-# have the same size in pixels: that is what an embedding sees and pixels do not.
+# add up: $\varepsilon \lVert w\rVert_2$. The quotient of the two is at most $\sqrt d$ with d pixels, and comes near
+# it where the weights are of one size. Both changes have the same size in pixels: that is what an embedding sees and
+# pixels do not.
 
 # %% [markdown]
 # **3 · Measure (15 min).** The expected coverage of clean batches is the same in every space. Measure it: draw

@@ -20,8 +20,8 @@ def my_log_volume(radius, dimension):
 exercises.check("10.1", my_log_volume)
 
 # %% [markdown] solution
-# In 784 dimensions the unit ball has a volume of about $10^{-700}$, and twice the radius makes it $2^{784}$ times as
-# large. The paper's $\tfrac43\pi r^3$ is right in three dimensions only.
+# In 784 dimensions the volume of the unit ball is too small for any float (the check prints its logarithm), and twice
+# the radius makes it $2^{784}$ times as large. The paper's $\tfrac43\pi r^3$ is right in three dimensions only.
 
 # %% [markdown]
 # **2 · Predict (5 min).** The paper's "volume" of a cluster is $\sum_i \tfrac43\pi r_i^3$ over the images of a
