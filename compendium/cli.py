@@ -1,4 +1,4 @@
-"""`advlib run`, `advlib report` and `advlib compare`: what the compendium adds to the library's command line."""
+"""`advlib run`, `report`, `compare` and `exercises`: what the compendium adds to the library's command line."""
 
 import json
 from importlib.util import find_spec
@@ -146,8 +146,24 @@ def compare(
         raise typer.Exit(1)
 
 
+def exercises(
+    names: Annotated[list[str] | None, typer.Argument(help="Beginnings of notebook names; all if none.")] = None,
+) -> None:
+    """Write the notebooks' exercise cells and worked solutions from exercises/, where they are edited."""
+    _need_the_repository()
+    from compendium.exercises import writing
+
+    try:
+        written = writing.write(names or [])
+    except ValueError as error:
+        raise fail(error) from None
+    for path in written:
+        console.print(f"written: {path.relative_to(places.NOTEBOOKS)}", soft_wrap=True, highlight=False)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the library's application."""
     app.command()(run)
     app.command()(report)
     app.command()(compare)
+    app.command()(exercises)

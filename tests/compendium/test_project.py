@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The rooms of the library, from the drawing in its docstring ("    room  words"), the ground first.
 ROOMS = re.findall(r"^    (\w+)  +\S", advlib.__doc__, re.M)
-TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/results.md"]
+TEXTS = [
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/results.md", "docs/glossary.md",
+    "docs/teaching.md",
+]  # fmt: skip
 
 
 def modules(package):
