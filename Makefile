@@ -31,7 +31,7 @@ test: data           ## set up, then test the library and the compendium, every 
 paper: data          ## every notebook at the papers' own settings (hours)
 	$(BIN)/advlib run --profile paper
 
-report: $(READY)     ## rebuild the HTML report from the runs there are
+report: $(READY)     ## rebuild the site from the runs there are; it opens from disk
 	$(BIN)/advlib report
 
 data: $(READY)       ## fetch and check the data sets

@@ -73,12 +73,15 @@ def run(
             runner.store_reference(path, profile)
         reports.write_claims()
         reports.write_readme()
-    page = write_site(profile)
     console.print(summaries.of_runs(outcomes, profile))
     for outcome in failed:
         errors.print(f"[red]{outcome.notebook} failed:[/] {escape(outcome.message)}", highlight=False, soft_wrap=True)
         kept = places.RUNS / profile / outcome.notebook / "failed.ipynb"
         errors.print(f"  the notebook up to the error: {kept}", highlight=False, soft_wrap=True)
+    try:
+        page = write_site(profile)
+    except ValueError as error:
+        raise fail(f"the runs are kept, but the report could not be written: {error}") from None
     console.print(f"Report: [bold]{page}[/]", soft_wrap=True, highlight=False)
     if failed:
         raise typer.Exit(1)

@@ -1,4 +1,6 @@
-"""The command line: advlib fit | detect | data | train | doctor, and what plug-ins add (the compendium: run | report).
+"""The command line: advlib fit | detect | data | train | doctor, and what plug-ins add.
+
+The compendium adds run | report | compare.
 
 A plug-in is an entry point of the group `advlib.commands`: a function that is given the `typer.Typer` application.
 """

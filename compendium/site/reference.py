@@ -1,9 +1,9 @@
 """The library's public interface as pages, from its docstrings.
 
-A linter holds the docstrings to one style (numpydoc), so a parser of forty lines reads them, with the site's own maths
-and look. A generator would bring pages, styles and scripts of its own for styles that nobody here writes.
+A linter holds them to one style (numpydoc), so forty lines read it; a generator brings a look and scripts of its own.
 """
 
+import html
 import importlib
 import inspect
 import re
@@ -17,18 +17,20 @@ from compendium.site.notebook import code
 
 ROOMS = re.findall(r"^    (\w+)  +\S", advlib.__doc__, re.M)
 _TABLES = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Warns", "Other Parameters")
-_INTERNAL = ("cli",)  # its interface is `advlib --help`
 
 
 def modules() -> list[ModuleType]:
-    """Import the rooms of the library, in the order of its drawing, without the command line."""
-    return [importlib.import_module(f"advlib.{room}") for room in ROOMS if room not in _INTERNAL]
+    """Import the rooms of the library, what one calls first before what it stands on, without the command line."""
+    return [importlib.import_module(f"advlib.{room}") for room in reversed(ROOMS) if room != "cli"]
 
 
 def members(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """Yield public names with their objects: those of `__all__`, else what the module itself defines."""
     names = getattr(module, "__all__", None) or [
-        name for name, thing in vars(module).items() if getattr(thing, "__module__", None) == module.__name__
+        name
+        for name, thing in vars(module).items()
+        if inspect.isroutine(thing) or inspect.isclass(thing)
+        if thing.__module__ == module.__name__
     ]
     yield from ((name, getattr(module, name)) for name in names if not name.startswith("_"))
 
@@ -41,8 +43,7 @@ def _sections(docstring: str) -> list[tuple[str, str]]:
 
 def _plain(text: str) -> str:
     """Turn the little reStructuredText that docstrings hold into Markdown."""
-    text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
-    text = re.sub(r"(\[\d+\])_", r"\1", text)
+    text = re.sub(r"(\[\d+\])_", r"\1", re.sub(r":math:`([^`]+)`", r"$\1$", text))
     text = re.sub(r"^\.\. (\[\d+\]) ", r"- \1 ", text, flags=re.M)
     return text.replace("``", "`")
 
@@ -51,14 +52,10 @@ def _entries(text: str, pages: Pages) -> str:
     """Convert "name : type" lines, each with an indented description, into a list."""
     rows = []
     for head, rest in re.findall(r"^(\S.*)\n((?:(?: {4}.*)?\n?)*?)(?=^\S|\Z)", text, re.M):
-        name, _, kind = head.partition(" : ")
-        rows.append(f"<dt><code>{_escape(name)}</code>{f' <i>{_escape(kind)}</i>' if kind else ''}</dt>")
+        name, _, kind = html.escape(head.replace("`", ""), quote=False).partition(" : ")
+        rows.append(f"<dt><code>{name}</code>{f' <i>{kind}</i>' if kind else ''}</dt>")
         rows.append(f"<dd>{pages.html(_plain(inspect.cleandoc(rest)), depth=3)[0]}</dd>")
     return f"<dl>{''.join(rows)}</dl>"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("`", "")
 
 
 def docstring(thing: Any, pages: Pages) -> str:
@@ -78,22 +75,17 @@ def docstring(thing: Any, pages: Pages) -> str:
 
 def _signature(name: str, thing: Any) -> str:
     try:
-        text = str(inspect.signature(thing))
+        text = re.sub(r"^\(self(?:, )?", "(", str(inspect.signature(thing)))
     except (TypeError, ValueError):
         return name
     return name + re.sub(r"(?:\w+\.)+(?=[A-Z])", "", text)  # types by their last name
 
 
 def entry(name: str, thing: Any, pages: Pages) -> dict[str, Any]:
-    """Describe one public object.
-
-    Returns
-    -------
-    dict
-        name, kind, signature and text (HTML), methods (of a class: entries likewise).
-    """
+    """Describe a public object: name, kind, signature and text as HTML, methods of a class likewise."""
     if not callable(thing):
-        return {"name": name, "kind": "constant", "signature": code(f"{name} = {thing!r}"), "text": "", "methods": []}
+        value = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", repr(thing))
+        return {"name": name, "kind": "constant", "signature": code(f"{name} = {value}"), "text": "", "methods": []}
     kind = "class" if inspect.isclass(thing) else "function"
     methods = [
         entry(method, function, pages)

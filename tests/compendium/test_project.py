@@ -263,3 +263,23 @@ def test_pictures_that_texts_show_are_there():
     ]
     assert len(shown) > 3
     assert [(name, link) for name, link in shown if not (ROOT / link).is_file()] == []
+
+
+def test_containers_and_hooks_stand_on_the_same_pins():
+    """Dev container, Binder and pre-commit name no version of their own."""
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
+    container = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.M))
+    wanted = tuple(
+        map(int, re.search(r'requires-python = ">=(\d+)\.(\d+)"', (ROOT / "pyproject.toml").read_text()).groups())
+    )
+    offered = tuple(map(int, re.fullmatch(r"python:(\d+)\.(\d+)-\w+", container["image"]).groups()))
+    assert container["postCreateCommand"] == "make data" and offered >= wanted
+    binder = ROOT / ".binder" / "environment.yml"
+    assert binder.read_text(encoding="utf-8") == (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert f"python={offered[0]}.{offered[1]}" in binder.read_text(encoding="utf-8")
+    assert os.access(ROOT / ".binder" / "postBuild", os.X_OK)
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]
+    commands = [hook["entry"].split()[0] for repo in hooks for hook in repo["hooks"]]
+    assert set(commands) == {".venv/bin/ruff"}
+    assert any("jupyter" in hook["types_or"] for repo in hooks for hook in repo["hooks"])
