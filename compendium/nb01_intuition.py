@@ -15,9 +15,9 @@ from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, PUBLISHED, REAL, show_
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from advlib.ulsif import ULSIF
-from compendium.claims.verdicts import Finding
+from compendium.claims import verdicts
 from compendium.common import g17
-from compendium.common.protocol import auroc
+from compendium.common.protocol import auroc, clean_neighbour_share
 
 # ---------------------------------------------------------------- an image and its twin
 
@@ -166,27 +166,41 @@ def clean_distance_auroc(real: np.ndarray, adversarial: np.ndarray) -> float:
     return auroc(among_clean[:, 0], tree.kneighbors(suspect)[0][:, 0])
 
 
-def densities_differ(shares: Mapping[str, tuple[float, float]], further: Mapping[str, float]) -> Finding:
-    """Judge "densities … differ significantly" (Fig. 2) in pixel space, by how far the nearest clean image is.
+def record_densities(
+    run: Any, maps: Mapping[str, Mapping[str, np.ndarray]], further: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Record what "densities … differ significantly" (Fig. 2) is judged by: places on one map, distances in pixels.
 
     Parameters
     ----------
-    shares : dict
-        Title → share of clean and of adversarial images whose nearest image is clean, `protocol.clean_neighbour_share`.
+    run : record.Run
+    maps : dict
+        From `joint_maps`.
     further : dict
         Title → `clean_distance_auroc`.
+
+    Returns
+    -------
+    dict
+        Title → share of clean and of adversarial points on the map whose nearest neighbour is of their own kind.
     """
-    apart = [title for title, (of_real, of_adversarial) in shares.items() if of_real > 0.75 and of_adversarial < 0.25]
-    seen = "; ".join(f"{title}: {a:.1%} of clean, {b:.1%} of adversarial images" for title, (a, b) in shares.items())
+    own = {}
+    for title, points in maps.items():
+        of_real, of_adversarial = clean_neighbour_share(points["real"], points["adversarial"])
+        own[title] = (of_real, 1 - of_adversarial)
+        run.metric(f"own_kind_on_map.{title}.of_real", own[title][0])
+        run.metric(f"own_kind_on_map.{title}.of_adversarial", own[title][1])
+        run.metric(f"clean_distance_auroc.{title}", further[title])
+    statistics = {
+        "least share of nearest neighbours of the own kind on one map": min(map(min, own.values())),
+        "least AUROC of the distance to the nearest clean image": min(further.values()),
+    }
+    shares = ", ".join(f"{title} {a:.0%} and {b:.0%}" for title, (a, b) in own.items())
     distances = ", ".join(f"{title} {value:.2f}" for title, value in further.items())
-    found = (
-        min(further.values()) >= 0.75,
-        f"adversarial images further from the nearest clean one, AUROC: {distances}",
-    )
-    modes = (g17.AS_PUBLISHED, g17.CORRECTED)
-    return Finding.of(
-        {mode.name: found for mode in modes}, apart_by_neighbours=" and ".join(apart) or "no set", neighbours=seen
-    )
+    words = f"neighbours of the own kind, clean and adversarial: {shares}; AUROC of the distance: {distances}"
+    mode = verdicts.CORRECTED
+    verdicts.sentence(run, "g17", "tsne-densities-differ", {mode: statistics}, {mode: words})
+    return own
 
 
 # ---------------------------------------------------------------- a density ratio in one dimension

@@ -24,6 +24,7 @@ from advlib.progress import track
 from compendium import paths as places
 from compendium.claims import record
 from compendium.common import g17
+from compendium.runner import defaults
 
 REPLICATES = {
     "02_primary_results": "compendium.nb02_primary_results",
@@ -55,7 +56,7 @@ def one_run(notebook: str, network: str, seed: int, parameters: dict[str, Any]) 
         If the network's folder is not there.
     """
     replicate: Callable[[record.Run], None] = import_module(REPLICATES[notebook]).replicate
-    run = record.Run(notebook, {**parameters, "seed": seed})
+    run = record.Run(notebook, {**parameters, "seed": seed}, network)
     folder = RETRAINED / network
     if network != "0" and not folder.is_dir():
         raise FileNotFoundError(f"no retrained networks in {folder}; make them: python -m compendium.networks")
@@ -91,7 +92,9 @@ def spread(
     again : bool
         Whether to do stored runs again.
     """
-    parameters = record.profile_parameters("paper")
+    paper = record.profile_parameters("paper")
+    own = defaults(places.NOTEBOOKS / f"{notebook}.ipynb")
+    parameters = {name: paper.get(name, value) for name, value in own.items()}
     target = path(notebook)
     runs = [] if again or not target.is_file() else json.loads(target.read_text(encoding="utf-8"))["runs"]
     done = {(run["network"], run["seed"]) for run in runs}

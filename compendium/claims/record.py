@@ -44,11 +44,20 @@ def _plain(value: Any) -> Any:
 
 
 class Run:
-    """One notebook run. Made by `start`, filled by the notebook, written by `finish`."""
+    """One notebook run. Made by `start`, filled by the notebook, written by `finish`.
 
-    def __init__(self, notebook: str, parameters: dict[str, Any]):
+    Parameters
+    ----------
+    notebook : str
+    parameters : dict
+    network : str
+        "0": the shipped networks; another name: retrained ones (`compendium.spread`).
+    """
+
+    def __init__(self, notebook: str, parameters: dict[str, Any], network: str = "0"):
         self.notebook = notebook
         self.parameters = parameters
+        self.network = network
         self.metrics: dict[str, Any] = {}
         self.verdicts: dict[str, bool] = {}
         self.comparisons: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -63,8 +72,10 @@ class Run:
     def rng(self, purpose: str) -> np.random.Generator:
         """Give the generator of one section, derived from the run's seed and the section's name.
 
-        A section keeps its numbers when another one is edited, skipped or rerun.
+        A section keeps its numbers when another one is edited, skipped or rerun. Runs with other networks get other
+        draws under the same seed: the rule takes all runs for independent.
         """
+        purpose = purpose if self.network == "0" else f"{purpose}, network {self.network}"
         words = np.frombuffer(hashlib.sha256(purpose.encode()).digest(), dtype=np.uint32)
         return np.random.default_rng([self.parameters["seed"], *words.tolist()])
 

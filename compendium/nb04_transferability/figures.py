@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advlib.figures import ADVERSARIAL, AS_PUBLISHED, CORRECTED, LIMIT, NOISE, PUBLISHED, REAL, STYLE, subplots
-from compendium.common import g17, panels
+from compendium.common import panels
 from compendium.nb04_transferability.measure import MEAN_OF_CHANNELS, printed_table2, with_printed
 
 _LINES = {"R1": "R1 real-adversarial", "R2": "R2 real-real"}
@@ -59,8 +59,6 @@ def attack_scan(scan: pandas.DataFrame, amount: str) -> Figure:
         palette=(AS_PUBLISHED, REAL, NOISE, ADVERSARIAL, CORRECTED)[:ways],
     )  # fmt: skip
     for axis, goal in zip(figure.axes, scan.drop_duplicates("title")["printed R1"], strict=True):
-        low, high = goal * (1 - g17.TOLERANCE), goal * (1 + g17.TOLERANCE)
-        axis.axhspan(low, high, color=PUBLISHED, alpha=0.1, lw=0, label=f"printed ± {g17.TOLERANCE:.0%}")
         axis.axhline(goal, color=PUBLISHED, ls=":", label="printed R1")
         panels.log_ticks(axis, [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 40) if tick <= scan["R1"].max()])
     figure.axes[0].set_ylabel("mean density ratio R1")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from judging import AGREES, DISAGREES, says
 
 from compendium import nb01_intuition as nb01
-from compendium.claims import record, verdicts
+from compendium.claims import record
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
 
@@ -53,11 +54,21 @@ def test_twins_are_misread():
     assert np.abs(twin["twin"] - twin["image"]).max() <= 0.2 + 1e-6
 
 
-@pytest.mark.parametrize(("least", "word"), [(0.75, "reproduced"), (0.74, "not reproduced")])
-def test_densities_differ_if_distances_say_so_on_every_set(least, word):
-    run = record.start("01_intuition", profile="quick", seed=0)
-    shares = {"MNIST": (0.9, 0.1), "CIFAR-10 (grey)": (0.9, 0.9)}
-    found = nb01.densities_differ(shares, {"MNIST": 0.99, "CIFAR-10 (grey)": least})
-    verdicts.judge_sentences(run, {"densities_differ": found})
-    (comparison,) = run.comparisons.values()
-    assert comparison["verdict"] == word and "the difference on MNIST only" in comparison["cause"]
+TITLES = ("MNIST", "CIFAR-10 (grey)")
+
+
+def map_of(rng, apart):
+    """Points of both kinds: two far clusters, or one."""
+    points = rng.normal(size=(2, 50, 2))
+    return {"real": points[0], "adversarial": points[1] + 50 * apart}
+
+
+@pytest.mark.parametrize("mixed", [None, *TITLES])
+@pytest.mark.parametrize("near", [None, *TITLES])
+def test_densities_differ_if_map_and_distances_say_so_on_every_set(mixed, near):
+    rng, run = np.random.default_rng(0), record.Run("01_intuition", {"profile": "quick", "seed": 0})
+    maps = {title: map_of(rng, title != mixed) for title in TITLES}
+    own = nb01.record_densities(run, maps, {title: 0.6 if title == near else 0.99 for title in TITLES})
+    expected = AGREES if mixed is near is None else DISAGREES
+    assert says(run, "tsne-densities-differ") == {"corrected": expected}
+    assert all(min(shares) == 1 for title, shares in own.items() if title != mixed)

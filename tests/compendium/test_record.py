@@ -134,3 +134,11 @@ def test_a_page_shows_the_verdict_of_all_stored_runs(monkeypatch):
     quick, paper = (record.start("99_test", profile=profile, seed=0) for profile in ("quick", "paper"))
     assert quick.shown(row) == paper.shown(row) == "not reproduced"
     assert quick.shown({**row, "row": "CIFAR-10 (red)"}) == "not run here"
+
+
+def test_a_run_with_another_network_draws_others():
+    runs = [record.Run("99_test", {"profile": "quick", "seed": 3}, network) for network in ("0", "1", "1")]
+    shipped, one, again = (run.rng("draws").random(4) for run in runs)
+    np.testing.assert_array_equal(shipped, start().rng("draws").random(4))
+    np.testing.assert_array_equal(one, again)
+    assert not np.isin(one, shipped).any()
