@@ -37,7 +37,7 @@ def sentence(
     paper: str,
     row: str,
     statistics: Mapping[str, Mapping[str, float]],
-    words: Mapping[str, str],
+    words: Mapping[str, str] | None = None,
     note: str = "",
 ) -> None:
     """Record what this run gives for a sentence.
@@ -51,8 +51,8 @@ def sentence(
         "as published" and "corrected" → statistic → number. Those that the sentence's bounds in
         `data/published/criteria.yaml` name must be there. A sentence that has but one way of rerunning is given under
         "corrected".
-    words : dict
-        The same keys → what was measured, in words.
+    words : dict, optional
+        The same keys → what was measured, in words; the statistics themselves by default.
     note : str
 
     Raises
@@ -67,6 +67,11 @@ def sentence(
         lacking = [bound.statistic for bound in criteria()[key]["bounds"] if bound.statistic not in found]
         if lacking:
             raise ValueError(f"{row}, {mode}: no statistic {', '.join(lacking)}; there are {', '.join(found)}")
+    if words is None:
+        words = {
+            mode: "; ".join(f"{name}: {value:.3g}" for name, value in found.items())
+            for mode, found in statistics.items()
+        }
     run.compare({**_row(key, words, note), "statistics": {m: dict(found) for m, found in statistics.items()}})
 
 

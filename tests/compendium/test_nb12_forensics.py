@@ -9,8 +9,9 @@ from scipy.special import softmax
 from advlib import models
 from advlib.ulsif import DEFAULT_GRID, ULSIF
 from compendium.claims import published, record
+from compendium.claims import table as claims
 from compendium.common import vs22
-from compendium.nb12_forensics import causes, g17_causes, vs22_causes
+from compendium.nb12_forensics import causes, g17_causes, sweeps, vs22_causes
 from compendium.nb12_forensics.g17_causes import BASE, DENSRATIO, VARIANTS
 
 SIZES = (0.1, 0.3)
@@ -267,10 +268,9 @@ def test_shifts_start_at_the_untouched_holdout():
     assert len(source) == 1 and 0 < source["coverage"].iloc[0] < 2
 
 
-def test_record_judges_the_stored_accuracies():
+def test_record_holds_what_is_behind_the_causes():
     columns = ["once", "twice", "twice, cut to (0, 1)", "stored by the authors", "printed"]
-    rows = {"MNIST": [0.99, 0.98, 0.98, 0.9895, 0.992], "OrganMNIST": [0.99, 0.41, 0.5, 0.405, 0.991]}
-    rows["BloodMNIST"] = [0.95, 0.1, 0.1, None, None]
+    rows = {"MNIST": [0.99, 0.98, 0.98, 0.9895, 0.992], "BloodMNIST": [0.95, 0.1, 0.1, None, None]}
     twice = pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
     run = record.Run("12_forensics", {"profile": "quick", "seed": 0})
     bounds = pandas.DataFrame([("x", 0.0, 1.0, 0.4)], columns=["attack", "ε", "density", "coverage"])
@@ -280,9 +280,49 @@ def test_record_judges_the_stored_accuracies():
     by_constants = pandas.DataFrame({"off by up to": [0.8, 0.2, 0.1]})
     vs22_causes.record_vs22(run, twice, by_constants, bounds, shifted, shifted.iloc[:0])
     assert run.metrics["bounds.x.coverage"] == [0.4] and run.metrics["shift.y.density"] == [0.9]
-    words = {row["row"]: row["verdict"] for row in run.comparisons.values()}
-    assert words == {"MNIST": "reproduced", "OrganMNIST": "reproduced as published only"}
-    assert published.value("vs22", "stored results", "OrganMNIST", "robust accuracy (%) eps=0") == 40.5
+    assert run.metrics["normalised.BloodMNIST.twice"] == 0.1 and not run.comparisons
+
+
+# ---------------------------------------------------------------------------------------------- settings
+
+
+def test_balls_of_every_setting_are_those_of_the_reference():
+    found = sweeps.ball_sweep(references=160, queries=40, rng=np.random.default_rng(0))
+    settings = found[["k", "references"]].drop_duplicates()
+    assert set(settings["k"]) == set(sweeps.NEIGHBOURS) and set(settings["references"]) == {20, 40, 80, 160}
+    assert len(settings) == len(sweeps.NEIGHBOURS) + len(sweeps.REFERENCE_SHARES) - 1
+    by_k = found[(found["references"] == 160) & (found["ε"] == 0)].set_index("k")
+    assert by_k["coverage"].is_monotonic_increasing and by_k["expected coverage"].is_monotonic_increasing
+    np.testing.assert_allclose(by_k["coverage"], by_k["expected coverage"], atol=0.12)
+    whole = found[(found["k"] == 5) & (found["references"] == 160)].set_index("ε")["density"]
+    assert whole[0.2] != whole[0.0] and (found["density"] >= 0).all()
+
+
+@pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
+def test_every_estimator_sees_the_same_draws():
+    options = {"images": 60, "draws": 3, "batch_size": 20}
+    found = sweeps.ratio_sweep([0.3], **options, rng=np.random.default_rng(0))
+    assert len(found) == 2 * len(sweeps.ESTIMATORS)
+    r1 = found.set_index(["mode", "setting"])["R1"]["as published"]
+    base = r1["as it is: 9 σ, 9 λ, 100 centres"]
+    assert r1["50 centres"] == base  # 20 images are all centres in both
+    assert r1["10 centres"] != base and r1["λ from 0.01"] < base
+    assert len(sweeps.FINE) == 17 and set(np.round(DEFAULT_GRID, 12)) <= set(np.round(sweeps.FINE, 12))
+
+
+def test_sensitivity_to_k_is_read_off_clean_coverage():
+    def verdict(at_5, at_10, of_half):
+        rows = [(5, 1000, 0.0, at_5), (10, 1000, 0.0, at_10), (5, 500, 0.0, of_half), (5, 500, 0.1, 0.0)]
+        balls = pandas.DataFrame(rows, columns=["k", "references", "ε", "coverage"]).assign(density=1.0)
+        run = record.Run("12_forensics", {"profile": "quick", "seed": 0})
+        sweeps.record_sweeps(run, balls, pandas.DataFrame())
+        assert run.metrics["balls.k=10.references=1000.eps=0.coverage"] == at_10
+        key = ("vs22", "claim", "sensitivity-to-k", "")
+        found = claims.measured([{"notebook": "12_forensics", "comparisons": list(run.comparisons.values())}])
+        return claims.judge(published.lookup(*key), found)[0]
+
+    assert verdict(0.4, 0.6, 0.6) == "reproduced"
+    assert verdict(0.4, 0.42, 0.6) == verdict(0.4, 0.6, 0.42) == "not reproduced"
 
 
 def test_every_cause_finds_its_numbers():
