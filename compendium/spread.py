@@ -11,6 +11,7 @@ was cut off goes on where it stopped.
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def one_run(notebook: str, network: str, seed: int, parameters: dict[str, Any]) 
     folder = RETRAINED / network
     if network != "0" and not folder.is_dir():
         raise FileNotFoundError(f"no retrained networks in {folder}; make them: python -m compendium.networks")
-    with models.weights_from(folder):
+    with nullcontext() if network == "0" else models.weights_from(folder):
         replicate(run)
     return [_own(row, folder) if network != "0" else row for row in run.comparisons.values()]
 
