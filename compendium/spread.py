@@ -101,8 +101,9 @@ def spread(
     done = {(run["network"], run["seed"]) for run in runs}
     pairs = [(network, seed) for network in networks for seed in seeds if (network, seed) not in done]
     for network, seed in track(pairs, f"{notebook}, networks × seeds"):
-        comparisons = one_run(notebook, network, seed, parameters)
-        runs.append({"network": network, "seed": seed, "comparisons": [_short(row) for row in comparisons]})
+        first = (network, seed) == (networks[0], seeds[0])
+        comparisons = [_short(row, first) for row in one_run(notebook, network, seed, parameters)]
+        runs.append({"network": network, "seed": seed, "comparisons": comparisons})
         content = {
             "generated_by": f"python -m compendium.spread {notebook}",
             "notebook": notebook,
@@ -114,8 +115,10 @@ def spread(
     return target
 
 
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    """Keep of a comparison what intervals need."""
+def _short(row: dict[str, Any], whole: bool) -> dict[str, Any]:
+    """Keep of a comparison what intervals need; of the first run what a reader is told as well."""
+    if whole:
+        return {name: value for name, value in row.items() if name != "notebook"}
     kept = {name: row[name] for name in ("paper", "item", "row", "column")}
     if row["item"] == "claim":
         return kept | {"statistics": row["statistics"]}

@@ -215,6 +215,8 @@ def measured(
         for run in spread["runs"]:
             for raw in run["comparisons"]:
                 runs[_key(raw)].append((str(run["network"]), raw))
+                # The first run, which holds words as well, tells what a row's other runs belong to.
+                found.comparisons[_key(raw)] = {**raw, **_told(found, raw), "notebook": spread["notebook"]}
     for key, raw in found.comparisons.items():
         for network, one in runs.get(key) or [("0", raw)]:
             _take(found, key, network, one)
@@ -223,6 +225,11 @@ def measured(
         for mode, values in modes.items():
             found.numbers[key, f"{AUTHORS}, {mode}"][AUTHORS] = list(values.values())
     return found
+
+
+def _told(found: Measured, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what an earlier run of this row told: a later one of a spread has numbers alone."""
+    return {} if "cause" in raw else found.comparisons.get(_key(raw), {})
 
 
 def _take(found: Measured, key: Key, network: str, raw: Mapping[str, Any]) -> None:
