@@ -164,7 +164,8 @@ class Bound:
         if self.neutral is None:
             return self
         least, most = (
-            None if end is None else self.neutral + factor * (end - self.neutral) for end in (self.at_least, self.at_most)
+            None if end is None else self.neutral + factor * (end - self.neutral)
+            for end in (self.at_least, self.at_most)
         )
         return Bound(self.statistic, least, most, self.reason, self.neutral)
 

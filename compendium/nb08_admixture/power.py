@@ -13,6 +13,7 @@ import pandas
 from scipy import sparse
 
 from advlib.prdc import ReferenceManifold
+from compendium.common.boundary import disjoint, outside
 from compendium.nb08_admixture.mixtures import TABLES
 
 FLAGGED = 0.8
@@ -22,22 +23,8 @@ CLEAN_BATCHES = 2_000
 """Clean batches of each size that set the threshold. 5 % of a few dozen would be a handful of batches: the rate of
 false alarms that such a threshold has is anywhere between 2 and 20 %."""
 
-FALSE_ALARMS = 0.05
-"""Rate of false alarms, half of it on either side."""
-
 CLAIMED = 0.25
 """Share from which on VS22's §6 calls batches flagged."""
-
-
-def outside(null: np.ndarray, suspect: np.ndarray, rate: float = FALSE_ALARMS) -> float:
-    """Share of `suspect` (n,) below or above all but the rate's half of `null` (m,) on either side.
-
-    Tails of equal *rate*, not of equal distance from the median: density of clean batches has a long tail upwards,
-    behind which a batch of density 0 would be within the distance that 5 % of the clean ones have.
-    """
-    ordered = np.sort(null)
-    allowed = int(np.floor(rate / 2 * len(ordered)))
-    return float(np.mean((suspect < ordered[allowed]) | (suspect > ordered[len(ordered) - 1 - allowed])))
 
 
 def clean_batches(
