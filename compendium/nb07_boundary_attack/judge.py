@@ -1,4 +1,4 @@
-"""What notebook 07_boundary_attack records: the numbers of §5.2, and the statistics by which its sentences are judged."""
+"""What notebook 07_boundary_attack records: the numbers of §5.2, and the statistics of its sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -163,11 +163,9 @@ def tiles_sentences(tiles: Mapping[str, Any], papers: Sequence[Outcome]) -> dict
     for mode, (own, elsewhere) in ways.items():
         clipped = _far(bounds["clipped_density"], bounds["clean_density"])
         opposite = {"log2 of density over clean, tiles": clipped if mode == "as published" else _rise(own)}
-        opposite |= {
-            "log2 of density over clean, MNIST": _far(result.by_steps.density[-1], result.by_steps.clean.density)
-            for result in papers
-            if (result.title, result.mode.name) == ("MNIST", mode)
-        }
+        mnist = [result.by_steps for result in papers if (result.title, result.mode.name) == ("MNIST", mode)]
+        if mnist:
+            opposite["log2 of density over clean, MNIST"] = _far(mnist[0].density[-1], mnist[0].clean.density)
         found[mode] = {
             "path-boundary-density-opposite": opposite,
             "path-density-not-like-mnist": {"log2 of density over clean at eps = 1": _rise(own)},

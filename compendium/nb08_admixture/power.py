@@ -13,7 +13,8 @@ import pandas
 from scipy import sparse
 
 from advlib.prdc import ReferenceManifold
-from compendium.common.boundary import disjoint, outside
+from compendium.common.boundary import outside
+from compendium.common.curves import sub_batches
 from compendium.nb08_admixture.mixtures import TABLES
 
 FLAGGED = 0.8
@@ -66,7 +67,9 @@ def power_map(
 ) -> pandas.DataFrame:
     """Draw batches of each size and share, and count how many lie beyond what 95 % of the clean ones keep to.
 
-    The test is two-sided with equal tails, see `outside`.
+    The test is two-sided with equal tails, see `outside`. Attacked images are split at random into parts that share
+    none, again and again until there are as many as draws: a power is that of batches of these images, and no more
+    certain than the number of parts in one split makes it.
 
     Parameters
     ----------
@@ -100,9 +103,9 @@ def power_map(
         count = max(1, round(share * size)) if share else 0
         if count > available:
             continue
+        parts = sub_batches(available, count, rng, draws)[:draws] if count else np.empty((draws, 0), np.int64)
         batches = []
-        for _ in range(draws):
-            moved = rng.permutation(available)[:count]
+        for moved in parts:
             untouched = np.setdiff1d(np.arange(m), attacked_rows[moved])
             batches.append(np.concatenate([rng.permutation(untouched)[: size - count], m + moved]))
         scores = manifold.subset_density_coverage(both, batches)
