@@ -54,6 +54,7 @@ def record_metrics(run: Any, results: Sequence[SpaceCurves]) -> None:
     """
     large, small = (6 / 19, 1.0), (1 / 19, 3 / 19)
     for result in results:
+        run.metric(f"{result.image_set.name}.shared_neighbours", result.shared)
         for space, clean in result.corrected.items():
             name = f"{result.image_set.name}.{space}"
             for statistic in ("density", "coverage"):

@@ -201,12 +201,12 @@ def space_curves(
     )
     noise = vs22.noise_sweep(split.images, epsilons, rng)
     hubs = {space: int(np.diff(manifold.hits(clean[space]).indptr).max()) for space, manifold in manifolds.items()}
-    shared = shared_neighbours(*((found[space] for space in (PIXELS, LOGITS)) for found in (clean, references)))
+    shared = shared_neighbours(*((found[PIXELS], found[LOGITS]) for found in (clean, references)))
     return SpaceCurves(chosen, *by_mode, curves("±ε noise", noise), hubs, shared)
 
 
 def shared_neighbours(
-    queries: Iterable[np.ndarray], references: Iterable[np.ndarray], k: int = vs22.K, most: int = 500
+    queries: tuple[np.ndarray, np.ndarray], references: tuple[np.ndarray, np.ndarray], k: int = vs22.K, most: int = 500
 ) -> float:
     """Share of its k nearest references that a query has in common in two spaces, mean over queries.
 
@@ -234,8 +234,7 @@ def _clean_logits(split: Split) -> tuple[ReferenceManifold, sparse.csr_array, fl
     model = models.load_trained(split.image_set.network)
     references, queries = (models.logits(model, images, 50) for images in (split.reference, split.images))
     manifold = ReferenceManifold(vs22.K).fit(references)
-    pixels = (vs22.flat(images) for images in (split.images, split.reference))
-    shared = shared_neighbours(*zip(pixels, (queries, references), strict=True))
+    shared = shared_neighbours((vs22.flat(split.images), queries), (vs22.flat(split.reference), references))
     return manifold, manifold.hits(queries), shared
 
 

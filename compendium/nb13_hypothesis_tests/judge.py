@@ -29,6 +29,8 @@ def judge(run: Any, table: pandas.DataFrame, calibrated: pandas.DataFrame, netwo
     networks : DataFrame
         Powers against attacks on two networks, from `power.by_network`.
     """
+    for (dataset, network), part in networks.groupby(["dataset", "network"]):
+        run.metric(f"by_network.{dataset}.{network}", dict(zip(part["size"].astype(str), part.power, strict=True)))
     for row, statistics in sentences(table, calibrated, networks).items():
         found = {CORRECTED: statistics}
         sentence(run, "vs22", row, found, in_words(found))
