@@ -146,7 +146,7 @@ def _beyond_fgsm(result: Outcome) -> float:
 
 
 def tiles_gains(tiles: Mapping[str, Any]) -> dict[str, float]:
-    """Density over the clean one of tiles clipped without a network: as far as some ε of FGSM allows, and to the bounds."""
+    """Density over the clean one of tiles clipped without a network: as far as some ε allows, and to the bounds."""
     moves, bounds = tiles["movements"], tiles["boundary"]["own statistics"]
     alone = moves[(moves["way"] == "own statistics") & (moves["name"] == "clipped alone")]["density"].to_numpy()
     gain = float(bounds["clipped_density"] / bounds["clean_density"])
