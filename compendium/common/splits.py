@@ -1,9 +1,13 @@
 """VS22's image sets, their networks, and which images are reference and hold-out."""
 
+import functools
 import hashlib
 import os
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -197,6 +201,39 @@ class Split:
     images: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
     index: np.ndarray = field(repr=False)
+
+    @property
+    def origin(self) -> tuple[str, str, str]:
+        """Image set, digest of its network's weights, digest of which images are reference and queries."""
+        places = hashlib.sha256(self.reference_index.tobytes() + b"|" + self.index.tobytes()).hexdigest()
+        return self.image_set.name, models.card(self.image_set.network)["sha256"], places
+
+
+def kept_by_split(most: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let a function of a split and hashable arguments keep its last results, for runs that differ in their seed alone.
+
+    Parameters
+    ----------
+    most : int
+        Results that are kept; the oldest goes.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        kept: OrderedDict[Any, Any] = OrderedDict()
+
+        @functools.wraps(function)
+        def wrapper(split: Split, *arguments: Any) -> Any:
+            key = split.origin, arguments
+            if key not in kept:
+                kept[key] = function(split, *arguments)
+                while len(kept) > most:
+                    kept.popitem(last=False)
+            return kept[key]
+
+        wrapper.cache = kept
+        return wrapper
+
+    return decorate
 
 
 def holdout_index(name: str, n: int, labels: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Tables as the notebooks print them: a run's comparisons with the papers, long sentences wrapped, nothing cut off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas
@@ -69,7 +69,7 @@ def claims_frame(run: Any) -> pandas.DataFrame:
 
 
 def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
-    """Show a run's comparisons with VS22's items: published, as published, corrected, verdict, band and cause."""
+    """Show a run's comparisons with VS22's items: published, as published, corrected, verdict and cause."""
     frame = comparisons(run, items, "vs22")
     quoted = frame["source"].str.partition("“")[2].str.rstrip("”")
     printed = [
@@ -77,7 +77,7 @@ def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
     ]
     where = frame[["item", "row", "column"]].agg(" ".join, axis=1).str.strip()
     frame = frame.assign(where=where, published=printed).set_index("where")
-    return frame[["published", *_OURS]].rename(columns={"cause": "band and cause"})
+    return frame[["published", *_OURS]]
 
 
 def comparison_frame(run: Any) -> pandas.DataFrame:
@@ -90,3 +90,10 @@ def comparison_frame(run: Any) -> pandas.DataFrame:
     frame.loc[not_run, ["column", "published"]] = "all values", None
     frame = frame.groupby(["item", "row", "column"], sort=False).last()
     return frame[["published", *_OURS]].fillna("")
+
+
+def in_words(statistics: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Write out the statistics of a sentence: mode → "name value; name value"."""
+    return {
+        mode: "; ".join(f"{name}: {value:.3g}" for name, value in found.items()) for mode, found in statistics.items()
+    }

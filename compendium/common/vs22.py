@@ -47,9 +47,9 @@ from compendium.common.splits import (
 # Notebooks take what stands in these two modules from here as well.
 __all__ = [
     "AS_PUBLISHED", "CORRECTED", "EPSILONS", "IMPERCEPTIBLE", "MODES", "RELATIVE", "SETS", "Curve", "ImageSet", "K",
-    "Mode", "Score", "Split", "as_batch", "clipped_step", "density_coverage_curve", "fgsm_sweep", "flat", "image_set",
-    "image_sets", "margin_signs", "network", "noise_sweep", "reference_and_holdout", "references_for", "score",
-    "sub_batches", "with_network",
+    "Mode", "Score", "Split", "as_batch", "clipped_step", "density_coverage_curve", "fgsm_images", "fgsm_sweep", "flat",
+    "image_set", "image_sets", "margin_signs", "network", "noise_sweep", "reference_and_holdout", "references_for",
+    "score", "sub_batches", "with_network",
 ]  # fmt: skip
 
 K = 5
@@ -191,8 +191,7 @@ def fgsm_sweep(
     if images.min() < 0 or images.max() > 1:
         raise ValueError(f"images must lie in [0, 1], but reach from {images.min():g} to {images.max():g}")
     start = mode.to_attack(image_set, images)
-    find = attacks.gradient_signs if mode.normalised_twice else margin_signs
-    signs = find(model, start, labels, batch_size=_AT_A_TIME)
+    signs = _directions(mode, model, start, labels)
     clean_correct = models.predict(model, start, _AT_A_TIME) == labels
 
     def attacked() -> Iterator[AdversarialBatch]:
@@ -202,6 +201,26 @@ def fgsm_sweep(
             yield as_batch(images, mode.to_pixels(image_set, moved), labels, said, clean_correct, signs)
 
     return attacked()
+
+
+def fgsm_images(
+    mode: Mode,
+    image_set: ImageSet,
+    model: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    epsilons: Sequence[float] = EPSILONS,
+) -> Iterator[np.ndarray]:
+    """Give the images of `fgsm_sweep`, (n, c, h, w) float32 pixels, without asking the attacked network about them."""
+    start = mode.to_attack(image_set, np.asarray(images, np.float32))
+    signs = _directions(mode, model, start, labels)
+    for epsilon in epsilons:
+        yield mode.to_pixels(image_set, clipped_step(start, signs, epsilon))
+
+
+def _directions(mode: Mode, model: nn.Module, start: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    find = attacks.gradient_signs if mode.normalised_twice else margin_signs
+    return find(model, start, labels, batch_size=_AT_A_TIME)
 
 
 def as_batch(
