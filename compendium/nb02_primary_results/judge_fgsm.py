@@ -32,7 +32,7 @@ _STORED = ("eps=0.158", "eps=0.316", "eps=0.526", "eps=1", "crossing eps")
 """Ends of the columns of the authors' stored curves that are compared."""
 
 
-def _value(column: str, curve: Curve) -> float | None:
+def read_off(column: str, curve: Curve) -> float | None:
     """Return a number of §5.1, or a point of a stored curve, named as in `data/published/vs22.csv`."""
     statistic = "coverage" if "coverage" in column else "density"
     values, clean = getattr(curve, statistic), getattr(curve.clean, statistic)
@@ -143,7 +143,7 @@ def _accuracy(entry: Published, result: FgsmResult) -> dict[str, Any]:
 
 def _point(entry: Published, result: FgsmResult) -> dict[str, Any]:
     """Compare a point of a curve."""
-    ours = {mode: _value(entry.column, curve) for mode, curve in result.curves.items()}
+    ours = {mode: read_off(entry.column, curve) for mode, curve in result.curves.items()}
     band = tolerance(entry.column, entry.value, result.curves[CORRECTED.name])
     near = {mode: value is not None and abs(value - entry.value) <= band for mode, value in ours.items()}
     because = _number_cause(verdicts.verdict(near), entry.column, result, entry.value)
@@ -169,7 +169,7 @@ def _number_cause(word: str, column: str, result: FgsmResult, printed: float) ->
     if column.startswith("reference"):
         return "" if word == "reproduced" else "; a batch and a reference of other images"
     corrected = result.curves[CORRECTED.name]
-    tossed = _shown(_value(column, result.noise[AS_PUBLISHED.name]))
+    tossed = _shown(read_off(column, result.noise[AS_PUBLISHED.name]))
     same = f"; as published with coin flips for the gradient's sign: {tossed}"
     if word == "reproduced as published only":
         return f"; images normalised twice and pulled into (0, 1) of normalised values{same}"
@@ -185,7 +185,7 @@ def _number_cause(word: str, column: str, result: FgsmResult, printed: float) ->
         return f"; other network and other reference images than ours{same}{extra}"
     if column.endswith("smallest"):
         no_hit = "; by chance: corrected, no ball is hit any more at large ε"
-        return "" if _value(column, corrected) else no_hit
+        return "" if read_off(column, corrected) else no_hit
     statistic = "coverage" if "coverage" in column else "density"
     return "" if rises_then_falls(corrected, statistic) else "; by chance: the corrected curve falls from the start"
 
@@ -259,7 +259,7 @@ def density_rises_then_falls(curves: Curves) -> tuple[bool, str]:
     """Density rises and falls on MNIST and on OrganMNIST."""
     words = []
     for curve in (both := [curves["MNIST"], curves["OrganMNIST"]]):
-        end = _value("density raised up to eps", curve)
+        end = read_off("density raised up to eps", curve)
         raised = "raised on the whole axis" if curve.density[-1] > curve.clean.density else "never raised"
         words.append(raised if end is None else f"raised up to ε = {end:.3f}")
     return all(map(rises_then_falls, both)), f"MNIST {words[0]}, OrganMNIST {words[1]}"
