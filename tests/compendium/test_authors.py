@@ -60,7 +60,8 @@ def test_fgsm_gives_every_number_of_its_sections_in_both_modes(fresh, monkeypatc
     density = values.found["vs22 | §5.1 | MNIST | reference density"]
     for seed, part in enumerate(parts):
         direct = ReferenceManifold(vs22.K).fit(vs22.flat(part.reference)).density(vs22.flat(part.images))
-        assert density[CORRECTED.name][str(seed)] == density[AS_PUBLISHED.name][str(seed)] == pytest.approx(direct, rel=1e-4)
+        for by_seed in density.values():
+            assert by_seed[str(seed)] == pytest.approx(direct, rel=1e-4)
     assert density[CORRECTED.name]["0"] != density[CORRECTED.name]["1"]
     accuracy = values.found["vs22 | §5 | MNIST | accuracy (%)"]
     once = 100 * models.accuracy(fresh, parts[0].images, parts[0].labels)
