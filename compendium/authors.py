@@ -53,7 +53,7 @@ BOUNDARY_IMAGES = {
     "MNIST": {AS_PUBLISHED.name: 100, CORRECTED.name: 50},
     "OrganMNIST": {AS_PUBLISHED.name: 50, CORRECTED.name: 20},
 }
-"""Images of the hold-outs that are attacked, at even steps: about a quarter of an hour of one core in all."""
+"""Images of the hold-outs that are attacked, at even steps: few, because each takes 25,000 steps."""
 
 PARTS = (*(("fgsm", title) for title in NETWORKS), *(("boundary", title) for title in BOUNDARY_IMAGES))
 
