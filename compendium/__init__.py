@@ -7,6 +7,7 @@
     exercises                checks of what a reader writes, and the notebooks' exercise cells
     common                   the papers' protocols and tables, as several notebooks use them
     nb01_intuition … nb13    one module (or folder) a notebook, named after it; none imports another
+    authors                  VS22's experiments with its authors' networks; the only module that imports notebooks
 
 A notebook's folder holds its experiment (`measure`), what is made of it (`judge`) and its `figures`.
 """

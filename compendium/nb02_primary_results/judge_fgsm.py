@@ -94,7 +94,7 @@ def _compare_number(run: Any, entry: Published, result: FgsmResult) -> None:
         words = "no attack, so images are normalised once in either way of rerunning"
         verdicts.number(run, entry.key, {CORRECTED.name: accuracy}, words)
     elif entry.item == "§5.1" or (entry.item == "stored results" and entry.column.endswith(_STORED)):
-        found = {mode: _value(entry.column, curve) for mode, curve in result.curves.items()}
+        found = {mode: read_off(entry.column, curve) for mode, curve in result.curves.items()}
         ours = {mode: "never" if value is None else value for mode, value in found.items()}
         verdicts.number(run, entry.key, ours, _about_stored(entry))
 
@@ -127,7 +127,7 @@ def _about_stored(entry: Published) -> str:
     return f"the authors' own stored curve has {value:g}, not the printed {entry.value:g}"
 
 
-def _value(column: str, curve: Curve) -> float | None:
+def read_off(column: str, curve: Curve) -> float | None:
     """Return a number of §5.1, or a point of a stored curve, named as in `data/published/vs22.csv`; None: never."""
     if column.startswith("robust accuracy (%)"):
         return 100 * _at(curve, curve.accuracy, float(column.partition("eps=")[2]))

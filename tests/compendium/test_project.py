@@ -107,8 +107,11 @@ def test_a_private_name_stays_in_its_folder(path):
 
 @pytest.mark.parametrize("path", modules("compendium"), ids=str)
 def test_no_notebook_imports_another_and_nothing_imports_a_notebook(path):
-    notebooks = {name.split(".")[1] for name in imported(path) if name.startswith("compendium.nb")}
-    assert notebooks <= {room(path)}
+    names = {name.split(".")[1] for name in imported(path) if name.startswith("compendium.")}
+    notebooks = {name for name in names if name.startswith("nb")}
+    # `authors` reruns several notebooks' experiments with other networks, and stands above them all.
+    assert notebooks <= {room(path)} or room(path) == "authors"
+    assert "authors" not in names or room(path) == "authors"
 
 
 def test_every_notebook_has_its_room_and_every_room_its_notebook():
