@@ -314,7 +314,7 @@ def judge(entry: Published, found: Measured, factor: float = 1.0) -> tuple[str, 
     if name in ("setting", "fitted"):
         return (name if outcomes or name == "setting" else NOT_RUN), lines
     word = rule.verdict(*(outcomes.get(mode) for mode in MODES))
-    if word == NOT_RUN and entry.value is not None:
+    if word == NOT_RUN and entry.value is not None and kind(entry).source == "printed":
         counterpart = stored.counterpart(entry.key)
         if counterpart is not None:
             agrees = counterpart in printed_interval(entry)
