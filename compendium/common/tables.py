@@ -1,6 +1,6 @@
 """Tables as the notebooks print them: a run's comparisons with the papers, long sentences wrapped, nothing cut off."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas
@@ -90,10 +90,3 @@ def comparison_frame(run: Any) -> pandas.DataFrame:
     frame.loc[not_run, ["column", "published"]] = "all values", None
     frame = frame.groupby(["item", "row", "column"], sort=False).last()
     return frame[["published", *_OURS]].fillna("")
-
-
-def in_words(statistics: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """Write out the statistics of a sentence: mode → "name value; name value"."""
-    return {
-        mode: "; ".join(f"{name}: {value:.3g}" for name, value in found.items()) for mode, found in statistics.items()
-    }

@@ -46,7 +46,7 @@ from compendium.common.splits import (
 
 # Notebooks take what stands in these two modules from here as well.
 __all__ = [
-    "AS_PUBLISHED", "CORRECTED", "EPSILONS", "IMPERCEPTIBLE", "MODES", "RELATIVE", "SETS", "Curve", "ImageSet", "K",
+    "AS_PUBLISHED", "CORRECTED", "EPSILONS", "IMPERCEPTIBLE", "MODES", "SETS", "Curve", "ImageSet", "K",
     "Mode", "Score", "Split", "as_batch", "clipped_step", "density_coverage_curve", "fgsm_images", "fgsm_sweep", "flat",
     "image_set", "image_sets", "margin_signs", "network", "noise_sweep", "reference_and_holdout", "references_for",
     "score", "sub_batches", "with_network",
@@ -57,10 +57,6 @@ K = 5
 
 EPSILONS = tuple(np.linspace(0, 1, 20).tolist())
 """FGSM sizes of the authors' code, in steps of 1/19; the text says steps of 0.05."""
-
-RELATIVE = 0.15
-"""A peak or end value agrees with a printed one within this share of it: the paper's network is unknown, and drawing
-another reference of 20,000 digits moves such values by about a tenth."""
 
 IMPERCEPTIBLE = 8 / 255
 """L∞ size in pixels up to which a change of a natural image is commonly taken as imperceptible, the usual budget for

@@ -7,7 +7,6 @@ import numpy as np
 
 from compendium.claims import published, verdicts
 from compendium.common import boundary, vs22
-from compendium.common.tables import in_words
 from compendium.nb07_boundary_attack.measure import STATISTICS, Outcome
 
 Statistics = dict[str, dict[str, float]]
@@ -36,7 +35,7 @@ def record(run: Any, found: Sequence[Outcome], tiles: Mapping[str, Any]) -> None
     papers = [result for result in found if result.image_set.in_paper]
     _record_numbers(run, papers)
     for row, statistics in (sentences(papers) | tiles_sentences(tiles, papers)).items():
-        verdicts.sentence(run, "vs22", row, statistics, in_words(statistics))
+        verdicts.sentence(run, "vs22", row, statistics)
 
 
 def _metrics(result: Outcome) -> dict[str, float]:

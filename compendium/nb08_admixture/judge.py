@@ -8,7 +8,6 @@ import pandas
 
 from compendium.claims import verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
-from compendium.common.tables import in_words
 from compendium.nb08_admixture.experiment import Admixture
 from compendium.nb08_admixture.mixtures import SHARES, TABLES, Mixture
 from compendium.nb08_admixture.power import CLAIMED, FLAGGED, by_the_better, nearest_share, smallest_share
@@ -71,7 +70,7 @@ def record_sentences(run: Any, results: Sequence[Admixture]) -> None:
         smallest[name] = "never" if None in shares or not shares else max(shares)
     verdicts.number(run, ("vs22", "§6", "all", "smallest share flagged"), smallest, "against FGSM of every size run")
     for row, statistics in sentences(results).items():
-        verdicts.sentence(run, "vs22", row, statistics, in_words(statistics))
+        verdicts.sentence(run, "vs22", row, statistics)
 
 
 def sentences(results: Sequence[Admixture]) -> dict[str, dict[str, dict[str, float]]]:

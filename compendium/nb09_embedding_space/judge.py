@@ -10,7 +10,6 @@ from torch import nn
 from advlib import models
 from compendium.claims import published, verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
-from compendium.common.tables import in_words
 from compendium.common.vs22 import Curve
 from compendium.nb09_embedding_space.measure import LOGITS, SpaceCurves, power_where_it_works
 
@@ -108,7 +107,7 @@ def judge_curves(run: Any, results: Sequence[SpaceCurves]) -> None:
             ours = {mode: fig12_value(curves, entry.column) for mode, curves in by_mode.items()}
             verdicts.number(run, entry.key, ours)
     for row, statistics in sentences(results).items():
-        verdicts.sentence(run, "vs22", row, statistics, in_words(statistics))
+        verdicts.sentence(run, "vs22", row, statistics)
 
 
 def judge_layers(run: Any) -> None:

@@ -8,7 +8,6 @@ from scipy import stats
 
 from compendium.claims import published, verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
-from compendium.common.tables import in_words
 from compendium.nb10_metric_analysis import geometry
 from compendium.nb10_metric_analysis.measure import MAP_EPSILONS, Analysis
 
@@ -54,7 +53,7 @@ def judge(run: Any, results: Sequence[Analysis]) -> None:
             ours = _both(lambda mode, title=title, function=function: function(sets[title], mode))
             verdicts.number(run, ("vs22", "Appendix C", title, column), ours)
     for row, statistics in sentences(sets).items():
-        verdicts.sentence(run, "vs22", row, statistics, in_words(statistics))
+        verdicts.sentence(run, "vs22", row, statistics)
 
 
 def sentences(sets: Mapping[str, Analysis]) -> dict[str, Statistics]:

@@ -5,7 +5,6 @@ from typing import Any
 import pandas
 
 from compendium.claims.verdicts import CORRECTED, sentence
-from compendium.common.tables import in_words
 from compendium.nb13_hypothesis_tests.calibration import outside_band
 from compendium.nb13_hypothesis_tests.perturbations import ATTACK
 
@@ -32,8 +31,7 @@ def judge(run: Any, table: pandas.DataFrame, calibrated: pandas.DataFrame, netwo
     for (dataset, network), part in networks.groupby(["dataset", "network"]):
         run.metric(f"by_network.{dataset}.{network}", dict(zip(part["size"].astype(str), part.power, strict=True)))
     for row, statistics in sentences(table, calibrated, networks).items():
-        found = {CORRECTED: statistics}
-        sentence(run, "vs22", row, found, in_words(found))
+        sentence(run, "vs22", row, {CORRECTED: statistics})
 
 
 def sentences(
