@@ -42,6 +42,8 @@ AUTHORS = "authors' network"
 K = 5
 """Neighbours that set a ball's radius in VS22 (§4)."""
 
+_WITH_CAUSE = ("not reproduced", "reproduced by the papers' code only", "no evidence", "fitted")
+
 Runs = Mapping[str, Sequence[float]]  # network → one value a seed
 
 
@@ -324,12 +326,12 @@ def judge(entry: Published, found: Measured, factor: float = 1.0) -> tuple[str, 
     return word, lines
 
 
-def _explained(entry: Published, word: str, found: Measured) -> str:
+def _explained(entry: Published, word: str, found: Measured, lines: Sequence[Evidence]) -> str:
     """Put the reason for a verdict into one line: the cause as data, then what the notebook says of this number."""
     about = cause(entry.key)
     raw = found.comparisons.get(entry.key, {})
-    parts = [raw.get("cause") or ""]
-    if about and word not in ("reproduced", "setting", NOT_RUN):
+    parts = [raw.get("cause") or "", *(line.why for line in lines if line.mode == "stored")]
+    if about and word in _WITH_CAUSE:
         how = f"shown by {about['shown_by']}" if "shown_by" in about else "a conjecture"
         parts.insert(0, f"{about['cause']} ({how})")
     if entry.value is not None and kind(entry).why:
@@ -360,7 +362,7 @@ def claims_table(found: Measured, factor: float = 1.0) -> tuple[list[Claim], lis
         word, lines = judge(entry, found, factor) if entry.item != "setting" else ("setting", [])
         ours = [_ours(entry, mode, found, lines) for mode in MODES]
         notebook = found.comparisons.get(entry.key, {}).get("notebook", "")
-        claims.append(Claim(*entry.key, entry.shown, *ours, word, _explained(entry, word, found), notebook))
+        claims.append(Claim(*entry.key, entry.shown, *ours, word, _explained(entry, word, found, lines), notebook))
         evidence += lines
     return claims, evidence
 
