@@ -166,7 +166,7 @@ def test_what_is_not_reproduced_has_a_cause_that_is_shown_or_called_a_conjecture
 def test_printed_numbers_are_widened_by_their_rounding():
     entry = published.lookup("vs22", "§5.1", "MNIST", "density crossing eps")
     interval = table.printed_interval(entry)
-    assert (interval.low, interval.high) == pytest.approx((0.375, 0.385))
+    assert (interval.low, interval.high) == pytest.approx((0.375, 0.39))  # VS22 cuts digits off in places
     entry = published.lookup(*KEY)
     interval = table.printed_interval(entry)
     assert (interval.low, interval.high, interval.centre) == pytest.approx((1.745, 1.915, 1.83))
