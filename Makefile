@@ -21,7 +21,8 @@ run: data            ## set up, get the data, run every notebook (quick profile)
 test: data           ## set up, then test the library and the compendium, every notebook, and its numbers
 	$(BIN)/ruff check .
 	runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && export ADVLIB_RUNS="$$runs/native" && \
-	$(PYTEST) notebooks tests/advlib tests/compendium tests/notebooks/test_structure.py tests/notebooks/test_defects.py && \
+	$(PYTEST) notebooks tests/advlib tests/compendium tests/notebooks/test_structure.py \
+	   tests/notebooks/test_reading.py tests/notebooks/test_defects.py && \
 	$(PYTEST) $(NUMBERS) && \
 	sensitive=$$($(BIN)/python tests/expected/derive.py --sensitive) && \
 	export ADVLIB_RUNS="$$runs/lowest" ADVLIB_CACHE="$$runs/lowest/cache" && \
