@@ -6,6 +6,7 @@ from typing import Any
 import pandas
 from pandas.io.formats.style import Styler
 
+from compendium import paths as places
 from compendium.claims import published
 
 _KEY = ["paper", "item", "row", "column"]
@@ -90,3 +91,39 @@ def comparison_frame(run: Any) -> pandas.DataFrame:
     frame.loc[not_run, ["column", "published"]] = "all values", None
     frame = frame.groupby(["item", "row", "column"], sort=False).last()
     return frame[["published", *_OURS]].fillna("")
+
+
+def judged(run: Any, keys: Sequence[tuple[str, str, str, str]], name: str) -> Styler:
+    """Show printed numbers and sentences beside the stored runs at paper scale, which decide, with their verdicts.
+
+    Parameters
+    ----------
+    run : compendium.claims.record.Run
+    keys : sequence of (paper, item, row, column)
+        As in `data/published/`; eight at most are read on a page.
+    name : str
+        Unique in the notebook, see `wrapped`.
+
+    Returns
+    -------
+    Styler
+        Ours have two significant digits. For a sentence both columns are blank: what was measured for it is in
+        `docs/results.md`.
+    """
+    stored = published.read_claims() if (places.RESULTS / "claims.csv").is_file() else []
+    claims = {claim.key: claim for claim in stored}
+    lines = []
+    for key in keys:
+        entry, claim = published.lookup(*key), claims.get(key)
+        ours = [claim.as_published, claim.corrected] if claim is not None and entry.value is not None else ["", ""]
+        named = f"sentence: {entry.row.replace('-', ' ')}" if entry.item == "claim" else " ".join(key[1:])
+        where = f"{entry.paper.upper()} {named}"
+        printed = entry.source if entry.value is None else f"{entry.value:g}"
+        lines.append([where, printed, *map(_two_digits, ours), run.shown(dict(zip(_KEY, key, strict=True)))])
+    columns = ["where", "printed", "as the papers' code did it", "as the paper describes it", "verdict"]
+    return wrapped(pandas.DataFrame(lines, columns=columns).set_index("where"), name)
+
+
+def _two_digits(value: float | str | None) -> str:
+    """Write a number with two significant digits and without a power of ten; words as they are."""
+    return f"{float(f'{value:.2g}'):g}" if isinstance(value, (int, float)) else value or ""

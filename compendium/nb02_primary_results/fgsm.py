@@ -27,8 +27,6 @@ class FgsmResult:
     spread : dict
         Mode's name → list of the root mean square distance of the attacked images from their mean, over that of the
         clean ones, an entry an ε.
-    examples : dict
-        Mode's name → (1 + len(SHOWN), c, h, w): one image, untouched and at each of `SHOWN`.
     zero_gradient_share : dict
         Mode's name → share of pixels that the gradient does not move.
     """
@@ -37,12 +35,7 @@ class FgsmResult:
     curves: dict[str, Curve] = field(default_factory=dict)
     noise: dict[str, Curve] = field(default_factory=dict)
     spread: dict[str, list[float]] = field(default_factory=dict, repr=False)
-    examples: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     zero_gradient_share: dict[str, float] = field(default_factory=dict)
-
-
-SHOWN = (0.3, 0.75, 1.0)
-"""FGSM sizes of Fig. 2."""
 
 
 def fgsm_experiment(
@@ -60,7 +53,7 @@ def fgsm_experiment(
     rng : numpy.random.Generator
         Of the subsets, the sub-batches and the noise.
     judged_only : bool
-        Leave out what no number and no sentence needs: examples, and noise elsewhere than at the peak of density.
+        Leave out what no number and no sentence needs: noise elsewhere than at the peak of density.
     """
     split = vs22.reference_and_holdout(chosen.name, None, queries, rng)
     images, labels, model = split.images, split.labels, vs22.network(chosen)
@@ -86,9 +79,6 @@ def fgsm_experiment(
         sizes = [EPSILONS[1 + attacked.density[1:].argmax()]] if judged_only else EPSILONS
         tosses = vs22.noise_sweep(images, sizes, rng, mode, chosen)
         result.noise[mode.name] = curve(f"noise {mode.name}", tosses, sizes)
-        if not judged_only:
-            one = vs22.fgsm_sweep(mode, chosen, model, images[:1], labels[:1], SHOWN)
-            result.examples[mode.name] = np.concatenate([images[:1], *(batch.images for batch in one)])
     return result
 
 

@@ -135,7 +135,7 @@ def names(table: pandas.DataFrame) -> list[str]:
     return [f"{line.row} at ε = {line.epsilon:g}" for line in table.itertuples()]
 
 
-# ---------------------------------------------------------------- plateaus and unmoved pixels
+# ---------------------------------------------------------------- plateaus
 
 
 def _channels_of(part: str) -> slice | list[int]:
@@ -179,56 +179,6 @@ def _plateau(clean: np.ndarray, a: np.ndarray, b: np.ndarray, rng: np.random.Gen
     sigma = float(np.median(fit.sigma_))
     limits = [protocol.disjoint_mean_ratio(clean[i], sigma, min(DEFAULT_GRID), AS_PUBLISHED.kernel) for i in a]
     return np.mean(fit.mean_ratio_), np.mean(limits)
-
-
-def unmoved_pixel_curves(
-    shares: Sequence[float],
-    epsilons: Sequence[float],
-    *,
-    batch_size: int,
-    draws: int,
-    images: int,
-    rng: np.random.Generator,
-) -> pandas.DataFrame:
-    """As-published R1 when a share of the pixels does not move and a coin flip of ±ε moves each of the others.
-
-    sign(0) = 0: where a network's gradient is exactly zero, FGSM leaves the pixel alone. The paper's networks are
-    unknown, but their share of such pixels can be read off these curves.
-
-    Parameters
-    ----------
-    shares : sequence of float
-        Shares of unmoved pixels, rising.
-    epsilons : sequence of float
-        L∞ sizes.
-    batch_size, draws, images, rng
-        As for `rerun_table1`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns row (of Table 1; channels apart, without the combined row), share, epsilon, r1 (mean over the draws).
-    """
-    lines = []
-    for name, (image_set, part) in track(TABLE1.items(), "unmoved pixels", len(TABLE1)):
-        if name == "CIFAR-10 (combined)":
-            continue
-        real, _ = g17.test_images(image_set, images)
-        clean = real[:, _channels_of(part)].reshape(len(real), -1)
-        a, b = (protocol.draw_indices(len(real), draws, batch_size, rng) for _ in range(2))
-        flips, chance = rng.choice(np.float32([-1, 1]), clean.shape), rng.random(clean.shape)
-        for share in shares:
-            moves = np.where(chance >= share, flips, np.float32(0))
-            for epsilon in epsilons:
-                moved = clean + np.float32(epsilon) * moves
-                r1 = protocol.mean_ratios(clean, moved, a, b, AS_PUBLISHED.kernel).mean()
-                lines.append({"row": name, "share": share, "epsilon": epsilon, "r1": r1})
-    return pandas.DataFrame(lines)
-
-
-def unmoved_share(r1: Sequence[float], shares: Sequence[float], printed: float) -> float:
-    """Read off the share of unmoved pixels at which a falling R1 curve (n_shares,) takes the printed value."""
-    return float(np.interp(-printed, -np.minimum.accumulate(np.asarray(r1)), shares))
 
 
 # ---------------------------------------------------------------- beside the print

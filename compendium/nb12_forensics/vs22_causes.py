@@ -465,6 +465,10 @@ def record_vs22(
                 run.metric(f"{prefix}.{title}.{name}", rows[name].tolist())
     for name, row in by_constants.iloc[:3].iterrows():
         run.metric(f"normalised by {name}", row.tolist())
+    for name in ("mnist", "organamnist"):
+        chosen = vs22.image_set(name)
+        for what, values in (("mean", chosen.mean), ("std", chosen.std)):
+            run.metric(f"normaliser.{chosen.title}.{what}", values[0])
     for title, row in twice.iterrows():
         for column in ("once", "twice", "twice, cut to (0, 1)"):
             run.metric(f"normalised.{title}.{column}", row[column])

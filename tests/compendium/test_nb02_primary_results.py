@@ -12,7 +12,7 @@ from compendium import spread
 from compendium.claims import published, record
 from compendium.claims import table as claims
 from compendium.common import g17, vs22
-from compendium.nb02_primary_results import fgsm, judge_fgsm, table1
+from compendium.nb02_primary_results import fgsm, figures, judge_fgsm, table1
 from compendium.nb02_primary_results.fgsm import FgsmResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
@@ -73,23 +73,6 @@ def test_every_printed_number_is_recorded_unrounded():
     one = run.comparisons["g17", "Table 1", "MNIST", "R1 eps=0.1"]
     assert one["as_published"] == pytest.approx(0.61, abs=1e-9) and one["corrected"] == pytest.approx(1.83)
     assert run.metrics["table1.corrected.MNIST.eps=0.1.r1"] == pytest.approx(1.83)
-
-
-def test_unmoved_share_is_read_off_a_falling_curve():
-    shares = [0.0, 0.2, 0.4]
-    assert table1.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 15.0) == pytest.approx(0.3)
-    assert table1.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 99.0) == 0.0
-    assert table1.unmoved_share(np.array([30.0, 20.0, 21.0]), shares, 20.0) == pytest.approx(0.3, abs=0.11)
-
-
-def test_fewer_moved_pixels_give_smaller_ratios(monkeypatch):
-    toy(monkeypatch)
-    curves = table1.unmoved_pixel_curves(
-        [0.0, 1.0], [0.5], batch_size=20, draws=3, images=0, rng=np.random.default_rng(0)
-    )
-    assert list(curves.row.unique()) == [name for name in g17.TABLE1 if "combined" not in name]
-    by_share = curves.pivot(index="row", columns="share", values="r1")
-    assert by_share.shape == (5, 2) and (by_share[0.0] > by_share[1.0]).all()
 
 
 def test_apart_is_two_sided():
@@ -287,6 +270,25 @@ def test_numbers_of_fgsm_are_those_of_the_curves():
     assert not any(key[2] == "PathMNIST" for key in run.comparisons)
 
 
+def test_the_figure_shows_both_ways_in_pixels():
+    run = record.Run(NOTEBOOK, {"profile": "quick", "seed": 0})
+    found = results(
+        **{"density": [1.0, *[0.5] * 19], "coverage": [0.4, *[0.2] * 19]}, spread={mode: [1.0] for mode in MODES}
+    )
+    for result in found.values():
+        result.zero_gradient_share.update(dict.fromkeys(MODES, 0.0))
+    judge_fgsm.record_fgsm(run, list(found.values()))
+    sets = [result.image_set for result in found.values()]
+    figure = figures.density_over_epsilon(run.metrics, sets)
+    assert len(figure.axes) == 4
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    by_code, described = (lines[f"FGSM as the {way}"] for way in ("papers' code did it", "paper describes it"))
+    assert by_code.get_xdata()[-1] == pytest.approx(0.3081) and described.get_xdata()[-1] == 1
+    crossing = lines["crossing as printed in §5.1"]
+    assert crossing.get_xdata()[0] == pytest.approx(0.38 * 0.3081) and crossing.get_ydata()[0] == 0.997
+    assert run.metrics["fgsm.MNIST.std"] == [0.3081]
+
+
 # ---------------------------------------------------------------- once more, with other seeds and networks
 
 
@@ -314,7 +316,7 @@ def test_only_what_is_judged_is_run_where_nothing_else_is_wanted():
         np.testing.assert_array_equal(whole.curves[mode].density, lean.curves[mode].density)
         (peak,) = lean.noise[mode].x
         assert peak == whole.curves[mode].x[1 + whole.curves[mode].density[1:].argmax()]
-    assert lean.examples == {} and len(whole.noise[MODES[0]].x) == 20
+    assert len(whole.noise[MODES[0]].x) == 20
 
 
 def test_replicate_compares_what_the_notebook_compares():

@@ -11,7 +11,7 @@ from advlib.ulsif import DEFAULT_GRID, ULSIF
 from compendium.claims import published, record
 from compendium.claims import table as claims
 from compendium.common import vs22
-from compendium.nb12_forensics import causes, g17_causes, sweeps, vs22_causes
+from compendium.nb12_forensics import causes, figures, g17_causes, sweeps, vs22_causes
 from compendium.nb12_forensics.g17_causes import BASE, DENSRATIO, VARIANTS
 
 SIZES = (0.1, 0.3)
@@ -116,9 +116,6 @@ def test_each_variant_changes_one_thing_and_all_see_the_same_draws(small):
     assert 0 <= g17_causes.same_choice(found, "as published", DENSRATIO) <= 1
     means = g17_causes.by_epsilon(found)
     assert means.loc["as published", 0.0] == pytest.approx(r2["as published"].mean())
-    frame = g17_causes.variants_frame(found)
-    assert list(frame.index) == ["printed", *(variant.name for variant in VARIANTS)]
-    assert list(frame.columns) == ["R1, ε = 0.1", "R1, ε = 0.3", "R2"] and frame.iloc[0]["R1, ε = 0.3"] == "20.70"
 
 
 def test_lambda_grids_keep_two_values_a_decade():
@@ -281,6 +278,22 @@ def test_record_holds_what_is_behind_the_causes():
     vs22_causes.record_vs22(run, twice, by_constants, bounds, shifted, shifted.iloc[:0])
     assert run.metrics["bounds.x.coverage"] == [0.4] and run.metrics["shift.y.density"] == [0.9]
     assert run.metrics["normalised.BloodMNIST.twice"] == 0.1 and not run.comparisons
+    assert run.metrics["normaliser.MNIST.std"] == 0.3081
+
+
+def test_both_ways_share_an_axis_of_pixels():
+    rows = [(name, e, 1.0, 0.4) for name in ("as published", vs22_causes.BOUNDS_ALONE, "corrected") for e in (0.0, 1.0)]
+    figure = figures.bounds_alone(pandas.DataFrame(rows, columns=["attack", "ε", "density", "coverage"]), 0.4, 0.25)
+    ends = {line.get_label(): line.get_xdata()[-1] for line in figure.axes[0].lines if len(line.get_xdata())}
+    assert ends["as the papers' code did it"] == ends[vs22_causes.BOUNDS_ALONE] == 0.25
+    assert ends["as the paper describes it"] == 1 and ends["black pixels arrive: ε = μ = 0.10"] == 0.1
+
+
+def test_a_ratio_near_zero_is_drawn_at_the_edge_and_said():
+    found = pandas.DataFrame([("v", 0.1, 0.001), ("v", 0.3, 20.0), ("v", 0.0, 1.0)], columns=["variant", "ε", "ratio"])
+    (axis,) = figures.one_at_a_time(found, [1.8, 20.7]).axes
+    assert [text.get_text() for text in axis.texts] == ["below 0.1"]
+    assert axis.lines[0].get_xdata().tolist() == [1.8, 0.1]
 
 
 # ---------------------------------------------------------------------------------------------- settings
@@ -338,7 +351,7 @@ def test_every_cause_finds_its_numbers():
     frame = causes.causes_frame("G17", g17_causes.numbers(found, plateaus, directed)).loc["G17"]
     assert len(frame) == 10 and set(frame["sure"]) == {"certain", "likely", "open"}
     assert frame.loc["distance not squared in the kernel", "effect"] == "R1 at ε = 1: 10 → 10"
-    assert frame.loc["plateau ‖ĥ‖²/λ_min", "effect"].startswith("MNIST: 35.6 predicted, 35.5 measured; ")
+    assert frame.loc["plateau ‖ĥ‖²/λ_min", "effect"].startswith("MNIST: 36 predicted, 36 measured; ")
     assert (
         "20% of pixels go the wrong way, accuracy 0.32 → 0.13" in frame.loc["float32 loses FGSM's direction", "effect"]
     )
@@ -361,5 +374,5 @@ def test_every_cause_finds_its_numbers():
     ]
     assert len(frame) == 9 and not frame["effect"].str.contains("[{}]").any()
     assert frame.loc["counts that do not add up", "effect"] == "4 of 5 equalities broken"
-    assert frame.loc["images normalised twice", "effect"].startswith("OrganMNIST accuracy 0.990 → 0.410; ")
-    assert frame.iloc[2]["effect"].startswith("density up to 1.40 with no attack at all; ")
+    assert frame.loc["images normalised twice", "effect"].startswith("OrganMNIST accuracy 0.99 → 0.41; ")
+    assert frame.iloc[2]["effect"].startswith("density up to 1.4 with no attack at all; ")
