@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas
 
+from advlib.ulsif import BatchFit
 from compendium.claims import published, record, verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
-from compendium.nb04_transferability.measure import PGD, crossings
+from compendium.nb04_transferability.measure import PGD, crossings, sizes_frame
 
 METRICS = {"r1": "R1", "r2": "R2", "auroc": "AUROC", "tpr_at_5_fpr": "power"} | {
     name: name for name in ("fooled", "targeted", "l0", "l2", "linf")
@@ -70,13 +71,20 @@ def record_real_real(run: Any, clean: Mapping[str, Mapping[str, np.ndarray]]) ->
             verdicts.number(run, entry.key, {mode: rows[entry.row].mean() for mode, rows in clean.items()})
 
 
-def table2_frame(run: Any) -> pandas.DataFrame:
-    """Show a run's numbers of Table 2: published, as published, corrected, verdict of all stored runs, and how."""
-    frame = verdicts.rows(run, "Table 2").set_index(["row", "column"])
-    frame = frame.rename(columns={"as_published": AS_PUBLISHED, "cause": "amount and way"})
-    printed = pandas.Series({(e.row, e.column): e.value for e in published.load("g17", "Table 2")})
-    frame["published"] = printed.reindex(frame.index)
-    return frame[["published", AS_PUBLISHED, CORRECTED, "verdict", "amount and way"]]
+def pairs_frame(fit: BatchFit) -> pandas.DataFrame:
+    """Show which pairs (σ, λ) leave-one-out picks most often, at most four, and the R2 of their draws."""
+    draws = pandas.DataFrame({"σ": fit.sigma_, "λ": fit.lambda_, "R2": fit.mean_ratio_})
+    groups = draws.groupby(["σ", "λ"])["R2"].agg(["size", "min", "max"]).nlargest(4, "size").reset_index()
+    groups[["σ", "λ", "min", "max"]] = groups[["σ", "λ", "min", "max"]].map("{:.2g}".format)
+    groups.columns = ["σ", "λ", "draws", "lowest R2", "highest R2"]
+    return groups.set_index(["σ", "λ"])
+
+
+def moved_frame(measurements: pandas.DataFrame) -> pandas.DataFrame:
+    """Show how many images each attack fools and how far it moves them, both reruns side by side, by two digits."""
+    frame = sizes_frame(measurements)[["fooled", "L2", "L∞"]].unstack("mode")
+    words = {AS_PUBLISHED: "as the papers' code did it", CORRECTED: "as the paper describes it"}
+    return frame.rename(columns=words).map("{:.2g}".format)
 
 
 # ------------------------------------------------------------------------------------------------ sentences

@@ -26,6 +26,7 @@ from advlib import attacks, models
 from advlib.attacks import AdversarialBatch
 from advlib.attacks.stored import stored_attack
 from advlib.progress import track
+from advlib.ulsif import BatchFit, GridEdgeWarning, fit_batch_indices
 from compendium.claims import published
 from compendium.common import g17
 from compendium.common.protocol import RatioComparison, Summary, draw_indices, mean_ratios
@@ -324,12 +325,6 @@ def crossings(scan: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(lines).set_index(["row", "attack"])
 
 
-def two_digits(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """Show our numbers by two digits: rounding, which an attack of many steps amplifies, moves the third."""
-    ours = ["reached at", "largest R1 scanned"]
-    return frame.assign(**{name: frame[name].map(lambda value: float(f"{value:.2g}")) for name in ours})
-
-
 def free_steps(pools: Iterable[Pool], steps: int, mode: g17.Mode) -> pandas.DataFrame:
     """Measure the TGSM rows after one number of steps of ε without a ball, as `tgsm_scan` does, with images kept."""
     return joined(
@@ -449,6 +444,17 @@ def real_real_by_pool(
         for mode in modes:
             curves[mode.name][size] = float(mean_ratios(flat, flat, a, b, mode.kernel).mean())
     return pandas.DataFrame(curves)
+
+
+def clean_fits(
+    images: np.ndarray, mode: g17.Mode, draws: int, batch_size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, BatchFit]:
+    """Fit clean batches of `images` (n, c, h, w) against clean ones: index sets a, b, (t, m) int64, and the fits."""
+    a, b = (draw_indices(len(images), draws, batch_size, rng) for _ in range(2))
+    flat = images.reshape(len(images), -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GridEdgeWarning)  # the papers' grid is part of their method
+        return a, b, fit_batch_indices(flat, flat, a, b, kernel=mode.kernel)
 
 
 def by_network(pool: Pool, steps: int, networks: Sequence[str], modes: Sequence[g17.Mode]) -> pandas.DataFrame:

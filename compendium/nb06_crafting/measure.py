@@ -405,11 +405,10 @@ def attackers(
 
 
 def attackers_frame(compared: pandas.DataFrame) -> pandas.DataFrame:
-    """Show `attackers` as a table."""
-    digits = {name: 2 for name in ("mean L2 change", "AUROC", "power at 5 % false alarms")}
-    digits |= {name: 3 for name in ("largest change", "|R1 − R2|", "accuracy")}
-    weight = compared["weight w it ended with"].map(lambda value: "–" if np.isnan(value) else f"{value:.3g}")
-    return compared.drop(columns="result").round(digits).assign(**{weight.name: weight})
+    """Show `attackers` as a table, by two digits."""
+    numbers = compared.drop(columns=["result", "weight w it ended with"]).map(lambda value: float(f"{value:.2g}"))
+    weight = compared["weight w it ended with"].map(lambda value: "–" if np.isnan(value) else f"{value:.2g}")
+    return numbers.assign(**{weight.name: weight})
 
 
 def without_detector(compared: pandas.DataFrame) -> str:

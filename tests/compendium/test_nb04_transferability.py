@@ -298,8 +298,6 @@ def test_every_printed_number_is_recorded_as_it_is(monkeypatch):
             assert comparison["cause"] == "as published: 0.1, budget spent; corrected: 0.1, budget spent"
         else:
             assert comparison["as_published"] == pytest.approx(1) and comparison["cause"] == ""
-    frame = judge.table2_frame(run)
-    assert len(frame) == 22 and frame.loc[("MNIST", "R1 JSMA"), "published"] == 2.34
 
 
 def detected(power, r2=1.0, **kwargs):
@@ -416,10 +414,22 @@ def test_frames_show_each_thing_once():
     table = whole_table()
     assert len(measure.printed_table2()) == 11
     assert len(measure.sizes_frame(table)) == 5  # JSMA and TGSM of MNIST, three in all, and two of CIFAR-10
+    moved = judge.moved_frame(both_tables(1.1, 0.5))
+    assert moved.shape == (5, 6) and moved.loc[("MNIST", "JSMA"), ("L2", "as the paper describes it")] == "0"
     run = record.start("99_test", profile="quick", seed=0)
     judge.record_measurements(run, "table2", table)
     assert run.metrics["table2.as published.MNIST.JSMA.r1"] == pytest.approx(2.34, rel=1e-2)
     assert "table2.as published.MNIST.JSMA.targeted" not in run.metrics
+
+
+def test_the_pairs_of_single_draws_are_counted(toy):
+    a, b, fit = measure.clean_fits(toy["mnist"], g17.AS_PUBLISHED, 6, 30, np.random.default_rng(0))
+    assert a.shape == b.shape == (6, 30)
+    again = measure.mean_ratios(*(toy["mnist"].reshape(90, -1),) * 2, a, b, "unsquared")
+    np.testing.assert_allclose(fit.mean_ratio_, again)
+    frame = judge.pairs_frame(fit)
+    pairs = set(zip(fit.sigma_.tolist(), fit.lambda_.tolist(), strict=True))
+    assert len(frame) == min(4, len(pairs)) and frame["draws"].sum() <= 6 and frame["draws"].is_monotonic_decreasing
 
 
 def test_intervals_are_apart_where_they_do_not_touch():

@@ -99,7 +99,7 @@ def test_attackers_meet_at_the_same_tolerance(setting):
     assert fgsm.gap <= 1e6 and pgd.gap <= 1e6 and fgsm.epsilon == 0.3
     frame = measure.attackers_frame(compared)
     assert len(frame) == 2 and (frame["largest change"] <= 0.3 + 1e-6).all()
-    assert list(frame["weight w it ended with"]) == ["–", f"{pgd.weight:.3g}"]
+    assert list(frame["weight w it ended with"]) == ["–", f"{pgd.weight:.2g}"]
     assert measure.without_detector(compared).endswith(f"in {int(pgd.weight == 0)} of 1 rows")
     labels, rows = measure.example_rows(setting, compared, 4)
     assert len(rows) == 3 and all(images.shape == (4, 1, 6, 6) for _, images, _ in rows)
