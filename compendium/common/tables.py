@@ -1,15 +1,16 @@
 """Tables as the notebooks print them: a run's comparisons with the papers, long sentences wrapped, nothing cut off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas
 from pandas.io.formats.style import Styler
 
-from compendium.claims import published
+from compendium.claims import published, record
 
 _KEY = ["paper", "item", "row", "column"]
 _OURS = ["as published", "corrected", "verdict", "cause"]
+_LEARNED = ["printed", "as the papers' code did it", "as the paper describes it", "verdict"]
 
 
 class _WholeTable(Styler):
@@ -62,6 +63,55 @@ def comparisons(run: Any, items: Sequence[str] | None = None, paper: str | None 
     return pandas.DataFrame(rows, columns=[*_KEY, "published", "source", *_OURS])
 
 
+def learned(run: Any, rows: Mapping[published.Key, str]) -> Styler:
+    """Show what the stored runs at paper scale say of a few printed numbers and sentences, two digits a number.
+
+    Parameters
+    ----------
+    run : compendium.claims.record.Run
+    rows : dict
+        Key (paper, item, row, column) → short words that name the line.
+    """
+    claims = {claim.key: claim for claim in published.read_claims()}
+    lines = {
+        words: [_printed(key), *map(_short, (claims[key].as_published, claims[key].corrected)),
+                run.shown(dict(zip(_KEY, key, strict=True)))]
+        for key, words in rows.items()
+    }  # fmt: skip
+    return wrapped(pandas.DataFrame.from_dict(lines, orient="index", columns=_LEARNED), "learned")
+
+
+def beside_paper(run: Any, rows: Mapping[str, str]) -> Styler:
+    """Show numbers of this run beside those of the stored run at paper scale, two digits each.
+
+    Parameters
+    ----------
+    run : compendium.claims.record.Run
+    rows : dict
+        Metric → words that name the line. What no run at paper scale has stored is left blank.
+    """
+    stored = {r["notebook"]: r["metrics"] for r in record.references("paper")}.get(run.notebook, {})
+    lines = {words: [_short(run.metrics[name]), _short(stored.get(name))] for name, words in rows.items()}
+    return wrapped(
+        pandas.DataFrame.from_dict(lines, orient="index", columns=["this run", "at paper scale"]), "beside-paper"
+    )
+
+
+def _printed(key: published.Key) -> str:
+    entry = published.lookup(*key)
+    if entry.value is None:
+        return entry.source
+    interval = f" ({_short(entry.low)} to {_short(entry.high)})" if entry.low is not None else ""
+    return f"{_short(entry.value)}{interval}"
+
+
+def _short(value: float | str | None) -> str:
+    """Write a number with two digits and without an exponent; words stay as they are."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+
+
 def claims_frame(run: Any) -> pandas.DataFrame:
     """Show a run's comparisons with sentences: by short name, the sentence, as published, corrected, verdict, cause."""
     frame = comparisons(run, ["claim"]).assign(published=lambda table: table["source"])
@@ -69,7 +119,7 @@ def claims_frame(run: Any) -> pandas.DataFrame:
 
 
 def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
-    """Show a run's comparisons with VS22's items: published, as published, corrected, verdict and cause."""
+    """Show a run's comparisons with VS22's items: published, as published, corrected, verdict, band and cause."""
     frame = comparisons(run, items, "vs22")
     quoted = frame["source"].str.partition("“")[2].str.rstrip("”")
     printed = [
@@ -77,7 +127,7 @@ def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
     ]
     where = frame[["item", "row", "column"]].agg(" ".join, axis=1).str.strip()
     frame = frame.assign(where=where, published=printed).set_index("where")
-    return frame[["published", *_OURS]]
+    return frame[["published", *_OURS]].rename(columns={"cause": "band and cause"})
 
 
 def comparison_frame(run: Any) -> pandas.DataFrame:

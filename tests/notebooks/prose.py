@@ -17,6 +17,7 @@ SMALL = 12
 SIZES = {
     "16 and 25": (16, 25),  # pixels of a patch
     "pixels of an image": (28, 32, 784, 3072, 255),
+    "minutes of an exercise": (15,),
     "share or level of a test": (0.05, 0.025, 0.95, 0.5, 0.25, 0.75, 0.2, 0.1, 0.01, 0.001, 0.9, 0.8),
     "round numbers of images, draws and steps": (20, 25, 40, 50, 60, 99, 100, 199, 200, 1000, 10_000, 20_000, 25_000),
 }
