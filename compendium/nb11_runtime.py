@@ -246,8 +246,10 @@ def ulsif_speedups(times: Sequence[Mapping[str, Any]]) -> Figure:
         for name, taken in zip(palette, (row["densratio_s"], row["ours_s"]), strict=True):
             rows.append({x: row["n"], "name": name, "panel": seconds, "value": taken})
         rows.append({x: row["n"], "name": name, "panel": ratio, "value": row["densratio_s"] / row["ours_s"]})
-    return panels.lines(
+    figure = panels.lines(
         pandas.DataFrame(rows), x=x, y="value", col="panel", hue="name", style="name", palette=palette,
         size=(4.4, 3.2), share=False,
         axis={"yscale": "log", "xticks": sorted({row[x] for row in rows}), "ylabel": ""},
     )  # fmt: skip
+    figure.axes[1].set(yscale="linear", ylim=(0, None))
+    return figure

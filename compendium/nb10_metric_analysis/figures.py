@@ -75,8 +75,8 @@ def _class_legend(figure: Figure, axes: Sequence[Any], dots: Any, classes: int, 
 
 
 def _frame_points(axis: Any, *places: np.ndarray) -> None:
-    """Show 98 % of the points in each direction: a few outliers would squash the rest."""
-    low, high = np.quantile(np.concatenate(places), (0.01, 0.99), axis=0)
+    """Show the middle 90 % of the points in each direction: a few groups far out would squash the rest."""
+    low, high = np.quantile(np.concatenate(places), (0.05, 0.95), axis=0)
     margin = 0.06 * (high - low)
     axis.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
 
@@ -100,7 +100,7 @@ def distortion_maps(maps: Mapping[str, Sequence[Mapping[str, Any]]], classes: Ma
             axis.set_title(f"ε = {found['epsilon']:.2f} σ\n{alike}", fontsize=9)
         line[0].set_ylabel(f"{title}\n")
         _class_legend(figure, line, dots, classes[title], "predicted class")
-    _label_edges(axes, "map axis 1", "map axis 2")
+    _label_edges(axes, "map axis 1 (middle 90 %)", "map axis 2")
     return figure
 
 
@@ -117,9 +117,9 @@ def joint_maps(maps: Mapping[str, Mapping[str, Any]], classes: Mapping[str, int]
     figure, axes = _grid(len(maps), 3, 3.5, 3.2, sharex="row", sharey="row")
     for line, (title, found) in zip(axes, maps.items(), strict=True):
         _scatter_classes(line[0], found["real"], found["real_labels"], classes[title], 7)
-        line[0].set_title(f"{title}: clean, true class")
+        line[0].set_title(f"{title}: clean, true class", fontsize=9)
         dots = _scatter_classes(line[1], found["adversarial"], found["adversarial_predicted"], classes[title], 7)
-        line[1].set_title(f"FGSM, ε = {found['epsilon']:.2f} pixels, predicted class")
+        line[1].set_title(f"FGSM, ε = {found['epsilon']:.2f} pixels, predicted class", fontsize=9)
         line[2].scatter(*found["real"].T, color=REAL, s=6, label="clean")
         line[2].scatter(*found["adversarial"].T, color=ADVERSARIAL, marker="x", s=9, linewidths=0.7, label="FGSM")
         of_clean, of_fgsm = found["nearest_is_clean"]
@@ -127,7 +127,7 @@ def joint_maps(maps: Mapping[str, Mapping[str, Any]], classes: Mapping[str, int]
         line[2].set_title(f"{words}\nFGSM images in any ball: {found['inside']:.0%}", fontsize=9)
         _frame_points(line[2], found["real"], found["adversarial"])
         _class_legend(figure, line, dots, classes[title], "class")
-    _label_edges(axes, "map axis 1", "map axis 2")
+    _label_edges(axes, "map axis 1 (middle 90 %)", "map axis 2")
     figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower right", ncols=2, markerscale=1.5)
     return figure
 
