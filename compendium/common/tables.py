@@ -120,7 +120,7 @@ def claims_frame(run: Any) -> pandas.DataFrame:
 
 
 def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
-    """Show a run's comparisons with VS22's items: published, as published, corrected, verdict and cause."""
+    """Show a run's comparisons with VS22's items: published, as published, corrected, verdict, band and cause."""
     frame = comparisons(run, items, "vs22")
     quoted = frame["source"].str.partition("“")[2].str.rstrip("”")
     printed = [
@@ -128,7 +128,7 @@ def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
     ]
     where = frame[["item", "row", "column"]].agg(" ".join, axis=1).str.strip()
     frame = frame.assign(where=where, published=printed).set_index("where")
-    return frame[["published", *_OURS]]
+    return frame[["published", *_OURS]].rename(columns={"cause": "band and cause"})
 
 
 def comparison_frame(run: Any) -> pandas.DataFrame:

@@ -1,6 +1,7 @@
 """What notebook 09_embedding_space records: Fig. 12, layers, statistics of its sentences; and tables to show."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,14 @@ import pandas
 from torch import nn
 
 from advlib import models
-from compendium.claims import published, verdicts
+from compendium.claims import published, record, verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
-from compendium.common.vs22 import Curve
-from compendium.nb09_embedding_space.measure import LOGITS, SpaceCurves, power_where_it_works
+from compendium.common.vs22 import SETS, Curve
+from compendium.nb09_embedding_space.measure import HIDDEN, LOGITS, PIXELS, SpaceCurves, power_where_it_works
 
+SPACES = (PIXELS, HIDDEN, LOGITS)
+SMALL = (1 / 19, 3 / 19)
+"""Sizes in pixels at which AUROC and power are kept."""
 KINDS = {"as_published": "FGSM as published", "corrected": "FGSM corrected", "noise": "±ε noise"}
 
 
@@ -51,7 +55,7 @@ def record_metrics(run: Any, results: Sequence[SpaceCurves]) -> None:
     run : record.Run
     results : sequence of SpaceCurves
     """
-    large, small = (6 / 19, 1.0), (1 / 19, 3 / 19)
+    large = (6 / 19, 1.0)
     for result in results:
         run.metric(f"{result.image_set.name}.shared_neighbours", result.shared)
         for space, clean in result.corrected.items():
@@ -64,7 +68,7 @@ def record_metrics(run: Any, results: Sequence[SpaceCurves]) -> None:
                 for kind in ("corrected", "noise"):
                     curve = getattr(result, kind)[space]
                     for word, line in zip(("auroc", "power"), curve.decisions(statistic), strict=True):
-                        run.metric(f"{name}.{kind}.{word}.{statistic}", np.interp(small, curve.x, line))
+                        run.metric(f"{name}.{kind}.{word}.{statistic}", np.interp(SMALL, curve.x, line))
 
 
 def accuracy_frame(run: Any, results: Sequence[SpaceCurves]) -> pandas.DataFrame:
@@ -90,6 +94,34 @@ def accuracy_frame(run: Any, results: Sequence[SpaceCurves]) -> pandas.DataFrame
             lines[result.image_set.title, words] = accuracy.round(2)
     frame = pandas.DataFrame(lines, index=[f"ε = {size:.2f}" for size in sizes]).T
     return frame.rename_axis(["images", "accuracy under"])
+
+
+def stored_power(run: Any, statistic: str) -> pandas.DataFrame:
+    """Show what the stored run at paper scale gives for a decision about one sub-batch, FGSM beside noise.
+
+    Parameters
+    ----------
+    run : record.Run
+    statistic : str
+        "density" or "coverage".
+
+    Returns
+    -------
+    pandas.DataFrame
+        A line for each space of MNIST and OrganMNIST; power under FGSM and ±ε noise at two small ε in pixels. Empty
+        where no run at paper scale is stored.
+    """
+    metrics = {found["notebook"]: found["metrics"] for found in record.references("paper")}.get(run.notebook, {})
+    lines = {}
+    for name, space in product(("mnist", "organamnist"), SPACES):
+        found = [metrics.get(f"{name}.{space}.{kind}.power.{statistic}") for kind in ("corrected", "noise")]
+        if None not in found:
+            pairs = zip(SMALL, *found, strict=True)
+            lines[SETS[name].title, space] = {
+                f"{what}, ε = {size:.2f}": round(value, 2)
+                for size, *values in pairs for what, value in zip(("FGSM", "noise"), values, strict=True)
+            }  # fmt: skip
+    return pandas.DataFrame(lines).T
 
 
 def judge(run: Any, results: Sequence[SpaceCurves]) -> None:

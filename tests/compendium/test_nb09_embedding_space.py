@@ -18,7 +18,7 @@ from compendium import nb09_embedding_space
 from compendium.claims import published
 from compendium.common import tables, vs22
 from compendium.common.vs22 import Curve, Score
-from compendium.nb09_embedding_space import judge, measure
+from compendium.nb09_embedding_space import figures, judge, measure
 
 EPSILONS = [0.0, 0.2, 0.6]
 
@@ -211,6 +211,25 @@ def test_accuracy_is_the_networks_under_every_change(split, result):
     clean = float(np.mean(predicted == split.labels))
     assert kept["mnist.corrected.accuracy"][0] == kept["mnist.noise.accuracy"][0] == pytest.approx(clean)
     assert len(kept) == 3 and frame.shape == (3, 7) and list(frame.index.get_level_values(0)) == ["MNIST"] * 3
+
+
+def test_curves_as_published_are_drawn_in_pixels(result):
+    figure = figures.space_curves([result], "density", {"MNIST": {1.0: 0.8}})
+    ends = {round(float(np.max(line.get_xdata())), 4) for line in figure.axes[0].lines if len(line.get_xdata()) > 2}
+    sigma = result.image_set.std[0]
+    assert round(0.6 * sigma, 4) in ends and len(figure.axes) == 3
+    assert any(list(line.get_xdata()) == [pytest.approx(sigma)] for line in figure.axes[2].lines)
+
+
+def test_stored_power_is_that_of_the_record(monkeypatch):
+    names = [f"{n}.{s}.{k}.power.coverage" for n in ("mnist", "organamnist") for s in judge.SPACES
+             for k in ("corrected", "noise")]  # fmt: skip
+    metrics = {name: [index / 100, 1 - index / 100] for index, name in enumerate(names)}
+    monkeypatch.setattr(judge.record, "references", lambda profile: [{"notebook": "x", "metrics": metrics}])
+    frame = judge.stored_power(SimpleNamespace(notebook="x"), "coverage")
+    assert frame.shape == (6, 4)
+    assert frame.loc[("OrganMNIST", "pixels")].tolist() == [0.06, 0.07, 0.94, 0.93]
+    assert judge.stored_power(SimpleNamespace(notebook="y"), "coverage").empty
 
 
 def test_hubs_are_the_most_balls_that_hold_one_query(split, result):

@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 from advlib import models
 from compendium import nb10_metric_analysis
 from compendium.common import vs22
-from compendium.nb10_metric_analysis import geometry, judge, measure
+from compendium.nb10_metric_analysis import figures, geometry, judge, measure
 
 EPSILONS = np.linspace(0, 1, 5)
 
@@ -202,3 +202,19 @@ def test_replicate_attacks_each_set_once_for_all_seeds(split, monkeypatch):
         nb10_metric_analysis.replicate(run)
         assert {"class-8-dominates", "centres-move", "organ-centres-move-late"} <= run.sentences()
         assert "manifold-packed-without-outliers" not in run.sentences() and len(calls) == 4
+
+
+def test_figures_count_sizes_in_pixels(result):
+    figure = figures.density_parts(result)
+    sigma = result.attacked.image_set.std[0]
+    ends = {round(float(np.max(line.get_xdata())), 4) for line in figure.axes[0].lines if len(line.get_xdata()) == 5}
+    assert len(figure.axes) == 5 and ends == {1.0, round(sigma, 4)}
+    assert len(figures.cluster_volumes([result]).axes) == 2
+    assert len(figures.scaled_centres(result).axes) == 7  # six matrices and the scale
+
+
+def test_a_map_shows_its_middle_whatever_lies_far_out():
+    far = np.vstack([np.random.default_rng(0).random((99, 2)), [[1e6, 1e6]]])
+    panel = {"places": far, "predicted": np.zeros(100, int), "epsilon": 0.0, "agreement": 1.0, "chance": 1.0}
+    axis = figures.distortion_maps({"MNIST": [panel]}, {"MNIST": 10}).axes[0]
+    assert axis.get_xlim()[1] < 2 and axis.get_ylim()[1] < 2
