@@ -1,15 +1,16 @@
 """Tables as the notebooks print them: a run's comparisons with the papers, long sentences wrapped, nothing cut off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas
 from pandas.io.formats.style import Styler
 
-from compendium.claims import published
+from compendium.claims import published, record
 
 _KEY = ["paper", "item", "row", "column"]
 _OURS = ["as published", "corrected", "verdict", "cause"]
+_LEARNED = ["printed", "as the papers' code did it", "as the paper describes it", "verdict"]
 
 
 class _WholeTable(Styler):
@@ -60,6 +61,55 @@ def comparisons(run: Any, items: Sequence[str] | None = None, paper: str | None 
                 {name: row[name] for name in _KEY} | {"published": printed.value, "source": printed.source} | ours
             )
     return pandas.DataFrame(rows, columns=[*_KEY, "published", "source", *_OURS])
+
+
+def learned(run: Any, rows: Mapping[published.Key, str]) -> Styler:
+    """Show what the stored runs at paper scale say of a few printed numbers and sentences, two digits a number.
+
+    Parameters
+    ----------
+    run : compendium.claims.record.Run
+    rows : dict
+        Key (paper, item, row, column) → short words that name the line.
+    """
+    claims = {claim.key: claim for claim in published.read_claims()}
+    lines = {
+        words: [_printed(key), *map(_short, (claims[key].as_published, claims[key].corrected)),
+                run.shown(dict(zip(_KEY, key, strict=True)))]
+        for key, words in rows.items()
+    }  # fmt: skip
+    return wrapped(pandas.DataFrame.from_dict(lines, orient="index", columns=_LEARNED), "learned")
+
+
+def beside_paper(run: Any, rows: Mapping[str, str]) -> Styler:
+    """Show numbers of this run beside those of the stored run at paper scale, two digits each.
+
+    Parameters
+    ----------
+    run : compendium.claims.record.Run
+    rows : dict
+        Metric → words that name the line. What no run at paper scale has stored is left blank.
+    """
+    stored = {r["notebook"]: r["metrics"] for r in record.references("paper")}.get(run.notebook, {})
+    lines = {words: [_short(run.metrics[name]), _short(stored.get(name))] for name, words in rows.items()}
+    return wrapped(
+        pandas.DataFrame.from_dict(lines, orient="index", columns=["this run", "at paper scale"]), "beside-paper"
+    )
+
+
+def _printed(key: published.Key) -> str:
+    entry = published.lookup(*key)
+    if entry.value is None:
+        return entry.source
+    interval = f" ({_short(entry.low)} to {_short(entry.high)})" if entry.low is not None else ""
+    return f"{_short(entry.value)}{interval}"
+
+
+def _short(value: float | str | None) -> str:
+    """Write a number with two digits and without an exponent; words stay as they are."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def claims_frame(run: Any) -> pandas.DataFrame:
