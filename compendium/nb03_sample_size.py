@@ -29,18 +29,24 @@ _TICKS = (1, 2, 5, 10)
 
 
 def figure3(results: Sequence[SizeResult]) -> Figure:
-    """Draw G17's Fig. 3 again: mean ratios with 95 % intervals over the sample size, a row of panels for each mode."""
-    x, y = "images in numerator and denominator", "mean ratio, 95 % interval"
+    """Draw G17's Fig. 3 again: mean R1 and R2 with 95 % intervals over the falling sample size, a line each mode."""
+    x, y = "images in each sample", "mean ratio, 95 % interval"
+    draws = draws_frame(results).rename(columns={"size": x, "ratio": y})
     figure = panels.lines(
-        draws_frame(results).rename(columns={"size": x, "ratio": y}), x=x, y=y, row="mode", col="row", hue="side",
-        style="side", palette=SIDE_PALETTE, references={"no difference": 1}, errorbar=panels.t_interval,
-        err_style="bars",
+        draws[draws["side"] != SIDE_LABELS["noise"]], x=x, y=y, col="row", hue="side", style="mode",
+        palette=SIDE_PALETTE, references={"no difference": 1}, errorbar=panels.t_interval, err_style="bars",
+        size=(2.8, 3.0), legend_columns=6,
     )  # fmt: skip
-    for axis in figure.axes:
-        panels.log_ticks(axis, _TICKS)
+    _finish(figure)
     # Intervals of a few huge draws reach below 0: there is no such place on a logarithmic axis.
     figure.axes[0].set_ylim(0.5, None)
     return figure
+
+
+def _finish(figure: Figure) -> None:
+    for axis in figure.axes:
+        panels.log_ticks(axis, _TICKS)
+    figure.axes[0].invert_xaxis()  # of all panels: they share it
 
 
 def own_kernels(results: Sequence[SizeResult]) -> Figure:
@@ -51,15 +57,16 @@ def own_kernels(results: Sequence[SizeResult]) -> Figure:
     long = draws.melt([x, "row", "side"], ["whole", "ratio without own kernels"], var_name="part", value_name=y)
     figure = panels.lines(
         long, x=x, y=y, col="row", hue="side", style="part", palette=SIDE_PALETTE, references={"no difference": 1},
-        legend_columns=6,
+        size=(2.8, 2.9), legend_columns=6,
     )  # fmt: skip
-    for axis in figure.axes:
-        panels.log_ticks(axis, _TICKS)
+    _finish(figure)
     return figure
 
 
 def parts_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     """Show by what a batch is told apart: AUROC of the ratio, of the ratio without own kernels, of the chosen λ alone.
+
+    Of the largest and the smallest size, a line each.
 
     Parameters
     ----------
@@ -67,7 +74,7 @@ def parts_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
         Channels apart, with settings.
     """
     lines = []
-    for r in results:
+    for r in (r for end in _ends(results) for r in end):
         rest = [departure(np.maximum(getattr(r, side) - r.own[side], 0)) for side in ("r2", "r1")]
         lines.append({
             "row": r.row,

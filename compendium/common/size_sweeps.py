@@ -327,8 +327,22 @@ def size_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     return pandas.DataFrame(lines, columns=columns).set_index(["mode", "row", "images"])
 
 
-def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
+def ends_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
+    """Show what a decision about one batch gets at the largest and at the smallest size, a line a mode and row."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for size in (max(r.size for r in results), min(r.size for r in results)):
+        for r in select(results, size=size):
+            line = lines.setdefault((r.mode, r.row), {})
+            line[f"AUROC, {size} images"] = f"{r.attack.auroc:.2f}"
+            line[f"power, {size} images"] = f"{r.attack.tpr_at_5_fpr:.2f}"
+            line[f"power on noise, {size} images"] = f"{r.control.tpr_at_5_fpr:.2f}"
+    return pandas.DataFrame.from_dict(lines, orient="index").rename_axis(["mode", "row"])
+
+
+def size_decisions(results: Sequence[SizeResult], label: str, *, power_only: bool = False) -> Figure:
     """Draw AUROC and power at 5 % false alarms over the sample size, attack and untargeted noise, a column a data set.
+
+    Sizes fall from left to right, as in the paper's tables.
 
     Parameters
     ----------
@@ -336,6 +350,8 @@ def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
         Of the rows to draw, both modes.
     label : str
         What the sample size counts.
+    power_only : bool
+        Leave out the AUROC, where there are many data sets.
     """
     names, chances = ("AUROC of one batch", "power at 5 % false alarms"), (0.5, 0.05)
     lines = [
@@ -345,13 +361,17 @@ def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
         for name, value in zip(names, (part.auroc, part.tpr_at_5_fpr), strict=True)
     ]
     frame = pandas.DataFrame(lines)
+    if power_only:
+        frame, chances = frame[frame["what"] == names[1]], chances[1:]
     both = [colour for colour in (figures.AS_PUBLISHED, figures.CORRECTED) for _ in range(2)]
     figure = panels.lines(
         frame, x=label, y="value", row="what", col="row", hue="line", style="line", legend_columns=4,
-        palette=both, dashes=["", (4, 2)] * 2, markers=["o", "o", "^", "^"],
-        axis={"ylim": (-0.03, 1.05), "xticks": sorted(frame[label].unique()), "ylabel": ""},
+        palette=both, dashes=["", (4, 2)] * 2, markers=["o", "o", "^", "^"], size=(2.8, 2.7),
+        axis={"ylim": (-0.03, 1.05), "xticks": sorted(frame[label].unique()), "ylabel": "share, 0 to 1"},
     )  # fmt: skip
+    figure.axes[0].invert_xaxis()  # of all panels: they share it
     for i, axis in enumerate(figure.axes):
+        axis.label_outer()
         axis.axhline(chances[i // frame["row"].nunique()], color=figures.LIMIT, lw=0.8)
     return figure
 

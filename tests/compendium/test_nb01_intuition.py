@@ -41,10 +41,21 @@ def test_points_enter_and_leave_the_balls():
 
 def test_joint_maps_have_a_point_for_every_image():
     rng = np.random.default_rng(0)
-    batch = {"real": images(rng, 60), "adversarial": images(rng, 60), "real_labels": np.arange(60)}
+    batch = {"real": images(rng, 60), "adversarial": images(rng, 60), "originals": images(rng, 60)}
     found = nb01.joint_maps({"toy": batch}, rng)["toy"]
     assert found["real"].shape == found["adversarial"].shape == (60, 2)
-    assert np.isfinite(found["real"]).all() and found["real_labels"] is batch["real_labels"]
+    assert np.isfinite(found["real"]).all() and set(found) == {"real", "adversarial"}
+
+
+def test_independent_changes_add_once_to_clean_images_and_twice_among_themselves():
+    rng = np.random.default_rng(0)
+    before, real = images(rng, 200, size=16), images(rng, 200, size=16)
+    signs = rng.choice([-0.5, 0.5], before.shape)
+    # 256 pixels and 200 images leave a relative error of about 2 / √(256 · 200) in each of the four mean distances.
+    np.testing.assert_allclose(nb01.added_distances(before, before + signs, real), (1, 2), atol=0.05)
+    # Images that all become one image have no distance left among themselves.
+    to_clean, among = nb01.added_distances(before, np.full_like(before, 0.5), real)
+    assert among == pytest.approx(-2, rel=0.02) and to_clean == pytest.approx(-1, rel=0.02)
 
 
 @pytest.mark.data

@@ -69,3 +69,8 @@ def test_parts_of_the_ratio_are_told_apart():
     # Nothing is taken off here, and all draws chose one λ.
     assert list(parts["AUROC of R"]) == list(parts["AUROC without own kernels"]) == ["1.00", "1.00"]
     assert list(parts["AUROC of the chosen λ"]) == ["0.50", "0.50"]
+
+
+def test_parts_are_shown_of_the_ends_alone():
+    parts = nb03.parts_frame([result(*apart(), size=n) for n in (80, 40, 10)])
+    assert list(parts.index) == [("MNIST", 80), ("MNIST", 10)]

@@ -24,7 +24,7 @@ SIZES = {
 
 _LEFT_OUT = (
     r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"<!--.*?-->", r"\]\([^)]*\)", r"https?://\S+",
-    r"(?:arXiv|doi|DOI):\s*\S+", r"“[^”]*”",
+    r"(?:arXiv|doi|DOI):\s*\S+", r"“[^”]*”", r"\(\d+ min\)",  # the last: how long an exercise takes
     r"(?:Tables?|Figs?\.|Figures?|§+|[Ee]qs?\.|[Ee]quations?|Algorithms?|[Nn]otebooks?|[Ss]ections?|[Ee]xercises?|"
     r"[Aa]ppendix|\*\*)\s*[A-F]?\d+[a-z]?(?:\.\d+)*(?:\s*(?:,|and|to|–|-)\s*\d+[a-z]?(?:\.\d+)*)*",
 )  # fmt: skip
