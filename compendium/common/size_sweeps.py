@@ -315,18 +315,6 @@ def draws_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     )  # fmt: skip
 
 
-def size_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
-    """Show a sweep as a table: means with intervals, Welch's p, and what a decision gets from one batch."""
-    columns = ["mode", "row", "images", "R1", "R2", "p, means", "AUROC", "power at 5 % false alarms", "AUROC, noise",
-               "power, noise"]  # fmt: skip
-    lines = []
-    for r in results:
-        decisions = [f"{value:.2f}" for part in (r.attack, r.control) for value in (part.auroc, part.tpr_at_5_fpr)]
-        means = str(r.summary("r1")), str(r.summary("r2")), f"{r.p_value:.1g}"
-        lines.append([r.mode, r.row, r.size, *means, *decisions])
-    return pandas.DataFrame(lines, columns=columns).set_index(["mode", "row", "images"])
-
-
 def ends_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     """Show what a decision about one batch gets at the largest and at the smallest size, a line a mode and row."""
     lines: dict[tuple[str, str], dict[str, str]] = {}

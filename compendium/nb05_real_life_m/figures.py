@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas
 import seaborn
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
-from advlib.figures import ADVERSARIAL, LIMIT, PUBLISHED, subplots
+from advlib.figures import ADVERSARIAL, LIMIT, PUBLISHED, REAL, subplots
 from advlib.ulsif import DEFAULT_GRID
 from compendium.common import panels
 from compendium.common.size_sweeps import SIDE_LABELS, SIDE_PALETTE, SizeResult, draws_frame
@@ -100,24 +101,37 @@ def r2_by_lambda(table: pandas.DataFrame) -> Figure:
 
 
 def single_image_maps(maps: Mapping[str, np.ndarray]) -> Figure:
-    """Draw mean R1 and R2 at m = 1 for each fixed σ and λ of the grid, the cell nearest to the print framed.
+    """Draw mean R1 and R2 at m = 1 for each fixed σ and λ of the grid; the cell nearest to each print is framed.
+
+    Both frames stand in both panels, with the mean there: one pair of values would have to serve both.
 
     Parameters
     ----------
     maps : dict
         "r1" and "r2" → (t, n_sigmas, n_lambdas).
     """
-    figure, axes = subplots(1, 2, figsize=(12.5, 4.6), sharey=True)
+    figure, axes = subplots(1, 2, figsize=(10, 4.4), sharey=True)
     words = [f"{value:.2g}" for value in DEFAULT_GRID]
     _, *printed = published_table3()[-1]
-    for axis, side, entry in zip(axes, ("r1", "r2"), printed, strict=True):
-        mean = pandas.DataFrame(maps[side].mean(axis=0), index=words, columns=words)
-        seaborn.heatmap(np.log10(mean), annot=mean, fmt=".3g", cmap="Greys", vmin=-3, vmax=5, cbar=False, ax=axis,
-                        annot_kws={"fontsize": 8})  # fmt: skip
+    means = {side: maps[side].mean(axis=0) for side in ("r1", "r2")}
+    nearest = {
+        side: np.unravel_index(np.abs(np.log(mean / entry.value)).argmin(), mean.shape)
+        for (side, mean), entry in zip(means.items(), printed, strict=True)
+    }
+    for axis, (side, mean), entry in zip(axes, means.items(), printed, strict=True):
+        seaborn.heatmap(
+            pandas.DataFrame(mean, index=words, columns=words), norm=LogNorm(1e-3, 1e3), cmap="Greys", ax=axis,
+            cbar=side == "r2", cbar_kws={"label": "mean density ratio", "ticks": [1e-3, 1e-2, 0.1, 1, 10, 100, 1000]},
+        )  # fmt: skip
         axis.grid(False)
-        s, k = np.unravel_index(np.abs(np.log(mean / entry.value)).to_numpy().argmin(), mean.shape)
-        axis.add_patch(Rectangle((k + 0.03, s + 0.03), 0.94, 0.94, fill=False, ec=ADVERSARIAL, lw=2))
-        title = f"mean {side.upper()}, one suspect; framed: nearest to the printed {entry.value:g}"
-        axis.set(title=title, xlabel="λ, fixed")
+        for name, colour in (("r1", ADVERSARIAL), ("r2", REAL)):
+            s, k = nearest[name]
+            axis.add_patch(Rectangle((k + 0.03, s + 0.03), 0.94, 0.94, fill=False, ec=colour, lw=2.5))
+            shade = "white" if mean[s, k] > 5 else "black"
+            axis.text(k + 0.5, s + 0.5, f"{mean[s, k]:.2g}", color=shade, ha="center", va="center", fontsize=8)
+        axis.set(title=f"mean {side.upper()}, one suspect; printed: {entry.value:.2g}", xlabel="λ, fixed")
     axes[0].set_ylabel("σ, fixed")
+    marks = [Patch(fill=False, ec=ADVERSARIAL, lw=2, label="nearest to the printed R1"),
+             Patch(fill=False, ec=REAL, lw=2, label="nearest to the printed R2")]  # fmt: skip
+    figure.legend(handles=marks, loc="outside lower center", ncols=2)
     return figure

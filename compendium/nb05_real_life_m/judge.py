@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas
 
 from compendium.claims import verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
@@ -29,14 +28,6 @@ def record_table3(run: Any, results: Sequence[SizeResult]) -> None:
                 medians = ", ".join(f"{mode} {np.median(values):.2f}" for mode, values in draws.items())
                 note = f"median of the draws: {medians}" + "; the suspect is given twice" * (m == 1)
                 verdicts.number(run, entry.key, {mode: values.mean() for mode, values in draws.items()}, note)
-
-
-def table3_frame(run: Any) -> pandas.DataFrame:
-    """Show a run's numbers of Table 3: published, as published, corrected, verdict of all stored runs."""
-    frame = verdicts.rows(run, "Table 3").set_index("column").rename(columns={"as_published": AS_PUBLISHED})
-    printed = {entry.column: entry for _, *entries in published_table3() for entry in entries}
-    frame["published"] = [f"{e.value:.2f} ({e.low:.2f}, {e.high:.2f})" for e in map(printed.get, frame.index)]
-    return frame[["published", AS_PUBLISHED, CORRECTED, "verdict"]].round(2)
 
 
 def record_claims(run: Any, mnist: Sequence[SizeResult], cifar: Sequence[SizeResult]) -> None:

@@ -174,13 +174,18 @@ def alternatives_frame(found: Mapping[str, SingleImage]) -> pandas.DataFrame:
     """Show what each alternative for m = 1 gives, by mode, beside the printed numbers."""
     _, *printed = published_table3()[-1]
     columns = ["mode", "what was done", "R1", "R2", "off by a factor of", "AUROC"]
-    lines = [["published", "", *(f"{e.value:.2f} ({e.low:.2f}, {e.high:.2f})" for e in printed), "", ""]]
+    lines = [["printed", "", *(_two_digits(e.value, e.low, e.high) for e in printed), "", ""]]
     for mode, single in found.items():
         for what, result in single.alternatives.items():
-            factor = f"{off_by(*_means(result)):.2f}"
+            factor = f"{off_by(*_means(result)):.1f}"
             auroc = "needs the answer" if what in single.needs_answer else f"{result.auroc:.2f}"
-            lines.append([mode, what, str(result.r1_summary), str(result.r2_summary), factor, auroc])
+            means = [_two_digits(s.mean, s.low, s.high) for s in (result.r1_summary, result.r2_summary)]
+            lines.append([mode, what, *means, factor, auroc])
     return pandas.DataFrame(lines, columns=columns).set_index(["mode", "what was done"])
+
+
+def _two_digits(mean: float, low: float, high: float) -> str:
+    return f"{mean:.2g} ({low:.2g} to {high:.2g})"
 
 
 def _means(result: RatioComparison) -> tuple[float, float]:
