@@ -61,6 +61,8 @@ def known(path: Path) -> set[float]:
             found |= set(_scalars(parts)) | {content["duration_s"] / 60}
         found |= set(_scalars(record.profile_parameters(profile))) if profile == "paper" else set()
     found |= set(_scalars(runner.defaults(path)))
+    for claim in published.read_claims():
+        found |= set(_scalars([claim.as_published, claim.corrected])) if claim.notebook == path.stem else set()
     for entry in published.load():
         found |= set(_scalars([entry.value, entry.low, entry.high, entry.source]))
     return found
