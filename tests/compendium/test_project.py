@@ -165,19 +165,19 @@ def readme_facts():
 
     ratios = Counter(c.verdict for c in claims.values() if c.paper == "g17" and c.column.startswith("R1 "))
     yield "02", f"Of the {ratios.total()} ratios of real against adversarial"
-    yield "02", f"{ratios['reproduced']} come out with the method as the paper describes it"
+    yield "02", f"the method as the paper describes it gives {ratios['reproduced']}"
     by_code = published.VERDICTS[1]
-    yield "02", f"{ratios[by_code]} more only with the code of its time"
+    yield "02", f"the code of its time {ratios[by_code]} more"
     yield "04", f"{ratios['fitted']} rest on a setting that had to be fitted"
-    yield "02", f"{ratios['not reproduced']} do not come out"
+    yield "02", f"{ratios['not reproduced']} come out in no way"
     least = "least power with the smallest batches"
     ten = [statistic("ten-samples-suffice", mode, least) for mode in ("as published", "corrected")]
-    words = f"{ten[0]:.0%} of attacked batches of 10 is flagged as published and {ten[1]:.0%} corrected"
+    words = f"{ten[0]:.0%} of attacked batches of 10 are flagged as published and {ten[1]:.0%} corrected"
     yield "03", words.replace("%", " %")
     one = [statistic("single-adversarial-sample", m, "power with one suspect") for m in ("as published", "corrected")]
     yield "05", f"of single MNIST images {one[0]:.0%} and {one[1]:.0%}".replace("%", " %")
     apart = statistic("density-rises-for-geometry", "as published", "at the peak, as a share of the clean density")
-    yield "02", f"within {apart:.0%} of the clean density".replace("%", " %")
+    yield "02", f"to within {apart:.0%} of the clean density".replace("%", " %")
     tiles = json.loads((places.REFERENCE / "pathmnist_tiles.json").read_text(encoding="utf-8"))["movements"]
     ends = {line["name"]: (line["density"][0], line["density"][-1]) for line in tiles["own statistics"]}
     yield "07", "FGSM raises density from {:.1f} to {:.1f}".format(*ends["FGSM as published"])
