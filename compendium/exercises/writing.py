@@ -196,7 +196,7 @@ def without_exercises(cells: list[NotebookNode]) -> list[NotebookNode]:
 def with_exercises(notebook: NotebookNode, cells: Iterable[Cell], number: str) -> NotebookNode:
     """Replace a notebook's exercise cells, and touch nothing else of it but execution counts and the digest.
 
-    They stand before the section that says what was learned, or else before the cell that ends the run.
+    They stand before the section on limits, or else before the cell that ends the run.
 
     Parameters
     ----------
@@ -213,11 +213,11 @@ def with_exercises(notebook: NotebookNode, cells: Iterable[Cell], number: str) -
     """
     result = copy.deepcopy(notebook)
     kept = without_exercises(result.cells)
-    learned = [i for i, cell in enumerate(kept) if _has_heading(cell, r"\blearn(ed|t)\b")]
+    limits = [i for i, cell in enumerate(kept) if _has_heading(cell, r"^Limits")]
     ends = [i for i, cell in enumerate(kept) if cell.cell_type == "code" and "run.finish()" in cell.source]
-    if not learned + ends:
+    if not limits + ends:
         raise ValueError(f"notebook {number} must have a cell that calls run.finish(); exercises stand before it")
-    place = (learned or ends)[-1]
+    place = (limits or ends)[-1]
     heading = Cell("markdown", _INTRODUCTION.format(number=number))
     result.cells = [*kept[:place], *_notebook_cells([heading, *cells], number, solved=False), *kept[place:]]
     return _stamped(result)

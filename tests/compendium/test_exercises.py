@@ -178,10 +178,10 @@ print("two lines")
     ("sources", "kept"),
     [
         (["# T", "x = 1", "run.finish()"], ["# T", "x = 1", "EXERCISES", "run.finish()"]),
-        (["# T", "## What we learned", "run.finish()"], ["# T", "EXERCISES", "## What we learned", "run.finish()"]),
+        (["# T", "## Limits", "run.finish()"], ["# T", "EXERCISES", "## Limits", "run.finish()"]),
         (
             ["# T", "text before\n\n## Exercises\n\nold", "answer = None", "text two", "## Limits", "run.finish()"],
-            ["# T", "text before", "## Limits", "EXERCISES", "run.finish()"],
+            ["# T", "text before", "EXERCISES", "## Limits", "run.finish()"],
         ),
         (["# T", "## Exercises", "answer = None", "run.finish()"], ["# T", "EXERCISES", "run.finish()"]),
     ],

@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 import browser
 import nbformat
 import pytest
+from markupsafe import escape
 
 from advlib import paths
 from compendium import paths as places
 from compendium import runner
-from compendium.claims import published, record
+from compendium.claims import published, record, table
 from compendium.site import build, notebook, reference
 from compendium.site.markdown import Pages, slug
 from compendium.site.maths import FONT, mathml
@@ -69,7 +70,7 @@ class Links(HTMLParser):
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
         self.anchors += [values["id"]] if values.get("id") else []
-        self.links += [values["href"]] if tag == "a" else []
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
         self.loads += [values[name] for name in ("src", "data", "poster") if name in values]
         self.loads += [values["href"]] if tag == "link" else []
         if tag == "img" and not values.get("alt"):
@@ -152,12 +153,12 @@ def test_the_start_says_what_came_out(texts):
     assert start.count("not run yet") == len(SHOWN) - 1 and f"advlib run {RUN_HERE}" not in start
 
 
-def test_claims_stand_in_the_table_with_both_verdicts(texts, site):
+def test_claims_stand_in_the_table_with_their_verdicts(texts):
     stored = published.read_claims()
     text = texts["claims.html"]
     assert text.count("<tr data-paper") >= len(stored)
     for verdict in {claim.verdict for claim in stored}:
-        assert f'<option value="{verdict}">' in text
+        assert f'<option value="{escape(verdict)}">' in text
     assert 'href="03_sample_size.html">03</a>' in text  # a notebook's page from its row
 
 
@@ -169,29 +170,25 @@ def test_new_verdicts_and_columns_of_the_claims_need_no_change(tmp_path, monkeyp
     names = [field.name for field in dataclasses.fields(published.Claim)]
     old = [claim for claim in published.read_claims() if claim.verdict == "reproduced"][:2]
     wider = [Wider(*(getattr(claim, name) for name in names), spread=0.125) for claim in old]
-    wider[0] = dataclasses.replace(wider[0], verdict="fitted", notebook="")
+    wider[0] = dataclasses.replace(wider[0], verdict="brand new", notebook="")
     monkeypatch.setattr(build, "Claim", Wider)
-    monkeypatch.setattr(published, "VERDICTS", (*published.VERDICTS, "fitted"))
-    monkeypatch.setattr(published, "claims_table", lambda records: wider)
-    monkeypatch.setattr(published, "read_claims", lambda path=None: old)
+    monkeypatch.setattr(published, "VERDICTS", (*published.VERDICTS, "brand new"))
+    monkeypatch.setattr(published, "read_claims", lambda path=None: wider)
     monkeypatch.setattr(places, "RUNS", tmp_path)
     monkeypatch.setattr(runner, "notebooks", lambda names=(): [])
     monkeypatch.setattr(build, "documents", dict)
     monkeypatch.setattr(reference, "modules", list)
     text = (build.write_site("paper").parent / "claims.html").read_text(encoding="utf-8")
-    assert '<option value="fitted">' in text and "<th>spread</th>" in text and "<td>0.125</td>" in text
+    assert '<option value="brand new">' in text and "<th>spread</th>" in text and "<td>0.125</td>" in text
     assert {build.tone(verdict) for verdict in published.VERDICTS} == {"good", "half", "bad", "soft"}
 
 
-def test_a_quick_verdict_that_depends_on_the_seed_is_called_undecided(monkeypatch):
-    claim = next(claim for claim in published.read_claims() if claim.notebook)
-    key = " | ".join((claim.paper, claim.item, claim.row, claim.column))
-    monkeypatch.setattr(published, "claims_table", lambda records: [claim])
-    monkeypatch.setattr(record, "undecided", lambda: {claim.notebook: {key: ["reproduced", "not reproduced"]}})
-    (row,) = build.claims_rows([], "quick")
-    assert row["shown"] == "undecided at this scale: reproduced or not reproduced" and row["stored"] == claim.verdict
-    (row,) = build.claims_rows([], "paper")
-    assert row["shown"] == claim.verdict
+def test_claims_show_their_intervals():
+    rows = {tuple(row[part] for part in ("paper", "item", "row", "column")): row for row in build.claims_rows()}
+    assert len(rows) == len(published.read_claims())
+    line = next(line for line in table.read_evidence() if line["mode"] == "as published" and line["low"])
+    shown = rows[line["paper"], line["item"], line["row"], line["column"]]["intervals"]["as_published"]
+    assert shown == f"{float(line['low']):.3g} to {float(line['high']):.3g}"
 
 
 def test_timings_say_what_ran_here_and_what_is_stored(texts):
@@ -334,8 +331,8 @@ def test_a_reader_filters_the_claims(site, tab):
     tab.open(site / "claims.html")
     everything = rows()
     assert everything > 200
-    choose("stored", "not reproduced")
-    assert 0 < rows() < everything and rows("row.dataset.stored !== 'not reproduced'") == 0
+    choose("verdict", "not reproduced")
+    assert 0 < rows() < everything and rows("row.dataset.verdict !== 'not reproduced'") == 0
     choose("paper", "g17")
     assert rows() > 0 and rows("row.dataset.paper !== 'g17'") == 0
     some = rows()
