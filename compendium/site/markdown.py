@@ -52,7 +52,9 @@ class _Renderer(IPythonRenderer):
 
     def heading(self, text, level, **attrs):
         level = min(level + self.depth, 6)
-        anchor = slug(text)
+        own = re.match(r'<a id="([\w-]+)"></a>', text)  # a heading may name its anchor itself
+        text = text[own.end() :] if own else text
+        anchor = own[1] if own else slug(text)
         taken = [name for _, name, _ in self.headings]
         if anchor in taken:
             anchor = next(name for n in range(1, len(taken) + 2) if (name := f"{anchor}-{n}") not in taken)
