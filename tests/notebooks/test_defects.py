@@ -5,6 +5,7 @@ that untouched it gives the notebook's own numbers: the control below holds that
 this file prints which defect is caught by what.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -134,7 +135,14 @@ def labels_shuffled(patch):
 
 
 def sides_swapped(patch):
-    patch.setattr(size_sweeps, "SIDES", ("r2", "r1", "noise"))
+    make = size_sweeps.attacked_pools
+
+    def swapped(*arguments, **options):
+        pools = make(*arguments, **options)
+        sides = pools.suspects
+        return dataclasses.replace(pools, suspects={**sides, "r1": sides["r2"], "r2": sides["r1"]})
+
+    patch.setattr(size_sweeps, "attacked_pools", swapped)
 
 
 def k_off_by_one(patch):
