@@ -181,10 +181,10 @@ def _powers(split: ImageSplit, test: Any, drawn: Sequence[Batches], slow_batches
             pools[perturbation.label] = Scores.stack([clean, moved])
         key = m, len(perturbation.images)
         if key not in nulls:
-            nulls[key] = test._statistics(clean.parts, null_rows)
+            nulls[key] = test.statistics(clean, null_rows)
         mixed = perturbed_rows[:few] + n
         mixed[:, round(share * m) :] -= n
-        found, seconds = timed(test._statistics, pools[perturbation.label].parts, mixed)
+        found, seconds = timed(test.statistics, pools[perturbation.label], mixed)
         rows.append(
             {
                 "perturbation": perturbation.name, "kind": perturbation.kind, "size": perturbation.size,
@@ -291,7 +291,7 @@ def tails(
     n = len(split.clean)
 
     def statistic(images: np.ndarray) -> np.ndarray:
-        return test._statistics(test.measure(images).parts, index_sets(n, batches, batch_size, rng))[:, 0]
+        return test.statistics(test.measure(images), index_sets(n, batches, batch_size, rng))[:, 0]
 
     null = statistic(split.clean)
     sweep = attacks.fgsm_sweep(models.load_trained(split.network), split.clean, split.labels, list(epsilons))
@@ -340,8 +340,7 @@ def by_references(
         fitted = copy.deepcopy(test).fit(reference[:count], calibration)
         # Every image is a batch of its own.
         null, found = (
-            fitted._statistics(fitted.measure(part).parts, np.arange(len(part))[:, None])[:, 0]
-            for part in (clean, moved)
+            fitted.statistics(fitted.measure(part), np.arange(len(part))[:, None])[:, 0] for part in (clean, moved)
         )
         size = min(count, len(split.reference))
         rows.append({"references": size, "success": success, "power": power(null, found, "two-sided")})
