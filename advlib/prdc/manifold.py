@@ -123,7 +123,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -138,7 +138,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -153,7 +153,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -169,7 +169,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------

@@ -30,7 +30,7 @@ def a_split(rng, n=400, channels=1):
 
 def statistic(test, reference, batch):
     fitted = test.fit(reference)
-    return fitted._statistics(fitted.measure(batch).parts, np.arange(len(batch))[None])[0, 0]
+    return fitted.statistics(fitted.measure(batch), np.arange(len(batch))[None])[0, 0]
 
 
 @pytest.mark.parametrize("d", [1, 20])
@@ -59,10 +59,10 @@ def test_many_sets_at_once_equal_each_alone(rng):
     few, many = np.array([[3, 1, 4], [1, 5, 9]]), np.stack([rng.permutation(30)[:8] for _ in range(200)])
     for test in (peers.MMDTest(), peers.EnergyTest()):
         fitted = test.fit(reference)
-        parts = fitted.measure(pool).parts
+        scores = fitted.measure(pool)
         for rows in (few, many):
             alone = [statistic(test, reference, pool[batch]) for batch in rows]
-            np.testing.assert_allclose(fitted._statistics(parts, rows)[:, 0], alone, atol=1e-9)
+            np.testing.assert_allclose(fitted.statistics(scores, rows)[:, 0], alone, atol=1e-9)
 
 
 def test_classifier_predicts_as_scikit_learns_ridge_leaving_one_out(rng):
@@ -113,8 +113,8 @@ def test_partial_batches_hold_the_share_asked_for(rng):
         def measure(self, vectors):
             return Scores((vectors[:, 0].astype(float),))
 
-        def _statistics(self, parts, rows):
-            values = parts[0][rows].mean(axis=1, keepdims=True)
+        def statistics(self, scores, rows):
+            values = scores.parts[0][rows].mean(axis=1, keepdims=True)
             seen.append(float((values > 1).mean()) if rows.shape[1] == 1 else float(values.mean()))
             return values
 
