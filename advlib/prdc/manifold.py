@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike, as_matrix, usual_device
+from advlib.checks import ArrayLike, as_matrix, usual_device, whole
 from advlib.prdc import saving
 from advlib.prdc.balls import Balls
 from advlib.prdc.radii import fit_radii
@@ -124,7 +124,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -139,7 +139,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -154,7 +154,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -170,7 +170,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -308,7 +308,7 @@ class ReferenceManifold(BaseEstimator):
 
     def _fit_points(self, points: torch.Tensor, name: str) -> Self:
         """`fit` on checked points (N, d), without a word about radii of zero; `name` is for messages."""
-        k = checked_count("k", self.k, 1)
+        k = whole("k", self.k, 1)
         if k >= len(points):
             raise ValueError(f"k must be smaller than the number of points in {name}, {len(points)}, but is {k}")
         rounded = RoundedPoints(points, self.memory_gb)
@@ -339,13 +339,6 @@ def float_type(values: ArrayLike) -> torch.dtype:
     """Type that holds the values without loss: float32 where that is enough, else float64."""
     name = str(values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype).removeprefix("torch.")
     return torch.float32 if name in _FIT_FLOAT32 else torch.float64
-
-
-def checked_count(name: str, value: int, least: int) -> int:
-    """Return `value` as an int, or raise a ValueError unless it is whole and at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, but is {value!r}")
-    return int(value)
 
 
 def zero_radii_words(name: str, empty: int, n: int, k: int) -> str:

@@ -25,9 +25,6 @@ PAPER_BATCHES = {
 }
 """Images in the sub-batches of Fig. 3(b): the names of the authors' stored files, danushv07/n2gem, `bdy_attack`."""
 
-FALSE_ALARMS = 0.05
-"""Rate of false alarms at which a batch is flagged, half of it on either side."""
-
 CHUNK = 50
 """Images that are attacked together, with the same random directions, and kept on disk together."""
 
@@ -119,17 +116,6 @@ def manifold_in_proportion(
 def disjoint(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Split n images at random into batches that share none: (n // size, size) int64."""
     return rng.permutation(n)[: n // size * size].reshape(-1, size)
-
-
-def outside(null: np.ndarray, suspect: np.ndarray, rate: float = FALSE_ALARMS) -> float:
-    """Share of `suspect` (n,) below or above all but the rate's half of `null` (m,) on either side.
-
-    Tails of equal *rate*, not of equal distance from the median: density of clean batches has a long tail upwards,
-    behind which a batch of density 0 would be within the distance that 5 % of the clean ones have.
-    """
-    ordered = np.sort(null)
-    allowed = int(np.floor(rate / 2 * len(ordered)))
-    return float(np.mean((suspect < ordered[allowed]) | (suspect > ordered[len(ordered) - 1 - allowed])))
 
 
 def p_value(null: np.ndarray, value: float) -> float:

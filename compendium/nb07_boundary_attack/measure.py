@@ -10,6 +10,7 @@ from advlib import attacks
 from advlib.prdc import ReferenceManifold
 from compendium.common import boundary, vs22
 from compendium.common.curves import score_hits
+from compendium.common.protocol import power
 
 CLEAN_BATCHES = 1000
 """Clean batches of each size, at least, by which attacked ones are judged."""
@@ -111,9 +112,9 @@ class Outcome:
         return np.array([np.median(getattr(scores[size], f"batch_{statistic}")) for size in self.attacked])
 
     def flagged(self, statistic: str, size: int) -> float:
-        """Share of the attacked batches of a size that lie where 5 % of the clean ones do, two-sided."""
-        name = f"batch_{statistic}"
-        return boundary.outside(getattr(self.clean.by_size[size], name), getattr(self.attacked[size], name))
+        """Two-sided `power` of a statistic against attacked batches of a size."""
+        batches = (getattr(scores[size], f"batch_{statistic}") for scores in (self.clean.by_size, self.attacked))
+        return power(*batches, "two-sided")
 
 
 def outcome(
