@@ -74,6 +74,7 @@ def attack(
             split.labels,
             seed=seed,
             chunk=chunk,
+            **({} if chunk <= 100 else {"batch_size": chunk}),  # the attack's own default; part of a stored set's name
             steps=[int(count) for count in steps],
             outside=mode.normalised_twice,
         )
