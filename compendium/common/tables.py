@@ -109,7 +109,7 @@ def _short(value: float | str | None) -> str:
     """Write a number with two digits and without an exponent; words stay as they are."""
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{float(f'{value:.2g}'):g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def claims_frame(run: Any) -> pandas.DataFrame:

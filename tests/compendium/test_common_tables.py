@@ -25,11 +25,11 @@ def test_metrics_stand_beside_those_at_paper_scale(monkeypatch):
     stored = {"notebook": "02_primary_results", "metrics": {"a": 123.4}}
     monkeypatch.setattr(record, "references", lambda profile: [stored])
     run = record.Run("02_primary_results", {"profile": "quick", "seed": 0})
-    run.metric("a", 0.1234), run.metric("b", 2.0)
+    run.metric("a", 0.1234), run.metric("b", 99.7)
     shown = tables.learned(run, {"a": "first", "b": "second"}).data
     assert shown.to_dict("index") == {
         "first": {"this run": "0.12", "at paper scale": "123"},
-        "second": {"this run": "2", "at paper scale": ""},
+        "second": {"this run": "100", "at paper scale": ""},
     }
 
 
