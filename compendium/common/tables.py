@@ -112,12 +112,6 @@ def _short(value: float | str | None) -> str:
     return f"{float(f'{value:.2g}'):g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def claims_frame(run: Any) -> pandas.DataFrame:
-    """Show a run's comparisons with sentences: by short name, the sentence, as published, corrected, verdict, cause."""
-    frame = comparisons(run, ["claim"]).assign(published=lambda table: table["source"])
-    return frame.rename(columns={"row": "claim"}).set_index("claim")[["published", *_OURS]]
-
-
 def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
     """Show a run's comparisons with VS22's items: published, as published, corrected, verdict, band and cause."""
     frame = comparisons(run, items, "vs22")
@@ -128,15 +122,3 @@ def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
     where = frame[["item", "row", "column"]].agg(" ".join, axis=1).str.strip()
     frame = frame.assign(where=where, published=printed).set_index("where")
     return frame[["published", *_OURS]].rename(columns={"cause": "band and cause"})
-
-
-def comparison_frame(run: Any) -> pandas.DataFrame:
-    """Show all of a run's comparisons by item, row and column: published, as published, corrected, verdict, cause.
-
-    Values of an image set that was not run share one line.
-    """
-    frame = comparisons(run).astype(object)
-    not_run = (frame["verdict"] == "not run here") & (frame["item"] != "claim")
-    frame.loc[not_run, ["column", "published"]] = "all values", None
-    frame = frame.groupby(["item", "row", "column"], sort=False).last()
-    return frame[["published", *_OURS]].fillna("")
