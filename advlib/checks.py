@@ -1,11 +1,17 @@
 """Checks of arrays at the public border: one sentence that names the argument, what it was and what it must be."""
 
+import os
 import warnings
 
 import numpy as np
 import torch
 
 ArrayLike = np.ndarray | torch.Tensor
+
+
+def usual_device() -> str | None:
+    """Where networks and manifolds go that are given no device: what `ADVLIB_DEVICE` names, such as "cuda"."""
+    return os.environ.get("ADVLIB_DEVICE") or None
 
 
 def as_matrix(
@@ -102,3 +108,10 @@ def same_columns(first: torch.Tensor, first_name: str, second: torch.Tensor, sec
             f"{first_name} and {second_name} must have the same number of features, "
             f"but have shapes {tuple(first.shape)} and {tuple(second.shape)}"
         )
+
+
+def whole(name: str, value: int, least: int) -> int:
+    """Return a whole number of at least `least` as an int, or raise a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, but is {value!r}")
+    return int(value)

@@ -3,7 +3,8 @@
 # %% [markdown]
 # **1 · Predict (10 min).** A change of ε in each of a digit's 784 pixels has the length $d = 28\varepsilon$. Say that a
 # kernel does not reach where its value is below 0.001, and take σ = 1. From which ε on is an attacked digit out of
-# reach of the clean one, first for the kernel of 2017, $\exp(-d/2\sigma^2)$, then for the paper's, $\exp(-d^2/2\sigma^2)$?
+# reach of the clean one, first for the kernel of 2017, $\exp(-d/2\sigma^2)$, then for the paper's,
+# $\exp(-d^2/2\sigma^2)$?
 
 # %%
 import numpy as np

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from advlib import detectors, figures
+from advlib.checks import whole
 from advlib.cli.records import range_note, step_record, verdict_record
 from advlib.datasets import files
 from advlib.detectors import BatchTest, CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest
 from advlib.detectors.feature_test import feature_name
-from advlib.detectors.samples import extremes, level, whole
+from advlib.detectors.samples import extremes, level
 from advlib.detectors.sequential import StreamTest
 
 KINDS = ("combined", "density", "coverage", "nearest", "ratio")

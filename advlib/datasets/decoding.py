@@ -2,14 +2,13 @@
 
 import io
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from advlib.datasets.catalogue import source
 from advlib.datasets.dataset import Dataset
+from advlib.datasets.files import open_npz
 
 
 def load_npz(path: str | os.PathLike) -> Dataset:
@@ -120,21 +119,8 @@ _NPZ_KEYS = {f"{split}_{part}" for split in ("train", "val", "test") for part in
 
 def _npz_arrays(content: bytes, where: str) -> dict[str, np.ndarray]:
     """Return the known arrays of an npz file, or raise a ValueError that names the file."""
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise ValueError(f"{where} must be an npz file as numpy.savez writes it, but is not a complete zip archive")
-    arrays = {}
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            for key in _NPZ_KEYS & set(file.files):
-                arrays[key] = file[key]
-                if not isinstance(arrays[key], np.ndarray):
-                    raise ValueError("not in NumPy's format")
-    except ValueError as error:
-        reason = "holds pickled objects" if "pickle" in str(error).lower() else "cannot be read"
-        raise ValueError(f"{where} must hold plain arrays of numbers, but {key} in it {reason}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, MemoryError) as error:
-        raise ValueError(f"{where} must be an undamaged npz file, but cannot be read ({error})") from error
-    return arrays
+    with open_npz(io.BytesIO(content), where) as (names, get):
+        return {name: get(name) for name in names if name in _NPZ_KEYS}
 
 
 def _npz_parts(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,13 +198,18 @@ def _npy(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _npz(path: Path, split: str, key: str | None) -> tuple[np.ndarray, np.ndarray | None, str]:
+@contextmanager
+def open_npz(file: Path | io.BytesIO, where: str) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+    """Give the names of the arrays in an npz file, and what reads one by its name.
+
+    Every fault is a ValueError in one sentence that names the array and `where`.
+    """
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
-        raise ValueError(f"{path} must be an npz file, but is not a complete zip archive") from None
+        raise ValueError(f"{where} must be an npz file, but is not a complete zip archive") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{where} cannot be read: {error.strerror}") from None
     with archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if not info.is_dir()}
 
@@ -211,27 +217,29 @@ def _npz(path: Path, split: str, key: str | None) -> tuple[np.ndarray, np.ndarra
             info = members[name]
             try:
                 with archive.open(info) as stream:
-                    return _array(stream, f"{name} in {path}", info.file_size)
+                    return _array(stream, f"{name} in {where}", info.file_size)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
-                raise ValueError(f"{name} in {path} cannot be read: {_words(error)}") from None
+                raise ValueError(f"{name} in {where} cannot be read: {_words(error)}") from None
 
+        yield list(members), get
+
+
+def _npz(path: Path, split: str, key: str | None) -> tuple[np.ndarray, np.ndarray | None, str]:
+    with open_npz(path, str(path)) as (members, get):
         found = ", ".join(sorted(members)[:12]) or "nothing"
-        if key is not None:
-            if key not in members:
-                raise ValueError(f"{path} must hold an array {key!r}, but holds {found}")
-            labels = next((name for name in (key.replace("images", "labels"), *_LABEL_KEYS) if name in members), None)
-            return get(key), get(labels) if labels and labels != key else None, f"{key} in {path}"
-        if "train_images" in members or "test_images" in members:
+        if key is None and ("train_images" in members or "test_images" in members):
             return _medmnist(path, members, get, split, found)
-        names = [name for name in _IMAGE_KEYS if name in members]
-        if not names and len(members) == 1:
-            names = list(members)
-        if not names:
+        if key is not None and key not in members:
+            raise ValueError(f"{path} must hold an array {key!r}, but holds {found}")
+        one = members if len(members) == 1 else []
+        images = key or next((name for name in (*_IMAGE_KEYS, *one) if name in members), None)
+        if images is None:
             raise ValueError(
                 f"{path} must hold one array, or name its images 'images', but holds {found}; --key picks one"
             )
-        labels = next((name for name in _LABEL_KEYS if name in members), None)
-        return get(names[0]), get(labels) if labels else None, f"{names[0]} in {path}"
+        beside = (key.replace("images", "labels"), *_LABEL_KEYS) if key else _LABEL_KEYS
+        labels = next((name for name in beside if name in members), None)
+        return get(images), get(labels) if labels and labels != images else None, f"{images} in {path}"
 
 
 def _medmnist(

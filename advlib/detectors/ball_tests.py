@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from advlib.checks import whole
 from advlib.detectors.balls import Balls, unions
 from advlib.detectors.feature_test import FeatureTest
 from advlib.detectors.results import Scores
-from advlib.detectors.samples import whole
 
 
 class BallTest(FeatureTest):

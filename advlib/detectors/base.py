@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, whole
 from advlib.detectors import saving
 from advlib.detectors.contamination import contamination
 from advlib.detectors.exchangeability import compare
@@ -28,7 +28,6 @@ from advlib.detectors.samples import (
     common_classes,
     extremes,
     hold_out,
-    whole,
 )
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from advlib.checks import whole
 from advlib.detectors.feature_test import FeatureTest
 from advlib.detectors.permutations import subsets
 from advlib.detectors.results import Scores
-from advlib.detectors.samples import whole
 from advlib.detectors.saving import finite
 from advlib.ulsif import DEFAULT_GRID, ULSIF, GridEdgeWarning, fit_batch_indices
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -154,13 +153,6 @@ def as_rows(values: Sequence[int], name: str, number: int, n: int) -> np.ndarray
             f"{name} must point to the pool's {n} rows, but number {number} has {rows.min()} to {rows.max()}"
         )
     return rows.astype(np.int64)
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """Return a whole number of at least `least`, or raise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, but is {value!r}")
-    return int(value)
 
 
 def level(name: str, value: float) -> float:

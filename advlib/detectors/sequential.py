@@ -39,11 +39,11 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, whole
 from advlib.detectors.base import BatchTest
 from advlib.detectors.permutations import p_values, permuted_rows
 from advlib.detectors.results import Scores
-from advlib.detectors.samples import level, whole
+from advlib.detectors.samples import level
 
 _CHEAP_DRAWS = 9_999
 

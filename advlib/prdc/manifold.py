@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike, as_matrix
+from advlib.checks import ArrayLike, as_matrix, usual_device, whole
 from advlib.prdc import saving
 from advlib.prdc.balls import Balls
 from advlib.prdc.radii import fit_radii
@@ -39,7 +39,8 @@ class ReferenceManifold(BaseEstimator):
         the reference's own dtype and N·(d + 6) of 2 bytes (4 where bfloat16 products are slow). No N×M array is
         ever made. `hits` returns what it finds, whatever its size.
     device : torch.device or str, optional
-        Where the products run; by default where the reference lies (an array: the CPU). Results are the same.
+        Where the products run; by default where `ADVLIB_DEVICE` says, or else where the reference lies (an array: the
+        CPU). Results are the same.
 
     Attributes
     ----------
@@ -85,7 +86,7 @@ class ReferenceManifold(BaseEstimator):
             Where `reference`, `k` or `memory_gb` cannot be used, or every radius is zero because each point has k
             or more copies: strictly inside a ball of radius zero lies nothing, so all results would be zero.
         """
-        matrix = as_matrix(reference, "reference", dtype=float_type(reference), device=self.device)
+        matrix = as_matrix(reference, "reference", dtype=float_type(reference), device=self.device or usual_device())
         self._fit_points(matrix, "reference")
         empty = int((self.radii_ == 0).sum())
         if empty == len(self.radii_):
@@ -123,7 +124,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -138,7 +139,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -153,7 +154,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -169,7 +170,7 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         queries : (M, d) array or tensor
-            M ≥ 1, in the units of the reference.
+            As in `ball_counts`.
 
         Returns
         -------
@@ -295,7 +296,7 @@ class ReferenceManifold(BaseEstimator):
             As in the constructor.
         """
         manifold = cls(k, memory_gb=memory_gb, device=device)
-        points = RoundedPoints(torch.from_numpy(reference).to(device), memory_gb)
+        points = RoundedPoints(torch.from_numpy(reference).to(device or usual_device()), memory_gb)
         manifold._hold(Balls(points, radii * points.scale))
         return manifold
 
@@ -307,7 +308,7 @@ class ReferenceManifold(BaseEstimator):
 
     def _fit_points(self, points: torch.Tensor, name: str) -> Self:
         """`fit` on checked points (N, d), without a word about radii of zero; `name` is for messages."""
-        k = checked_count("k", self.k, 1)
+        k = whole("k", self.k, 1)
         if k >= len(points):
             raise ValueError(f"k must be smaller than the number of points in {name}, {len(points)}, but is {k}")
         rounded = RoundedPoints(points, self.memory_gb)
@@ -338,13 +339,6 @@ def float_type(values: ArrayLike) -> torch.dtype:
     """Type that holds the values without loss: float32 where that is enough, else float64."""
     name = str(values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype).removeprefix("torch.")
     return torch.float32 if name in _FIT_FLOAT32 else torch.float64
-
-
-def checked_count(name: str, value: int, least: int) -> int:
-    """Return `value` as an int, or raise a ValueError unless it is whole and at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, but is {value!r}")
-    return int(value)
 
 
 def zero_radii_words(name: str, empty: int, n: int, k: int) -> str:

@@ -5,8 +5,8 @@ import warnings
 
 import torch
 
-from advlib.checks import ArrayLike, as_matrix
-from advlib.prdc.manifold import ReferenceManifold, checked_count, density_of, float_type, zero_radii_words
+from advlib.checks import ArrayLike, as_matrix, whole
+from advlib.prdc.manifold import ReferenceManifold, density_of, float_type, zero_radii_words
 
 
 def prdc(
@@ -90,7 +90,7 @@ def expected_coverage(n_reference: int, n_queries: int, k: int) -> float:
     ValueError
         Where the three do not fit together.
     """
-    k = checked_count("k", k, 1)
-    others = checked_count("n_reference", n_reference, k + 1) - 1
-    m = checked_count("n_queries", n_queries, 1)
+    k = whole("k", k, 1)
+    others = whole("n_reference", n_reference, k + 1) - 1
+    m = whole("n_queries", n_queries, 1)
     return 1.0 - math.prod((others - j) / (others + m - j) for j in range(k))

@@ -65,7 +65,7 @@ def fit_batch(
         As in `ULSIF`. The centres are the same rows of each draw's numerator, drawn once, so an int gives what
         the single fits with that int give.
     chunk_draws : int, optional
-        Draws worked on at once by one thread; by default as many as keep its working memory near 32 MB (2 GB on a
+        Draws worked on at once by one thread; by default as many as keep its working memory near 16 MB (2 GB on a
         GPU), at least one. Memory beyond input and result grows with this and with the thread count, not with T: about
         8 (3 (n + m) b + 5 min(n, m) b + 4 b²) bytes a draw, and 8 (n + m) d bytes a thread.
 

@@ -112,7 +112,7 @@ class ULSIF(BaseEstimator):
         self.center_indices_ = out(settings.center_indices)
         self.centers_ = out(numerator_matrix[settings.center_indices.to(numerator_matrix.device)])
         for name in ("theta_", "loocv_scores_"):
-            setattr(self, name, out(result[name][0]))
+            setattr(self, name, out(result[name][0].clone()))
         for name in ("sigma_", "lambda_", "mean_ratio_"):
             setattr(self, name, float(result[name][0]))
         self.n_features_in_ = numerator_matrix.shape[1]

@@ -9,6 +9,7 @@ from advlib.ulsif.kernels import draw_exponents, gram_matrix, kernel_values
 from advlib.ulsif.settings import Settings
 
 
+@torch.inference_mode()
 def fit_chunk(numerators: torch.Tensor, denominators: torch.Tensor, settings: Settings) -> dict[str, torch.Tensor]:
     """Score the grid, choose, and fit `numerators` (C, n, d) against `denominators` (C, m, d).
 

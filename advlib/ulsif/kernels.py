@@ -20,7 +20,7 @@ _NEAR = 1e-4
 # Up to this many features the differences themselves are as cheap as the matrix product.
 _FEW_FEATURES = 16
 # Working memory of one chunk in bytes: near a core's cache, yet worth the calls.
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 16 * 2**20
 # Entries of a matrix up to which NumPy's BLAS, with one thread, computes it.
 _SMALL = 2**16
 
@@ -45,49 +45,43 @@ def draw_exponents(
     for start in range(0, draws, step):
         # Distances do not change under a shift; each draw's own first row keeps the norms near the distances' size.
         part = slice(start, start + step)
-        samples[:, :n_nu].copy_(numerators[part])
-        samples[:, n_nu:].copy_(denominators[part])
+        samples[:, :n_nu] = numerators[part]
+        samples[:, n_nu:] = denominators[part]
         samples -= samples[:, :1].clone()
         centers = samples[:, :n_nu] if len(own) == n_nu else samples[:, own]
-        squared_distances(samples, centers, out=exponents[part], centers_at=own)
-    # A centre is at infinity from itself so far, which keeps it out of the maxima; now its distance is exactly 0.
+        squared_distances(samples, centers, out=exponents[part])
+    # A centre is at infinity from itself, which keeps it out of the maxima, until its distance becomes exactly 0.
+    exponents[:, own, columns] = math.inf
     to_exponents(exponents, settings.kernel)
     largest = torch.stack([exponents[:, :n_nu].amax((1, 2)), exponents[:, n_nu:].amax((1, 2))])
     exponents[:, own, columns] = 0.0
     return exponents, largest
 
 
-def squared_distances(
-    points: torch.Tensor, centers: torch.Tensor, out: torch.Tensor | None = None, centers_at: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Squared distances (C, p, b) of `points` (C, p, d) to `centers` (C, b, d).
-
-    Where the centres are the points `centers_at`, the distance of each to itself is set to infinity.
-    """
-    draws, n_centers = points.shape[0], centers.shape[1]
+def squared_distances(points: torch.Tensor, centers: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Squared distances (C, p, b) of `points` (C, p, d) to `centers` (C, b, d), which may be the first points."""
+    n_centers = centers.shape[1]
     if out is None:
-        out = points.new_empty(draws, points.shape[1], n_centers)
-    itself = torch.arange(n_centers, device=points.device)
+        out = points.new_empty(*points.shape[:2], n_centers)
     if points.shape[2] <= _FEW_FEATURES:
-        torch.square(torch.cdist(points, centers, compute_mode="donot_use_mm_for_euclid_dist"), out=out)
-        if centers_at is not None:
-            out[:, centers_at, itself] = math.inf
-        return out
+        return torch.square(torch.cdist(points, centers, compute_mode="donot_use_mm_for_euclid_dist"), out=out)
     norms = row_dots(points, points)
-    center_norms = row_dots(centers, centers) if centers_at is None else norms[:, centers_at]
-    # BLAS computes one half only where both factors are the same matrix.
     same = n_centers if centers.data_ptr() == points.data_ptr() else 0
+    center_norms = norms[:, :same] if same else row_dots(centers, centers)
     if same:
-        product(points[:, :same], centers.mT, out=out[:, :same])
+        # BLAS computes one half where both factors are the same matrix.
+        product(centers, centers.mT, out=out[:, :same])
     product(points[:, same:], centers.mT, out=out[:, same:])
     torch.add(norms[:, :, None], out, alpha=-2, out=out).add_(center_norms[:, None, :])
-    if centers_at is not None:
-        out[:, centers_at, itself] = math.inf
-    if out.amin() < _NEAR * (norms.max() + center_norms.max()):
+    if same:
+        out[:, :same].diagonal(dim1=1, dim2=2).fill_(math.inf)
+    if out.amin() < _NEAR * (norms.amax() + center_norms.amax()):
         near = out < _NEAR * (norms[:, :, None] + center_norms[:, None, :])
         for pairs in near.nonzero().split(max(1, CHUNK_BYTES // (8 * points.shape[2]))):
             draw, point, center = pairs.unbind(1)
             out[draw, point, center] = (points[draw, point] - centers[draw, center]).square_().sum(1)
+    if same:
+        out[:, :same].diagonal(dim1=1, dim2=2).fill_(0.0)
     return out
 
 

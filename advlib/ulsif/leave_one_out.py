@@ -101,13 +101,15 @@ class _InEigenbasis:
         self.q = self.turned - self.q_nu
         self.c_lambda = (self.n_de - 1) / self.n_de * lambdas[:, None]
         self.inverse = 1 / (self.eigenvalues[:, None] + self.c_lambda)
+        # A last row of ones gives the plain inner products along with the quadratic forms.
+        self.rows = torch.cat([self.inverse, torch.ones_like(self.inverse[:, :1])], 1)
         self.buffer = torch.empty_like(self.p)
         self.zx, self.xx = self._forms(self.p, self.q), self._forms(self.p, self.p)
-        self.s = self.zx / (self.n_de - self.xx)
+        self.s = self.zx[:, :-1] / (self.n_de - self.xx[:, :-1])
 
     def _forms(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Return aᵢᵀB⁻¹bᵢ, (C, L, n), of rows (C, n, b) in the eigenbasis."""
-        return product(self.inverse, torch.mul(a, b, out=self.buffer[:, : a.shape[1]]).mT)
+        """Return aᵢᵀB⁻¹bᵢ for each λ and then aᵢᵀbᵢ, (C, L + 1, n), of rows (C, n, b) in the eigenbasis."""
+        return product(self.rows, torch.mul(a, b, out=self.buffer[:, : a.shape[1]]).mT)
 
     def scores(self) -> torch.Tensor:
         """Return the leave-one-out errors (C, L)."""
@@ -116,8 +118,8 @@ class _InEigenbasis:
         ratio = self.n_de * self.s
         linear = (self.inverse * torch.mul(self.q, self.q_nu, out=self.buffer).sum(1, keepdim=True)).sum(2)
         linear += (self.inverse * product(self.s, torch.mul(self.p, self.q_nu, out=self.buffer))).sum(2)
-        weights = self._forms(self.p[:, rows], self.vectors[:, columns]) * self.s[:, :, rows]
-        weights += self._forms(self.q[:, rows], self.vectors[:, columns])
+        weights = self._forms(self.p[:, rows], self.vectors[:, columns])[:, :-1] * self.s[:, :, rows]
+        weights += self._forms(self.q[:, rows], self.vectors[:, columns])[:, :-1]
         _clamp_own(ratio, linear, weights, self.x, self.x_nu, self.own)
         self._clamp(ratio, linear)
         return _scores_of(ratio, linear, (self.n_de - 1) / (self.n_de * (self.n_nu - 1)), self.x.shape[1])
@@ -171,10 +173,9 @@ class _InEigenbasis:
             return (zz + 2 * s * zx).addcmul_(s.square(), xx)
 
         # g = 1 − cλ/(μ + cλ)
-        whole = squared(*(row_dots(a, b)[:, None] for a, b in ((q, q), (p, q), (p, p))))
-        radius = (
-            (1 + _LOST) * whole - self.c_lambda * squared(self._forms(q, q), self.zx, self.xx) - top * first.square()
-        )
+        squares = self._forms(q, q), self.zx, self.xx
+        radius = squared(*(part[:, -1:] for part in squares)) * (1 + _LOST) - top * first.square()
+        radius -= self.c_lambda * squared(*(part[:, :-1] for part in squares))
         inverse = product(self.inverse, self.vectors.square().mT)
         width = 1 + _LOST - self.c_lambda * inverse - top * self.vectors[:, None, :, -1].square()
         return first * top, radius.clamp_(min=0).sqrt_(), width.clamp_(min=0).sqrt_()

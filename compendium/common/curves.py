@@ -15,7 +15,7 @@ from scipy import sparse
 from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold, expected_coverage
 from advlib.progress import track
-from compendium.common.protocol import auroc, tpr_at_fpr
+from compendium.common.protocol import auroc, power
 
 QUANTILES = (0.25, 0.5, 0.75)
 """Of the bands over sub-batches (VS22 §4)."""
@@ -196,9 +196,9 @@ class Curve:
         return expected_coverage(self.n_reference, self.batch_size, self.k)
 
     def decisions(self, statistic: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return AUROC and power at 5 % false alarms of a decision about one sub-batch, (n,) each.
+        """Return AUROC and two-sided `power` of a decision about one sub-batch, (n,) each.
 
-        Two-sided: a sub-batch is the more suspect the further its statistic lies from the clean ones' median.
+        The AUROC ranks by the distance from the clean sub-batches' median.
 
         Parameters
         ----------
@@ -207,9 +207,9 @@ class Curve:
         """
         clean = getattr(self.clean, f"batch_{statistic}")
         middle = np.median(clean)
-        null = np.abs(clean - middle)
-        suspect = [np.abs(getattr(score, f"batch_{statistic}") - middle) for score in self.scores]
-        return np.array([auroc(null, s) for s in suspect]), np.array([tpr_at_fpr(null, s) for s in suspect])
+        suspect = [getattr(score, f"batch_{statistic}") for score in self.scores]
+        areas = [auroc(np.abs(clean - middle), np.abs(values - middle)) for values in suspect]
+        return np.array(areas), np.array([power(clean, values, "two-sided") for values in suspect])
 
 
 def density_coverage_curve(

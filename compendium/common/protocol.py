@@ -18,6 +18,9 @@ from sklearn.neighbors import NearestNeighbors
 from advlib.progress import track
 from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 
+LEVEL = 0.05
+"""Rate of false alarms at which `power` is given."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -57,11 +60,41 @@ def auroc(null: np.ndarray, alternative: np.ndarray) -> float:
     return float(above / (len(null) * len(alternative)))
 
 
-def tpr_at_fpr(null: np.ndarray, alternative: np.ndarray, fpr: float = 0.05) -> float:
-    """Share of `alternative` (n,) above the threshold that at most `fpr` of `null` (m,) exceeds."""
-    allowed = int(np.floor(fpr * len(null)))
-    threshold = np.sort(null)[len(null) - 1 - allowed]
-    return float(np.mean(alternative > threshold))
+def power(clean: np.ndarray, suspect: np.ndarray, side: str = "high", level: float = LEVEL) -> float:
+    """Share of suspect batches that a test calibrated on B clean batches flags at 5 % false alarms.
+
+    A suspect batch with statistic s is ranked among the B clean ones. Its p-value is (1 + number of clean batches at
+    least as extreme) / (B + 1), and it is flagged where p ≤ `level`. The rank of a further clean batch is uniform on
+    1, …, B + 1, so that the rate of false alarms is at most `level` at any B, whatever the distribution; it is `level`
+    where `level` (B + 1), or half of that if two-sided, is whole. Fewer clean batches than make the smallest p-value
+    reach `level` (19 for 5 %, 39 if two-sided) flag nothing.
+
+    Ties are broken at random, and what is returned is the mean over all ways to break them, so that nothing is drawn.
+
+    Parameters
+    ----------
+    clean, suspect : (B,), (n,) float arrays
+        One statistic of clean and of suspect batches. It may be infinite.
+    side : {"high", "low", "two-sided"}
+        Which values are evidence. Two-sided spends half of `level` on each side: tails of equal rate, not of equal
+        distance from the middle, behind which a short tail would be hidden by a long one.
+    level : float
+        Rate of false alarms.
+
+    Raises
+    ------
+    ValueError
+        For another `side`.
+    """
+    clean = np.sort(clean)
+    below, up_to = (np.searchsorted(clean, suspect, edge) for edge in ("left", "right"))
+    most = np.floor(level / (2 if side == "two-sided" else 1) * (len(clean) + 1) + 1e-9)
+    places = up_to - below + 1
+    high, low = (np.clip((most - beyond) / places, 0, 1) for beyond in (len(clean) - up_to, below))
+    chances = {"high": high, "low": low, "two-sided": np.minimum(high + low, 1)}
+    if side not in chances:
+        raise ValueError(f"side must be one of {', '.join(chances)}, but is {side!r}")
+    return float(np.mean(chances[side]))
 
 
 @dataclass(frozen=True)
@@ -96,8 +129,8 @@ class RatioComparison:
 
     @cached_property
     def tpr_at_5_fpr(self) -> float:
-        """Share of R1 draws flagged at the threshold that 5 % of the R2 draws exceed."""
-        return tpr_at_fpr(departure(self.r2), departure(self.r1))
+        """`power` of one draw's distance from 1, with the R2 draws as the clean batches."""
+        return power(departure(self.r2), departure(self.r1))
 
 
 def _channels(images: np.ndarray, name: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from advlib import attacks, models
 from advlib.progress import track
 from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 from compendium.common.g17 import MODES, Mode, all_and_attacked
-from compendium.common.protocol import draw_indices, tpr_at_fpr
+from compendium.common.protocol import draw_indices, power
 from compendium.nb06_crafting import search
 
 IMAGE_SETS = {"MNIST": "mnist", "CIFAR-10 (grey)": "cifar10-grey"}
@@ -194,7 +194,7 @@ def similarity(
             rows.append({
                 "setting": setting.name, "image set": setting.title, "mode": setting.mode.name, "epsilon": size,
                 "crafted": crafted, "gap": defender.judge(images, size).gap, "energy": float(energy.mean()),
-                "power": tpr_at_fpr(clean, energy),
+                "power": power(clean, energy),
             })  # fmt: skip
     return pandas.DataFrame(rows)
 

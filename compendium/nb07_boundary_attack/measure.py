@@ -10,6 +10,7 @@ from advlib import attacks
 from advlib.prdc import ReferenceManifold
 from compendium.common import boundary, vs22
 from compendium.common.curves import score_hits
+from compendium.common.protocol import power
 
 CLEAN_BATCHES = 1000
 """Clean batches of each size, at least, by which attacked ones are judged."""
@@ -111,9 +112,9 @@ class Outcome:
         return np.array([np.median(getattr(scores[size], f"batch_{statistic}")) for size in self.attacked])
 
     def flagged(self, statistic: str, size: int) -> float:
-        """Share of the attacked batches of a size that lie where 5 % of the clean ones do, two-sided."""
-        name = f"batch_{statistic}"
-        return boundary.outside(getattr(self.clean.by_size[size], name), getattr(self.attacked[size], name))
+        """Two-sided `power` of a statistic against attacked batches of a size."""
+        batches = (getattr(scores[size], f"batch_{statistic}") for scores in (self.clean.by_size, self.attacked))
+        return power(*batches, "two-sided")
 
 
 def outcome(
@@ -123,6 +124,7 @@ def outcome(
     steps: Sequence[int],
     rng: np.random.Generator,
     seed: int = 0,
+    chunk: int = boundary.CHUNK,
 ) -> Outcome:
     """Attack a split's queries and score them.
 
@@ -138,7 +140,7 @@ def outcome(
     steps : increasing sequence of int
     rng : numpy.random.Generator
         Draws batches, references and noise.
-    seed : int
+    seed, chunk : int
         Of the attack.
 
     Raises
@@ -146,7 +148,7 @@ def outcome(
     ValueError
         If no batch size is left.
     """
-    states = boundary.attack(mode, split, steps, seed=seed)
+    states = boundary.attack(mode, split, steps, seed=seed, chunk=chunk)
     last, moved = states[-1], states[-1].l2 > 0
     rows = boundary.scored_rows(mode, last)
     sizes = [size for size in clean.by_size if size <= len(rows)]
@@ -253,6 +255,7 @@ def outcomes(
     rng: np.random.Generator,
     *,
     seed: int = 0,
+    chunk: int = boundary.CHUNK,
 ) -> list[Outcome]:
     """Run `outcome` for several image sets in both modes.
 
@@ -267,7 +270,7 @@ def outcomes(
         For each image set.
     batch_sizes : sequence of int
         Images a sub-batch.
-    rng, seed
+    rng, seed, chunk
         As for `outcome`.
 
     Returns
@@ -279,5 +282,5 @@ def outcomes(
     for image_set, count, counts in zip(image_sets, images, steps, strict=True):
         split = vs22.reference_and_holdout(image_set.name, references, count)
         clean = clean_holdout(vs22.reference_and_holdout(image_set.name, references), batch_sizes, rng)
-        found += [outcome(mode, split, clean, counts, rng, seed) for mode in vs22.MODES]
+        found += [outcome(mode, split, clean, counts, rng, seed, chunk) for mode in vs22.MODES]
     return found

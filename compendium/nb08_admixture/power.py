@@ -13,8 +13,8 @@ import pandas
 from scipy import sparse
 
 from advlib.prdc import ReferenceManifold
-from compendium.common.boundary import outside
 from compendium.common.curves import sub_batches
+from compendium.common.protocol import power
 from compendium.nb08_admixture.mixtures import TABLES
 
 FLAGGED = 0.8
@@ -65,11 +65,10 @@ def power_map(
     draws: int,
     rng: np.random.Generator,
 ) -> pandas.DataFrame:
-    """Draw batches of each size and share, and count how many lie beyond what 95 % of the clean ones keep to.
+    """Draw batches of each size and share, and measure the two-sided `power` against each.
 
-    The test is two-sided with equal tails, see `outside`. Attacked images are split at random into parts that share
-    none, again and again until there are as many as draws: a power is that of batches of these images, and no more
-    certain than the number of parts in one split makes it.
+    Attacked images are split at random into parts that share none, again and again until there are as many as draws: a
+    power is that of batches of these images, and no more certain than the number of parts in one split makes it.
 
     Parameters
     ----------
@@ -110,7 +109,7 @@ def power_map(
             batches.append(np.concatenate([rng.permutation(untouched)[: size - count], m + moved]))
         scores = manifold.subset_density_coverage(both, batches)
         for statistic, expected, suspect in zip(TABLES, null[size], scores, strict=True):
-            found.loc[share, (statistic, size)] = outside(expected, suspect)
+            found.loc[share, (statistic, size)] = power(expected, suspect, "two-sided")
     return found
 
 

@@ -11,9 +11,10 @@ from scipy import stats
 from advlib import attacks
 from advlib.detectors import DensityTest, Scores
 from advlib.progress import track
+from compendium.common.protocol import LEVEL
 from compendium.nb13_hypothesis_tests.peers import Peer
 from compendium.nb13_hypothesis_tests.perturbations import TITLES, ImageSplit
-from compendium.nb13_hypothesis_tests.power import LEVEL, index_sets, on_vectors, suite
+from compendium.nb13_hypothesis_tests.power import index_sets, on_vectors, suite
 
 
 def binomial_band(draws: int, alpha: float, confidence: float = 0.99) -> tuple[float, float]:

@@ -14,7 +14,7 @@ References
 .. [4] D. Lopez-Paz and M. Oquab, "Revisiting classifier two-sample tests", ICLR 2017, arXiv:1610.06545.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Peer:
         return self
 
     def measure(self, vectors: np.ndarray) -> Scores:
-        """Return what `_statistics` needs of each vector (n, d)."""
+        """Return what `statistics` needs of each vector (n, d)."""
         matrix = vectors.astype(np.float64)
         return Scores((matrix, self._to_reference(matrix)))
 
@@ -64,8 +64,9 @@ class KernelTest(Peer):
     def _to_reference(self, matrix: np.ndarray) -> np.ndarray:
         return self._kernel(_squared(matrix, self.reference_)).mean(axis=1)
 
-    def _statistics(self, parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-        matrix, cross = parts
+    def statistics(self, scores: Scores, rows: np.ndarray) -> np.ndarray:
+        """Return the statistic (B, 1) of the sample sets `rows` (B, m), as `advlib.detectors` do."""
+        matrix, cross = scores.parts
         grams = zip(_grams(matrix, rows, self._kernel), rows, strict=True)
         return self.sign * np.array([[own.mean() - 2 * cross[batch].mean() + self.own_] for own, batch in grams])
 
@@ -114,9 +115,10 @@ class ClassifierTest(Peer):
         centre, spread = self.reference_.mean(axis=0), self.reference_.std(axis=0) + 1e-3
         self._standard = lambda matrix: np.column_stack([(matrix - centre) / spread, np.ones(len(matrix))])
 
-    def _statistics(self, parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    def statistics(self, scores: Scores, rows: np.ndarray) -> np.ndarray:
+        """Return the statistic (B, 1) of the sample sets `rows` (B, m), as `advlib.detectors` do."""
         m = rows.shape[1]
-        clean, changed = self._standard(self.reference_), self._standard(parts[0])
+        clean, changed = self._standard(self.reference_), self._standard(scores.parts[0])
         target = np.repeat([-1.0, 1.0], m)
         out = []
         for number, batch in enumerate(rows):

@@ -1,8 +1,7 @@
 """How often a test flags what was perturbed: power, at one measured false-alarm rate for all tests.
 
-Every test looks at the same batches. Its threshold is set by the same clean batches, so that 5 % of further clean ones
-would lie beyond it (both tails together where both count), and power is the share of perturbed batches beyond it. So no
-test gains by being badly calibrated.
+Every test looks at the same batches, and `compendium.common.protocol.power` calibrates each on the same clean ones. So
+no test gains by being badly calibrated.
 Whether the permutation p-values of `advlib.detectors` keep their level on their own is another question, answered in
 `calibration`.
 """
@@ -20,6 +19,7 @@ from advlib.attacks.stored import stored_attack
 from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest, Scores
 from advlib.detectors.sequential import StreamTest
 from advlib.progress import track
+from compendium.common.protocol import power
 from compendium.nb13_hypothesis_tests.peers import ClassifierTest, EnergyTest, MMDTest
 from compendium.nb13_hypothesis_tests.perturbations import (
     ATTACK,
@@ -30,8 +30,6 @@ from compendium.nb13_hypothesis_tests.perturbations import (
     stored,
     timed,
 )
-
-LEVEL = 0.05
 
 OTHER_NETWORKS = {"mnist": "mnist-cleverhans", "cifar10": "cifar10-cleverhans"}
 """Data set → a second network of it, of another architecture and another training."""
@@ -72,31 +70,6 @@ def index_sets(
     if not 1 <= size <= n:
         raise ValueError(f"size must lie between 1 and the {n} images there are, but is {size}")
     return np.stack([rng.choice(n, size, replace=False, p=weights) for _ in range(draws)])
-
-
-def flagged(null: np.ndarray, perturbed: np.ndarray, two_sided: bool, rng: np.random.Generator) -> float:
-    """Share of perturbed batches that rank, among the clean ones, where at most 5 % of further clean ones would.
-
-    The rank of a clean batch among n others and itself is uniform, so that the level is kept at any n, and is 5 % where
-    (n + 1) / 40 is whole.
-
-    Parameters
-    ----------
-    null, perturbed : (t,), (s,) float arrays
-        A statistic of clean and of perturbed batches.
-    two_sided : bool
-        Whether low values are evidence as well: then half of the level is spent on each side.
-    rng : numpy.random.Generator
-        Breaks ties, of which counts have many.
-    """
-    both = np.concatenate([null, perturbed])
-    both = both + 1e-9 * (np.ptp(both) or 1.0) * rng.random(len(both))
-    null, perturbed = np.sort(both[: len(null)]), both[len(null) :]
-    most = LEVEL / (2 if two_sided else 1) * (len(null) + 1) + 1e-9
-    beyond = 1 + len(null) - np.searchsorted(null, perturbed) <= most
-    if two_sided:
-        beyond |= 1 + np.searchsorted(null, perturbed) <= most
-    return float(beyond.mean())
 
 
 class Batches(NamedTuple):
@@ -176,18 +149,15 @@ def power_table(
         without features), feature_ms (CPU time of looking at one image).
     """
     drawn = draw_batches(made, batch_sizes, shares, batches, rng)
-    ties = int(rng.integers(2**31))
     rows = [
         {"dataset": split.name, "test": name} | row
         for name, test in track(tests.items(), f"power, {TITLES[split.name]}", len(tests))
-        for row in _powers(split, test, drawn, slow_batches, ties)
+        for row in _powers(split, test, drawn, slow_batches)
     ]
     return pandas.DataFrame(rows)
 
 
-def _powers(
-    split: ImageSplit, test: Any, drawn: Sequence[Batches], slow_batches: int | None, ties: int
-) -> list[dict[str, Any]]:
+def _powers(split: ImageSplit, test: Any, drawn: Sequence[Batches], slow_batches: int | None) -> list[dict[str, Any]]:
     """Return the rows of one test."""
     n = len(split.clean)
     seen, test = on_vectors(test)
@@ -211,30 +181,30 @@ def _powers(
             pools[perturbation.label] = Scores.stack([clean, moved])
         key = m, len(perturbation.images)
         if key not in nulls:
-            nulls[key] = test._statistics(clean.parts, null_rows)
+            nulls[key] = test.statistics(clean, null_rows)
         mixed = perturbed_rows[:few] + n
         mixed[:, round(share * m) :] -= n
-        found, seconds = timed(test._statistics, pools[perturbation.label].parts, mixed)
+        found, seconds = timed(test.statistics, pools[perturbation.label], mixed)
         rows.append(
             {
                 "perturbation": perturbation.name, "kind": perturbation.kind, "size": perturbation.size,
                 "success": perturbation.success, "m": m, "share": share,
-                "power": _power(nulls[key], found, two_sided, ties),
+                "power": _power(nulls[key], found, two_sided),
                 "ms": 1000 * seconds / len(mixed), "feature_ms": feature_ms,
             }
         )  # fmt: skip
     return rows
 
 
-def _power(null: np.ndarray, found: np.ndarray, two_sided: bool, ties: int) -> float:
-    """Share `flagged` by a statistic (t, J); of several columns, the largest standardised distance from the middle."""
+def _power(null: np.ndarray, found: np.ndarray, two_sided: bool) -> float:
+    """`power` of a statistic (t, J); of several columns, of the largest standardised distance from the middle."""
     if null.shape[1] > 1:
         middle = np.median(null, axis=0)
         spread = np.median(np.abs(null - middle), axis=0)
         spread[spread == 0] = 1.0
         null, found = ((np.abs(values - middle) / spread).max(axis=1, keepdims=True) for values in (null, found))
         two_sided = False
-    return flagged(null[:, 0], found[:, 0], two_sided, np.random.default_rng(ties))
+    return power(null[:, 0], found[:, 0], "two-sided" if two_sided else "high")
 
 
 def study(
@@ -321,17 +291,14 @@ def tails(
     n = len(split.clean)
 
     def statistic(images: np.ndarray) -> np.ndarray:
-        return test._statistics(test.measure(images).parts, index_sets(n, batches, batch_size, rng))[:, 0]
+        return test.statistics(test.measure(images), index_sets(n, batches, batch_size, rng))[:, 0]
 
     null = statistic(split.clean)
     sweep = attacks.fgsm_sweep(models.load_trained(split.network), split.clean, split.labels, list(epsilons))
     found = np.array([statistic(stored(batch.images)) for batch in sweep])
-    sides = {"less": (-1, False), "greater": (1, False), "two-sided": (1, True)}
-    power = {
-        tail: np.array([flagged(sign * null, sign * row, both, np.random.default_rng(0)) for row in found])
-        for tail, (sign, both) in sides.items()
-    }
-    return {"epsilons": np.asarray(epsilons, dtype=float), "null": null, "statistic": found, "power": power}
+    sides = {"less": "low", "greater": "high", "two-sided": "two-sided"}
+    powers = {tail: np.array([power(null, row, side) for row in found]) for tail, side in sides.items()}
+    return {"epsilons": np.asarray(epsilons, dtype=float), "null": null, "statistic": found, "power": powers}
 
 
 def by_references(
@@ -368,17 +335,15 @@ def by_references(
         split.features(seen, found)
         for found in (split.reference, split.calibration, stored(attacked.images), split.clean)
     )
-    ties = int(rng.integers(2**31))
     rows = []
     for count in track(references, f"reference images of {TITLES[name]}"):
         fitted = copy.deepcopy(test).fit(reference[:count], calibration)
         # Every image is a batch of its own.
         null, found = (
-            fitted._statistics(fitted.measure(part).parts, np.arange(len(part))[:, None])[:, 0]
-            for part in (clean, moved)
+            fitted.statistics(fitted.measure(part), np.arange(len(part))[:, None])[:, 0] for part in (clean, moved)
         )
-        power = flagged(null, found, True, np.random.default_rng(ties))
-        rows.append({"references": min(count, len(split.reference)), "success": success, "power": power})
+        size = min(count, len(split.reference))
+        rows.append({"references": size, "success": success, "power": power(null, found, "two-sided")})
     return pandas.DataFrame(rows)
 
 

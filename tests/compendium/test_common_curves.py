@@ -64,7 +64,7 @@ def test_a_decision_is_two_sided():
     def of(values):
         return curves.Score(0, 0, np.array(values, float), np.zeros(len(values)), 0)
 
-    clean = of(np.linspace(0.9, 1.1, 21))
+    clean = of(np.linspace(0.9, 1.1, 41))
     curve = curves.Curve("", np.arange(3.0), clean, (of([2.0] * 4), of([0.1] * 4), of([1.0] * 4)), 10, 10, 2, 5)
     area, power = curve.decisions("density")
     np.testing.assert_array_equal(power, [1, 1, 0])

@@ -51,15 +51,41 @@ def test_auroc_takes_infinite_scores():
     assert protocol.auroc(np.array([0.0, 1.0]), np.array([np.inf, np.inf])) == 1.0
 
 
-@given(st.integers(1, 200), st.floats(0.01, 0.5))
-def test_tpr_threshold_never_exceeds_the_false_alarm_rate(n, fpr):
-    null = np.random.default_rng(n).normal(size=n)
-    assert protocol.tpr_at_fpr(null, null, fpr) <= fpr
+@pytest.mark.parametrize("side", ["high", "low", "two-sided"])
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=90), st.sampled_from([0.05, 0.2, 0.5]))
+def test_power_against_further_clean_batches_is_the_level_at_any_number_with_any_ties(side, values, level):
+    """Each of n exchangeable batches is as likely to be the suspect one: the mean over them is exact."""
+    values = np.array(values, float)
+    sides, n = (2 if side == "two-sided" else 1), len(values)
+    rates = [protocol.power(np.delete(values, i), values[i : i + 1], side, level) for i in range(n)]
+    assert np.mean(rates) == pytest.approx(sides * np.floor(level / sides * n + 1e-9) / n)
 
 
-def test_tpr_counts_what_lies_above_the_threshold():
-    null = np.arange(100.0)  # 5 of 100 may lie above, so the threshold is 94
-    assert protocol.tpr_at_fpr(null, np.array([94.0, 94.5, 200.0, 0.0])) == 0.5
+def test_power_counts_batches_beyond_the_clean_ones():
+    clean = np.arange(99.0)  # p ≤ 0.05 from rank 5 of 100 on: 4 clean batches above
+    assert protocol.power(clean, np.array([94.5, 93.5, 200.0, -1.0])) == 0.5
+    assert protocol.power(clean, np.array([3.5, 4.5, 200.0, -1.0]), "low") == 0.5
+    assert protocol.power(clean, np.array([97.5, 96.5, 1.5, 0.5, -np.inf, np.inf]), "two-sided") == 4 / 6
+    assert protocol.power(clean, np.array([94.0])) == 0.5  # rank 5 or 6, beside its equal
+    assert protocol.power(np.zeros(99), np.zeros(7)) == pytest.approx(0.05)
+
+
+def test_power_needs_as_many_clean_batches_as_the_level_asks_for():
+    far = np.array([100.0])
+    assert [protocol.power(np.arange(n), far) for n in (18, 19)] == [0, 1]
+    assert [protocol.power(np.arange(n), far, "two-sided") for n in (38, 39)] == [0, 1]
+
+
+def test_power_finds_a_fall_beside_a_long_tail_upwards():
+    """Tails of equal rate find 0, which lies no further from the median than 5 % of the clean values do."""
+    clean = np.random.default_rng(0).lognormal(0, 1, 2000)
+    assert np.median(clean) < np.quantile(np.abs(clean - np.median(clean)), 0.95)
+    assert protocol.power(clean, np.array([0.0, 100.0]), "two-sided") == 1
+
+
+def test_power_names_a_side_that_it_does_not_know():
+    with pytest.raises(ValueError, match="side must be one of high, low, two-sided, but is 'both'"):
+        protocol.power(np.zeros(3), np.zeros(3), "both")
 
 
 def test_draws_are_without_replacement_and_independent_sets():

@@ -69,6 +69,11 @@ def test_every_declared_dependency_is_pinned_and_installed():
     assert {name.lower() for name in declared} <= lock
 
 
+def test_the_citation_names_the_version_of_the_package():
+    """`advlib.__version__` is the one place; CITATION.cff is read by programs that import nothing."""
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == advlib.__version__
+
+
 def test_torch_and_torchvision_belong_together():
     """A torchvision of another build imports no operators: `torchvision::nms does not exist`."""
     from importlib.metadata import requires, version

@@ -240,7 +240,7 @@ BAD_NPZ = {
     "negative label": ({"train_labels": np.full(20, -1)}, "minimum -1"),
     "empty": ({"train_images": np.zeros((0, 28, 28, 3), np.uint8), "train_labels": np.zeros(0, int)}, "not be empty"),
     "too few names": ({"class_names": np.array(["a", "b"])}, "holds 2 names for labels up to"),
-    "pickled labels": ({"train_labels": np.array([{}] * 20, object)}, "train_labels in it holds pickled objects"),
+    "pickled labels": ({"train_labels": np.array([{}] * 20, object)}, "train_labels in .* holds pickled objects"),
     "unlabelled of other size": ({"unlabelled_images": np.zeros((2, 8, 8), np.uint8)}, "unlabelled_images in .* shape"),
 }
 
@@ -284,7 +284,7 @@ def test_flipped_byte_in_npz_is_noticed(tmp_path):
     broken = bytearray(TINY)
     broken[len(TINY) // 3] ^= 0xFF
     (tmp_path / "flipped.npz").write_bytes(broken)
-    with pytest.raises(ValueError, match="must be an undamaged npz file"):
+    with pytest.raises(ValueError, match="must hold a plain array of numbers"):
         load_npz(tmp_path / "flipped.npz")
 
 
@@ -293,7 +293,7 @@ def test_zip_of_something_else_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("train_images", b"not an array")
         file.writestr("train_labels", b"nor this")
-    with pytest.raises(ValueError, match="plain arrays of numbers"):
+    with pytest.raises(ValueError, match="must hold a plain array of numbers"):
         load_npz(path)
 
 
