@@ -35,7 +35,7 @@ from compendium import paths as places
 from compendium.claims import published, stored
 from compendium.common import boundary, vs22
 from compendium.common.vs22 import AS_PUBLISHED, CORRECTED, EPSILONS, MODES, Curve, Split
-from compendium.nb02_primary_results.judge_fgsm import read_off
+from compendium.nb02b_density_coverage.judge_fgsm import read_off
 from compendium.nb08_admixture.mixtures import SHARES, TABLES, mixture
 from compendium.nb09_embedding_space.judge import fig12_value
 from compendium.nb09_embedding_space.measure import LOGITS, embeddings

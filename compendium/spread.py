@@ -1,6 +1,6 @@
 """The judged experiments of a notebook again, with other networks and seeds, at paper scale.
 
-    python -m compendium.spread 02_primary_results 09_embedding_space     # or none: all that can
+    python -m compendium.spread 02a_density_ratio 09_embedding_space     # or none: all that can
 
 Every run is a (network, seed) pair. Network "0" is the shipped one; "1", "2" … are retrained ones of the same
 architecture and recipe (`compendium.networks`), used wherever `results/networks/<network>/` holds the network that an
@@ -31,7 +31,8 @@ from compendium.common import boundary, g17
 from compendium.runner import defaults
 
 REPLICATES = {
-    "02_primary_results": "compendium.nb02_primary_results",
+    "02a_density_ratio": "compendium.nb02a_density_ratio",
+    "02b_density_coverage": "compendium.nb02b_density_coverage",
     "03_sample_size": "compendium.nb03_sample_size",
     "04_transferability": "compendium.nb04_transferability",
     "05_real_life_m": "compendium.nb05_real_life_m",
