@@ -117,9 +117,9 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
     Returns
     -------
     DataFrame
-        Index: test. "smallest batch" (FGSM of ε = 0.05 is flagged with power `ENOUGH` on every image set), "guarantee",
-        "misses most" (of all attacks), "flags noise" (ε = 0.05, least and most over image sets), smallest reference and
-        calibration, "ms a batch".
+        Index: test. Smallest batch (FGSM of ε = 0.05 is flagged with power `ENOUGH` on every image set), guarantee,
+        what it misses most (of all attacks), how often it flags noise of ε = 0.05 (least and most over image sets),
+        smallest reference and calibration, milliseconds of CPU a batch.
     """
     if not metrics:
         return smallest
@@ -132,10 +132,10 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
         spent = metrics[f"time.{test}.{BATCH}"]
         ms = BATCH * spent["feature_ms_an_image"] + spent["statistic_ms"]
         rows[test] = {
-            "smallest batch": _smallest_batch(table, test, sorted(mine.m.unique())),
+            "smallest batch, ε = 0.05": _smallest_batch(table, test, sorted(mine.m.unique())),
             "guarantee": _guarantee(test),
             "misses most": f"{_label(missed)} on {TITLES[missed.dataset]}: power {missed.power:.2g}",
-            "flags noise": f"{noise.min():.0%} to {noise.max():.0%}",
+            "flags noise, ε = 0.05": f"{noise.min():.0%} to {noise.max():.0%}",
             "smallest reference": _count(smallest.references[test]),
             "smallest calibration": _count(smallest.calibration[test]),
             "ms a batch": f"{float(f'{ms:.2g}'):g}",

@@ -61,8 +61,11 @@ def calibration(table: pandas.DataFrame) -> Figure:
         From `calibration.calibration_table`.
     """
     sizes, names = sorted(table.m.unique()), [name for name in TITLES if name in set(table.dataset)]
-    aside = {name: 0.16 * (number - (len(names) - 1) / 2) for number, name in enumerate(names)}
-    place = table.m.map({m: number for number, m in enumerate(sizes)}) + table.dataset.map(aside)
+    tests = list(table.test.unique())
+    beside = {name: 0.18 * (number - (len(names) - 1) / 2) for number, name in enumerate(names)}
+    between = {test: 0.04 * (number - (len(tests) - 1) / 2) for number, test in enumerate(tests)}
+    place = table.m.map({m: number for number, m in enumerate(sizes)})
+    place = place + table.dataset.map(beside) + table.test.map(between)
     table = table.assign(**{"data set": table.dataset.map(TITLES), "place": place})
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         grid = seaborn.relplot(
@@ -77,8 +80,13 @@ def calibration(table: pandas.DataFrame) -> Figure:
         axis.axhline(alpha, color=LIMIT, lw=0.8)
         axis.set_xticks(range(len(sizes)), [str(m) for m in sizes])
         axis.set_ylim(0, 1.6 * high)
+    entries = {
+        text.get_text(): handle for text, handle in zip(grid.legend.texts, grid.legend.legend_handles, strict=True)
+    }
+    entries = {words: handle for words, handle in entries.items() if words not in ("data set", "test")}
+    grid.legend.remove()
     grid.figure.tight_layout(rect=(0, 0.12, 1, 1))
-    seaborn.move_legend(grid, "lower center", ncol=5, frameon=False, fontsize=8)
+    grid.figure.legend(entries.values(), entries, loc="lower center", ncol=4, frameon=False, fontsize=8)
     plt.close(grid.figure)
     return grid.figure
 

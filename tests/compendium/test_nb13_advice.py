@@ -71,11 +71,11 @@ def test_the_page_says_what_a_test_needs_and_misses():
     run, _ = recorded_run()
     smallest = pandas.DataFrame({"references": [100.0], "calibration": [np.nan]}, index=["density · pixels"])
     row = advice.page(run.metrics, smallest).loc["density · pixels"]
-    assert row["smallest batch"] == "25" and row["misses most"] == "JSMA on MNIST: power 0.1"
-    assert row["flags noise"] == "20% to 60%" and row["guarantee"] == "exact level"
+    assert row["smallest batch, ε = 0.05"] == "25" and row["misses most"] == "JSMA on MNIST: power 0.1"
+    assert row["flags noise, ε = 0.05"] == "20% to 60%" and row["guarantee"] == "exact level"
     assert row["smallest reference"] == "100" and row["smallest calibration"] == "–" and row["ms a batch"] == "4.5"
     weak = [(*row[:-1], min(row[-1], 0.5)) for row in ROWS]
-    assert advice.page(recorded_run(weak)[0].metrics, smallest)["smallest batch"].tolist() == ["over 25"]
+    assert advice.page(recorded_run(weak)[0].metrics, smallest)["smallest batch, ε = 0.05"].tolist() == ["over 25"]
     assert advice.page({}, smallest) is smallest
 
 
