@@ -10,13 +10,11 @@ import seaborn
 from matplotlib.figure import Figure
 
 from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, NOISE, REAL, STYLE, subplots
-from compendium.common import panels
 from compendium.nb13_hypothesis_tests.perturbations import CONTROL, TITLES
 from compendium.nb13_hypothesis_tests.tables import details, pivot
 
-PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7F7F7F"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-EPSILON = "FGSM size ε (L∞)"
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
+EPSILON = "FGSM size ε (pixels)"
 
 
 def tails(result: Mapping[str, Any], title: str) -> Figure:
@@ -42,37 +40,53 @@ def tails(result: Mapping[str, Any], title: str) -> Figure:
     for axis in (left, middle):
         axis.axhspan(*np.quantile(null, [0.025, 0.975]), color=REAL, alpha=0.15)
         axis.set_ylim(0, max(null.max(), highest.max()) * 1.05)
+    words = {"less": "low density", "greater": "high density", "two-sided": "either"}
     styles = zip(result["power"].items(), (":", "--", "-"), (REAL, NOISE, CORRECTED), strict=True)
     for (tail, values), style, colour in styles:
-        right.plot(epsilons, values, style, color=colour, label=tail)
+        right.plot(epsilons, values, style, color=colour, label=words[tail])
     right.axhline(0.05, color=LIMIT, lw=0.8)
     right.set(title="flagged at 5 % false alarms", xlabel=EPSILON, ylabel="power", ylim=(-0.03, 1.05))
-    right.legend(title="a low / high / any density\nis evidence", fontsize=8, title_fontsize=8)
+    right.legend(title="what counts as evidence", fontsize=8, title_fontsize=8, loc="center right")
     return figure
 
 
 def calibration(table: pandas.DataFrame) -> Figure:
     """Draw rejection rates of clean batches against the batch size, in the grey band that holds 99 % of exact tests.
 
+    A colour a data set, a marker a test; the sets stand side by side at each batch size.
+
     Parameters
     ----------
     table : DataFrame
         From `calibration.calibration_table`.
     """
-    table = table.assign(**{"data set": table.dataset.map(TITLES)})
+    sizes, names = sorted(table.m.unique()), [name for name in TITLES if name in set(table.dataset)]
+    tests = list(table.test.unique())
+    beside = {name: 0.18 * (number - (len(names) - 1) / 2) for number, name in enumerate(names)}
+    between = {test: 0.04 * (number - (len(tests) - 1) / 2) for number, test in enumerate(tests)}
+    place = table.m.map({m: number for number, m in enumerate(sizes)})
+    place = place + table.dataset.map(beside) + table.test.map(between)
+    table = table.assign(**{"data set": table.dataset.map(TITLES), "place": place})
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
-        grid = seaborn.catplot(
-            table, kind="strip", x="m", y="rejected", col="alpha", col_order=sorted(table.alpha.unique(), reverse=True),
-            hue="data set", palette=PALETTE[: table.dataset.nunique()], dodge=True, jitter=False, alpha=0.6, height=3.8,
-            aspect=1.3, sharey=False, legend_out=False,
+        grid = seaborn.relplot(
+            table, kind="scatter", x="place", y="rejected", col="alpha",
+            col_order=sorted(table.alpha.unique(), reverse=True), hue="data set", style="test", s=45,
+            palette=PALETTE[: len(names)], height=3.8, aspect=1.3, facet_kws={"sharey": False},
         )  # fmt: skip
     grid.set_titles("level α = {col_name:g}").set_axis_labels("images in the batch", "share of clean batches rejected")
     for alpha, axis in grid.axes_dict.items():
         low, high = table.loc[table.alpha == alpha, ["low", "high"]].iloc[0]
-        axis.axhspan(low, high, color=LIMIT, alpha=0.2)
+        axis.axhspan(low, high, color=LIMIT, alpha=0.2, zorder=0)
         axis.axhline(alpha, color=LIMIT, lw=0.8)
-        axis.set_ylim(0, 2.2 * high)
-    grid.figure.tight_layout()
+        axis.set_xticks(range(len(sizes)), [str(m) for m in sizes])
+        axis.set_ylim(0, 1.6 * high)
+    entries = {
+        text.get_text(): handle for text, handle in zip(grid.legend.texts, grid.legend.legend_handles, strict=True)
+    }
+    entries = {words: handle for words, handle in entries.items() if words not in ("data set", "test")}
+    grid.legend.remove()
+    grid.figure.tight_layout(rect=(0, 0.12, 1, 1))
+    grid.figure.legend(entries.values(), entries, loc="lower center", ncol=4, frameon=False, fontsize=8)
     plt.close(grid.figure)
     return grid.figure
 
@@ -81,7 +95,7 @@ def power_map(table: pandas.DataFrame, m: int, tests: Sequence[str], detail: str
     """Draw the share of batches that each test flags, a panel a data set.
 
     Attacks above; below them one attack in batches of other sizes and perturbed in part; then perturbations that harm
-    nobody. Full power carries no number.
+    nobody. Per cent; grey with a dash where a test cannot be asked (about one image, for the peers).
 
     Parameters
     ----------
@@ -112,7 +126,7 @@ def power_map(table: pandas.DataFrame, m: int, tests: Sequence[str], detail: str
     figure, axes = subplots(lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for axis, (name, frame) in zip(axes.flat, frames.items(), strict=False):
         frame = frame.reindex(index=rows, columns=list(tests))
-        shown = frame.map(lambda value: f"{100 * value:.0f}" if value < 0.995 else "")
+        shown = frame.map("{:.0%}".format).map(lambda word: word.rstrip("%"))
         seaborn.heatmap(
             frame.astype(float), ax=axis, annot=shown, fmt="", annot_kws={"fontsize": 7}, cmap="cividis", cbar=False,
             vmin=0, vmax=1, yticklabels=True,
@@ -121,46 +135,13 @@ def power_map(table: pandas.DataFrame, m: int, tests: Sequence[str], detail: str
             axis.axhline(end, color="white", lw=3)
         axis.set(title=TITLES[name], xlabel="", ylabel="")
         axis.grid(False)
+        axis.set_facecolor("0.85")
+        for row, column in np.argwhere(frame.isna().to_numpy()):
+            axis.text(column + 0.5, row + 0.5, "–", ha="center", va="center", fontsize=7)
         axis.set_xticks(np.arange(len(tests)) + 0.5, tests, rotation=60, ha="right", fontsize=8)
         axis.tick_params(axis="y", labelsize=8, rotation=0)
     figure.colorbar(axes[0, 0].collections[0], ax=axes, label="share of batches flagged", shrink=0.6)
     return figure
-
-
-def _power_lines(table: pandas.DataFrame, tests: Sequence[str], x: str, **options: Any) -> Figure:
-    """Draw power over x, a line a test and a column a data set."""
-    power = "power at 5 % false alarms"
-    table = table[table.test.isin(tests)].assign(**{"data set": table.dataset.map(TITLES), power: table.power})
-    return panels.lines(
-        table, x=x, y=power, col="data set", hue="test", hue_order=tests, palette=PALETTE[: len(tests)], style="test",
-        style_order=tests,
-        markers=MARKERS[: len(tests)], dashes=["" if number < 4 else (4, 1.5) for number in range(len(tests))],
-        references={"level": 0.05}, legend_columns=4, axis={"ylim": (-0.03, 1.05)}, **options,
-    )  # fmt: skip
-
-
-def power_curves(table: pandas.DataFrame, perturbation: str, size: float, tests: Sequence[str]) -> Figure:
-    """Draw power against the batch size for one perturbation and size, a panel a data set; table from `power.study`."""
-    mine = table[(table.perturbation == perturbation) & np.isclose(table["size"], size) & (table.share == 1)]
-    x = "images in the batch"
-    return _power_lines(mine.sort_values("m").assign(**{x: mine.m.astype(str)}), tests, x)
-
-
-def shares(table: pandas.DataFrame, perturbations: Sequence[str], tests: Sequence[str]) -> Figure:
-    """Draw power against the share of the batch that was perturbed, a row a perturbation and a column a data set.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `power.study`, with shares below 1.
-    perturbations, tests : sequence of str
-    """
-    partial = table[(table.share < 1) & table.perturbation.isin(perturbations)]
-    m, size = partial.m.max(), partial["size"].max()
-    mine = table[(table.m == m) & np.isclose(table["size"], size) & table.perturbation.isin(perturbations)]
-    x = f"share of a batch of {m}\nthat is changed"
-    mine = mine.assign(**{x: mine.share, "what": mine.perturbation + f", ε = {size:g}"})
-    return _power_lines(mine, tests, x, row="what", size=(3.0, 2.4))
 
 
 def streams(evidence: pandas.DataFrame, change_at: int, alpha: float) -> Figure:

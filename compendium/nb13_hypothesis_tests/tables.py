@@ -1,12 +1,17 @@
 """What a table of powers says: who wins where, attack against noise; and what of it is recorded."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas
 
-from compendium.nb13_hypothesis_tests.perturbations import ATTACK, TITLES
+from compendium.claims import record
+from compendium.nb13_hypothesis_tests.perturbations import ATTACK, CONTROL, TITLES
+
+ATTACKS = ("FGSM", "PGD", "TGSM", "JSMA", "boundary")
+"""Names of `perturbations.perturb`'s attacks; everything else is a control."""
 
 
 def at(
@@ -43,33 +48,6 @@ def details(table: pandas.DataFrame, dataset: str, m: int, tests: Iterable[str],
 def _wide(chosen: pandas.DataFrame, names: pandas.Series, tests: Iterable[str]) -> pandas.DataFrame:
     wide = chosen.assign(label=names).pivot(index="label", columns="test", values="power")
     return wide.loc[names.unique(), [test for test in tests if test in wide.columns]]
-
-
-def whole(table: pandas.DataFrame, tests: Sequence[str], m: int) -> pandas.DataFrame:
-    """Return all powers of some tests in one table, and above them the time of a batch of m.
-
-    Returns
-    -------
-    DataFrame
-        One row a data set, perturbation, batch size and share; one column a test, empty where a test cannot be asked
-        (peers about a single image).
-    """
-    keys = ["data set", "change", "m", "share"]
-    long = table.assign(**{"data set": table.dataset.map(TITLES), "change": labels(table)})
-    wide = long[long.test.isin(tests)].pivot(index=keys, columns="test", values="power")
-    wide = wide.loc[list(dict.fromkeys(long[keys].itertuples(index=False, name=None))), list(tests)]
-    spent = times(table, m)[["together, ms"]].T.reindex(columns=tests)
-    spent.index = pandas.MultiIndex.from_tuples([("all", "CPU time, ms", m, 1.0)], names=keys)
-    return pandas.concat([spent, wide]).rename_axis(columns=None)
-
-
-def times(table: pandas.DataFrame, m: int) -> pandas.DataFrame:
-    """Return CPU milliseconds of one batch of m, mean over data sets: looking at its images, the statistic, both."""
-    chosen = table[(table.m == m) & (table.share == 1)]
-    spent = chosen.groupby("test", sort=False)[["feature_ms", "ms"]].mean()
-    spent["feature_ms"] *= m
-    spent["together, ms"] = spent.sum(axis=1)
-    return spent.rename(columns={"feature_ms": "images, ms", "ms": "statistic, ms"})
 
 
 def attack_or_noise(table: pandas.DataFrame, m: int) -> pandas.DataFrame:
@@ -161,3 +139,51 @@ def record_metrics(run: Any, table: pandas.DataFrame, calibrated: pandas.DataFra
     for test, perturbation, size, m in held:
         for dataset, value in at(table, test, perturbation, size, m).items():
             run.metric(f"{dataset}.{test}.{perturbation} {size:g}.{m}", value)
+
+
+def recorded(metrics: Mapping[str, Any]) -> pandas.DataFrame:
+    """Read powers back from the metrics of a stored run, as `record_metrics` kept them.
+
+    Returns
+    -------
+    DataFrame
+        dataset, test, perturbation, kind, size (NaN where there is none), m, share, power.
+    """
+    rows = []
+    for name, content in metrics.items():
+        if not name.startswith("power."):
+            continue
+        _, dataset, test = name.split(".", 2)
+        for label, powers in content.items():
+            perturbation, size = re.fullmatch(r"(.*?)(?: ([\d.]+))?", label).groups()
+            kind = ATTACK if perturbation in ATTACKS else CONTROL
+            for key, power in powers.items():
+                m, _, share = key.partition(", share ")
+                cell = {"size": float(size or "nan"), "m": int(m), "share": float(share or 1), "power": power}
+                rows.append({"dataset": dataset, "test": test, "perturbation": perturbation, "kind": kind} | cell)
+    return pandas.DataFrame(rows, columns=["dataset", "test", "perturbation", "kind", "size", "m", "share", "power"])
+
+
+def stored(run: Any) -> dict[str, Any]:
+    """Return the metrics of this notebook's stored run at paper scale; empty if there is none."""
+    return {kept["notebook"]: kept["metrics"] for kept in record.references("paper")}.get(run.notebook, {})
+
+
+def by_image_set(
+    table: pandas.DataFrame, test: str, m: int, changes: Iterable[tuple[str, float | None]]
+) -> pandas.DataFrame:
+    """Return the power of one test, an image set a row and a change a column.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `power.study` or `recorded`.
+    test : str
+    m : int
+        Images in a batch.
+    changes : iterable of (perturbation, size)
+        Size None where there is none.
+    """
+    columns = {name if size is None else f"{name}, ε = {size:g}": at(table, test, name, size, m)
+               for name, size in changes}  # fmt: skip
+    return pandas.DataFrame(columns).rename(index=TITLES).rename_axis(index=None)

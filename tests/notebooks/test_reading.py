@@ -10,9 +10,7 @@ from advlib import paths
 from compendium import paths as places
 from compendium import runner
 
-# Still in its older shape: whoever rewrites it takes it out of this list.
-OLDER = ("13_hypothesis_tests",)
-NOTEBOOKS = [path for path in runner.notebooks() if path.stem not in OLDER]
+NOTEBOOKS = runner.notebooks()
 WORDS = 1200
 ROWS = 8
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
