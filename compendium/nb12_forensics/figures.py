@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import seaborn
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from advlib.figures import ADVERSARIAL, AS_PUBLISHED, CORRECTED, LIMIT, NOISE, PUBLISHED, REAL, subplots
 from compendium.common import panels
@@ -146,4 +147,43 @@ def shifts(moved: pandas.DataFrame, sources: pandas.DataFrame, printed: Mapping[
         axis.set(title=space, xlabel="density (exchangeable: 1)", ylabel="coverage / closed form (exchangeable: 1)")
     axes[1].set_title(f"{INSIDE} (other axes)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def networks_2017(lines: pandas.DataFrame) -> Figure:
+    """Draw R1 of every variant against its share of unmoved pixels, at the two ε below the plateau.
+
+    Parameters
+    ----------
+    lines : pandas.DataFrame
+        From `networks_2017.judged`.
+    """
+    rows = [row for row in lines["row"].unique() if "combined" not in row]
+    epsilons = sorted(lines["epsilon"].unique())[:2]
+    kinds = list(lines["variant"].unique())
+    palette = dict(zip(kinds, seaborn.color_palette("colorblind", len(kinds)), strict=True))
+    figure, axes = subplots(len(epsilons), len(rows), figsize=(2.6 * len(rows), 5.6), sharex=True, squeeze=False)
+    for epsilon, line in zip(epsilons, axes, strict=True):
+        for row, axis in zip(rows, line, strict=True):
+            mine = lines[(lines["row"] == row) & (lines["epsilon"] == epsilon)]
+            axis.axhspan(mine["printed_low"].iloc[0], mine["printed_high"].iloc[0], color=PUBLISHED, alpha=0.15, lw=0)
+            axis.axhline(mine["printed"].iloc[0], color=PUBLISHED, lw=1)
+            for entry in mine.itertuples():
+                colour, x = palette[entry.variant], 100 * entry.zero_share
+                axis.plot([x, x], [entry.coin_flips, entry.r1], color=colour, lw=0.7, alpha=0.6)
+                axis.plot(x, entry.coin_flips, "_", color=colour, ms=8)
+                marker = {"true labels": "o", "own predictions": "s", "dropout on": "^"}[entry.attack]
+                axis.plot(
+                    x, entry.r1, marker, color=colour, ms=6, mfc="none" if entry.attack != "true labels" else None
+                )
+            axis.set_title(f"{row}, ε = {epsilon:g}")
+    for axis in axes[-1]:
+        axis.set_xlabel("unmoved pixels (%)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("mean density ratio R1")
+    handles = [Line2D([], [], color=palette[name], marker="o", ls="", label=name) for name in kinds]
+    marks = {"own predictions": "s", "dropout on": "^", "coin flips, same unmoved pixels": "_"}
+    handles += [Line2D([], [], color=LIMIT, marker=m, ls="", mfc="none", label=name) for name, m in marks.items()]
+    handles.append(Line2D([], [], color=PUBLISHED, label="printed, with its interval"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
