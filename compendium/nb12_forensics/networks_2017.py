@@ -255,6 +255,26 @@ def rows(found: Mapping[str, Any]) -> pandas.DataFrame:
     return table
 
 
+def frame(found: Mapping[str, Any]) -> pandas.DataFrame:
+    """Show a study as a table: below each printed row the variants, the nearest first, with a word on the criterion."""
+    table = rows(found).drop(COMBINED, level="row")
+    sizes = [name for name in table.columns if name.startswith("r1")]
+    shown = table[sizes].map("{:.2f}".format).rename(columns=lambda name: name.replace("r1", "R1,"))
+    shown.insert(0, "accuracy", table["accuracy"].map("{:.3f}".format))
+    shown.insert(1, "unmoved pixels", table["zero_share"].map("{:.1%}".format))
+    shown["coin flips, ε = 0.3"] = table["coin flips ε = 0.3"].map("{:.2f}".format)
+    shown["verdict"] = table["off"].map("off by up to {:.0%}".format)
+    shown.loc[table.within_spread, "verdict"] = "within the spread"
+    shown.loc[table.in_intervals, "verdict"] = "in the printed intervals"
+    parts = []
+    for row, mine in shown.groupby("row", sort=False):
+        printed = [f"{g17.printed_r1(row, float(name.split('=')[1])):.2f}" for name in sizes]
+        first = pandas.DataFrame("", index=pandas.MultiIndex.from_tuples([(row, "printed", "")]), columns=shown.columns)
+        first.iloc[0, 2 : 2 + len(sizes)] = printed
+        parts += [first, mine.loc[table.loc[mine.index, "off"].sort_values().index]]
+    return pandas.concat(parts).rename_axis(_VARIANT)
+
+
 def verdicts(found: Mapping[str, Any]) -> list[str]:
     """Say in a sentence a row of Table 1 which variants bring its R1 into the printed intervals, and which is nearest.
 

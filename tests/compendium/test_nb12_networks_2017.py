@@ -254,6 +254,17 @@ def test_verdicts_name_the_variants_that_match_and_say_when_none_does():
     assert whole == "No recipe agrees in all 5 rows; the best one agrees in 0."
 
 
+def test_the_table_has_the_printed_row_first_and_the_nearest_variant_next():
+    table = networks_2017.frame(made_up({("one", "MNIST", 0.1): 1.5, ("one", "CIFAR-10 (red)", 0.1): 1.1}))
+    mnist = table.loc["MNIST"]
+    assert [variant for variant, _ in mnist.index] == ["printed", "one", networks_2017.ADAM]
+    assert mnist["R1, ε = 0.1"].tolist() == ["1.83", f"{1.5 * 1.83:.2f}", f"{2 * 1.83:.2f}"]
+    assert mnist["verdict"].tolist() == ["", "off by up to 50%", "off by up to 100%"]
+    verdicts = {row: table.loc[(row, "one", networks_2017.TRUE), "verdict"] for row in table.index.unique("row")}
+    assert verdicts["CIFAR-10 (red)"] == "within the spread"
+    assert verdicts["CIFAR-10 (blue)"] == "in the printed intervals" and networks_2017.COMBINED not in verdicts
+
+
 # ---------------------------------------------------------------------------------------------- the stored record
 
 
@@ -279,5 +290,6 @@ def test_the_stored_study_is_of_these_networks():
 def test_the_stored_study_is_shown():
     found = networks_2017.stored()
     assert len(networks_2017.verdicts(found)) == 7
+    assert len(networks_2017.frame(found)) == len(networks_2017.rows(found).drop(networks_2017.COMBINED, level=0)) + 5
     assert len(figures.networks_2017(networks_2017.judged(found)).axes) == 10
     assert (places.REFERENCE / networks_2017.STORED).with_suffix(".png").is_file()
