@@ -137,28 +137,28 @@ def _cleverhans(image_set: str, layers: Layers, epochs: int, words: str) -> Netw
     return Network(f"CleverHans, {words}", image_set, layers, epochs, 6 if image_set == "mnist" else 10, smoothing=0.1)
 
 
-def _pooled(image_set: str) -> Network:
-    return Network("tensorflow-adversarial", image_set, pooled, 3, 10, "adam", 1e-3, 64)
+def _pooled(image_set: str, epochs: int) -> Network:
+    return Network("tensorflow-adversarial", image_set, pooled, epochs, 10, "adam", 1e-3, 64)
 
 
 def _keras(image_set: str) -> Network:
-    return Network("Keras example", image_set, keras_cifar, 2, 100, "rmsprop", 1e-4, 32)
+    return Network("Keras example", image_set, keras_cifar, 1, 100, "rmsprop", 1e-4, 32)
 
 
 NETWORKS = (
     _cleverhans("mnist", cleverhans, 6, "Adadelta"),
     _cleverhans("mnist", cleverhans, 1, "Adadelta, 1 epoch"),
     _cleverhans("mnist", cleverhans_dropout, 3, "dropout"),
-    _pooled("mnist"),
-    Network("Keras example", "mnist", keras_mnist, 2, 12, rate=1.0),
-    Network("perceptron", "mnist", perceptron, 10, 100, batch_size=64),
+    _pooled("mnist", 3),
+    Network("Keras example", "mnist", keras_mnist, 1, 12, rate=1.0),
+    Network("perceptron", "mnist", perceptron, 5, 100, batch_size=64),
     _cleverhans("cifar10", cleverhans, 6, "Adadelta"),
-    _cleverhans("cifar10", cleverhans_dropout, 3, "dropout"),
-    _pooled("cifar10"),
+    _cleverhans("cifar10", cleverhans_dropout, 2, "dropout"),
+    _pooled("cifar10", 2),
     _keras("cifar10"),
     _cleverhans("cifar10-grey", cleverhans, 6, "Adadelta"),
-    _cleverhans("cifar10-grey", cleverhans_dropout, 3, "dropout"),
-    _pooled("cifar10-grey"),
+    _cleverhans("cifar10-grey", cleverhans_dropout, 2, "dropout"),
+    _pooled("cifar10-grey", 2),
     _keras("cifar10-grey"),
 )
 
