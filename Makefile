@@ -21,7 +21,8 @@ run: data            ## set up, get the data, run every notebook (quick profile)
 test: data           ## set up, then test the library and the compendium, every notebook, and its numbers
 	$(BIN)/ruff check .
 	runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && export ADVLIB_RUNS="$$runs/native" && \
-	$(PYTEST) notebooks tests/advlib tests/compendium tests/notebooks/test_structure.py tests/notebooks/test_defects.py && \
+	$(PYTEST) notebooks tests/advlib tests/compendium tests/notebooks/test_structure.py \
+	   tests/notebooks/test_reading.py tests/notebooks/test_defects.py && \
 	$(PYTEST) $(NUMBERS) && \
 	sensitive=$$($(BIN)/python tests/expected/derive.py --sensitive) && \
 	export ADVLIB_RUNS="$$runs/lowest" ADVLIB_CACHE="$$runs/lowest/cache" && \
@@ -31,7 +32,7 @@ test: data           ## set up, then test the library and the compendium, every 
 paper: data          ## every notebook at the papers' own settings (hours)
 	$(BIN)/advlib run --profile paper
 
-report: $(READY)     ## rebuild the HTML report from the runs there are
+report: $(READY)     ## rebuild the site from the runs there are; it opens from disk
 	$(BIN)/advlib report
 
 data: $(READY)       ## fetch and check the data sets

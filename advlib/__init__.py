@@ -8,6 +8,8 @@ Its rooms, in the order of the flow; a room imports only rooms above its own lin
     environment  versions and hardware behind a run's numbers
     figures      the look of figures, and saving them
     datasets     the papers' image data sets, and the reader's own files
+    architectures  layers of the papers' classifiers
+    n2gem        the networks of VS22's authors: fetched, checked
     models       the papers' classifiers and their trained weights
     training     how those weights were made
     ulsif        density ratios, one or many at once

@@ -16,6 +16,7 @@ def as_matrix(
     device: torch.device | str | None = None,
     min_rows: int = 1,
     ndim: int = 2,
+    check_finite: bool = True,
 ) -> torch.Tensor:
     """Return `values` as a finite floating tensor with `ndim` axes, or raise.
 
@@ -33,6 +34,8 @@ def as_matrix(
         Fewest samples (second-to-last axis) that make sense to the caller.
     ndim : int
         2 for one sample matrix, 3 for a stack of them, (T, n, d).
+    check_finite : bool
+        False leaves NaN and infinity to a later call of `finite`.
 
     Returns
     -------
@@ -63,7 +66,8 @@ def as_matrix(
             UserWarning,
             stacklevel=3,
         )
-    return _finite(tensor.to(device=device, dtype=dtype), name)
+    tensor = tensor.to(device=device, dtype=dtype)
+    return finite(tensor, name) if check_finite else tensor
 
 
 def _real_tensor(values: ArrayLike, name: str, shape_words: str) -> torch.Tensor:
@@ -82,7 +86,8 @@ def _real_tensor(values: ArrayLike, name: str, shape_words: str) -> torch.Tensor
     return tensor
 
 
-def _finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Return `tensor`, or raise a ValueError that names it and counts the values that are NaN or infinite."""
     # One pass instead of five: a sum of finite numbers can only overflow, a NaN or infinity never leaves it.
     if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())

@@ -9,6 +9,9 @@ Two papers attack two different sets of images, and a network is only honest abo
 - G17 attacks the *official* test partitions, so the networks for it are trained on the official training partition.
 - VS22 pools all partitions and attacks a stratified hold-out of them, so its networks are trained on the rest.
   Those networks have seen most official test images; `partition(name)` gives what each network has and has not seen.
+
+VS22's authors published their own networks. `load_trained` knows them by the names in `AUTHORS` (see `advlib.n2gem`);
+`partition` gives this project's hold-out for them too; which images they were trained on is not written down.
 """
 
 import contextlib
@@ -25,144 +28,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from advlib import datasets, paths
+from advlib import datasets, n2gem, paths
+from advlib.architectures import (
+    Classifier,
+    Normalize,
+    cleverhans_tutorial,
+    resnet9,
+    vs22_medmnist,
+    vs22_mnist,
+)
 from advlib.checks import ArrayLike
-
-
-class Normalize(nn.Module):
-    """(images − mean) / std, channel by channel; mean and std are buffers and travel with the weights.
-
-    Parameters
-    ----------
-    mean, std : tuple of float
-        One value a channel, in units of pixels in [0, 1].
-    """
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalise (n, c, h, w) images in [0, 1]."""
-        return (images - self.mean) / self.std
-
-
-class Classifier(nn.Module):
-    """Normalisation, hidden layers, one linear layer to the logits.
-
-    Parameters
-    ----------
-    normalize : Normalize
-    hidden : nn.Module
-        (n, c, h, w) normalised images → (n, d), the last hidden layer.
-    head : nn.Linear
-        (n, d) → (n, classes).
-    """
-
-    def __init__(self, normalize: Normalize, hidden: nn.Module, head: nn.Linear):
-        super().__init__()
-        self.normalize = normalize
-        self.hidden = hidden
-        self.head = head
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Last hidden layer, after its ReLU, (n, d), of (n, c, h, w) images in [0, 1]."""
-        return self.hidden(self.normalize(images))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits, (n, classes), of (n, c, h, w) images in [0, 1]."""
-        return self.head(self.features(images))
-
-
-def vs22_mnist(channels: int = 1, classes: int = 10) -> tuple[nn.Module, nn.Linear]:
-    """Hidden layers and head of VS22 Table 1, for 28 × 28 images.
-
-    Convolutions are 3 × 3 without padding, the only choice that gives the table's 800 neurons after the second
-    pooling: 28 → 26 → 13 → 11 → 5, and 32 · 5 · 5 = 800. Dropout is 0.5 (appendix B).
-    """
-    hidden = nn.Sequential(
-        nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5),
-        nn.Flatten(),
-        nn.Linear(800, 512), nn.ReLU(), nn.Dropout(0.5),
-        nn.Linear(512, 64), nn.ReLU(),
-    )  # fmt: skip
-    return hidden, nn.Linear(64, classes)
-
-
-def vs22_medmnist(channels: int, classes: int) -> tuple[nn.Module, nn.Linear]:
-    """Hidden layers and head of VS22 Table 2, for 28 × 28 images.
-
-    The table gives padding = 1 for the fifth convolution only, so the others have none:
-    28 → 26 → 24 → 12 → 10 → 8 → 8 → 4, and 64 · 4 · 4 = 1024 numbers reach the first dense layer.
-    """
-
-    def convolution(inputs: int, outputs: int, padding: int = 0) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, padding=padding), nn.BatchNorm2d(outputs), nn.ReLU()]
-
-    hidden = nn.Sequential(
-        *convolution(channels, 32),
-        *convolution(32, 32), nn.MaxPool2d(2),
-        *convolution(32, 64),
-        *convolution(64, 64),
-        *convolution(64, 64, padding=1), nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(1024, 128), nn.ReLU(),
-        nn.Linear(128, 64), nn.ReLU(),
-    )  # fmt: skip
-    return hidden, nn.Linear(64, classes)
-
-
-def cleverhans_tutorial(channels: int, classes: int, size: int) -> tuple[nn.Module, nn.Linear]:
-    """Hidden layers and head of the network in the CleverHans tutorial of 2017, the likely one of G17.
-
-    64 filters 8 × 8, stride 2, "SAME"; 128 filters 6 × 6, stride 2, "VALID"; 128 filters 5 × 5, stride 1, "VALID";
-    one dense layer. TensorFlow's "SAME" means padding by 3 on every side here, for 28 and for 32 pixels.
-    No pooling, so no pixel's gradient is zero because another one won.
-    """
-    side = (size // 2 - 6) // 2 + 1 - 4
-    hidden = nn.Sequential(
-        nn.Conv2d(channels, 64, 8, stride=2, padding=3), nn.ReLU(),
-        nn.Conv2d(64, 128, 6, stride=2), nn.ReLU(),
-        nn.Conv2d(128, 128, 5), nn.ReLU(),
-        nn.Flatten(),
-    )  # fmt: skip
-    return hidden, nn.Linear(128 * side**2, classes)
-
-
-class Residual(nn.Module):
-    """x + branch(x)."""
-
-    def __init__(self, branch: nn.Module):
-        super().__init__()
-        self.branch = branch
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Add the branch to its input."""
-        return x + self.branch(x)
-
-
-def resnet9(channels: int, classes: int) -> tuple[nn.Module, nn.Linear]:
-    """Hidden layers and head of a small residual network of nine layers for 32 × 32 images.
-
-    The layout of the "ResNet-9" of the DAWNBench CIFAR-10 entries at half its width.
-    """
-
-    def convolution(inputs: int, outputs: int) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
-
-    def residual(width: int) -> Residual:
-        return Residual(nn.Sequential(convolution(width, width), convolution(width, width)))
-
-    hidden = nn.Sequential(
-        convolution(channels, 32),
-        convolution(32, 64), nn.MaxPool2d(2), residual(64),
-        convolution(64, 128), nn.MaxPool2d(2),
-        convolution(128, 256), nn.MaxPool2d(2), residual(256),
-        nn.MaxPool2d(4), nn.Flatten(),
-    )  # fmt: skip
-    return hidden, nn.Linear(256, classes)
 
 
 @dataclass(frozen=True)
@@ -217,8 +92,14 @@ SPECS = {
     "pathmnist-vs22": Spec(vs22_medmnist, "pathmnist", 3, 28, 9, holdout_fraction=0.05),
     # Stands in for PathMNIST, so it is held out by the same share; it is no data set of the paper's.
     "bloodmnist-vs22": Spec(vs22_medmnist, "bloodmnist", 3, 28, 8, holdout_fraction=0.05),
+    # Normalisation as in the authors' notebook. The one for PathMNIST reads three channels.
+    "mnist-n2gem": Spec(vs22_mnist, **_MNIST, **_DIGITS, holdout_fraction=0.03),
+    "organmnist-n2gem": Spec(vs22_medmnist, "organamnist", 1, 28, 11, (0.4657,), (0.2936,), 0.08),
+    "pathmnist-n2gem": Spec(vs22_medmnist, "pathmnist", 3, 28, 9, (0.74, 0.53, 0.71), (0.12, 0.18, 0.13), 0.05),
 }
-NAMES = tuple(name for name in SPECS if name != "pathmnist-vs22")
+AUTHORS = tuple(n2gem.WEIGHTS)
+"""Networks of VS22's authors; their weights are fetched or taken from a folder, see `advlib.n2gem.read`."""
+NAMES = tuple(name for name in SPECS if name not in (*AUTHORS, "pathmnist-vs22"))
 """Networks whose weights come with the package. PathMNIST could not be had, so its network is there to be trained."""
 
 SPLIT_SEED = 42  # VS22's own
@@ -344,7 +225,7 @@ def card(name: str, folder: Path | None = None) -> dict:
     name : str
         One of `NAMES`, or of `SPECS` if trained here.
     folder : path, optional
-        Instead of the package's own weights, or those of `weights_from`.
+        Instead of the package's own weights, or those of `weights_from`. Of `AUTHORS` there is a card without any file.
 
     Raises
     ------
@@ -353,6 +234,8 @@ def card(name: str, folder: Path | None = None) -> dict:
     FileNotFoundError
         If there is no such card.
     """
+    if name in AUTHORS:
+        return n2gem.card(name)
     path = _found(name, folder)[1]
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
@@ -371,11 +254,12 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
     Parameters
     ----------
     name : str
-        One of `NAMES`, or of `SPECS` if trained here.
+        One of `NAMES`, of `AUTHORS`, or of `SPECS` if trained here.
     device : torch.device, optional
         Where it goes; the CPU by default.
     folder : path, optional
-        Instead of the package's own weights, or those of `weights_from`.
+        Instead of the package's own weights, or those of `weights_from`; of `AUTHORS`, of the place where
+        `advlib.n2gem.read` looks.
 
     Returns
     -------
@@ -390,6 +274,10 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
         If weights or card are missing.
     """
     model = build(name)
+    if name in AUTHORS:
+        constants = {f"normalize.{key}": value for key, value in model.normalize.state_dict().items()}
+        _fill(model, name, "the authors' weights", constants | n2gem.read(name, folder))
+        return model.to(device).eval().requires_grad_(False)
     weights, _ = _found(name, folder)
     expected = card(name, weights.parent)["sha256"]
     try:
@@ -405,10 +293,18 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
             f"restore both files from the repository or run: advlib train {name}"
         )
     try:
-        model.load_state_dict({key: value.float() for key, value in load(contents).items()})
-    except (RuntimeError, SafetensorError) as error:
+        state = load(contents)
+    except SafetensorError as error:
         raise ValueError(f"the weights {weights} must fit the architecture of {name}, but do not: {error}") from None
+    _fill(model, name, f"the weights {weights}", state)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _fill(model: Classifier, name: str, what: str, state: dict[str, torch.Tensor]) -> None:
+    try:
+        model.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{what} must fit the architecture of {name}, but do not: {error}") from None
 
 
 @contextlib.contextmanager

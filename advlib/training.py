@@ -277,6 +277,8 @@ def train(
 
 def _recipe(name: str, recipe: Recipe | None, epochs: int | None) -> Recipe:
     models.spec(name)  # raises for an unknown name
+    if name in models.AUTHORS:
+        raise ValueError(f"name must be a network that is trained here, but {name} is its authors' own")
     recipe = recipe or RECIPES[name]
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)

@@ -15,9 +15,9 @@ from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, PUBLISHED, REAL, show_
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from advlib.ulsif import ULSIF
-from compendium.claims.verdicts import Finding
+from compendium.claims import verdicts
 from compendium.common import g17
-from compendium.common.protocol import auroc
+from compendium.common.protocol import auroc, clean_neighbour_share
 
 # ---------------------------------------------------------------- an image and its twin
 
@@ -81,7 +81,7 @@ def figure2_batches(epsilon: float, count: int) -> dict[str, dict[str, np.ndarra
     Returns
     -------
     dict
-        Title → dict with `real`, `adversarial` (count, 1, h, w), `real_labels`, `adversarial_labels` (count,).
+        Title → dict with `real`, `adversarial` and the latter's `originals` (count, 1, h, w).
     """
     batches = {}
     for title in ("MNIST", "CIFAR-10 (grey)"):
@@ -89,8 +89,7 @@ def figure2_batches(epsilon: float, count: int) -> dict[str, dict[str, np.ndarra
         images, labels = g17.test_images(image_set, 2 * count)
         model = models.load_trained(g17.CORRECTED.networks[image_set])
         attacked = attacks.fgsm(model, images[count:], labels[count:], epsilon=epsilon)
-        batches[title] = {"real": images[:count], "adversarial": attacked.images}
-        batches[title] |= {"real_labels": labels[:count], "adversarial_labels": labels[count:]}
+        batches[title] = {"real": images[:count], "adversarial": attacked.images, "originals": images[count:]}
     return batches
 
 
@@ -109,7 +108,7 @@ def joint_maps(
     Returns
     -------
     dict
-        Title → the same keys, images replaced by (n, 2) unitless coordinates.
+        Title → `real` and `adversarial`, (n, 2) unitless coordinates each.
     """
     maps = {}
     for title, batch in track(batches.items(), "t-SNE", len(batches)):
@@ -117,12 +116,12 @@ def joint_maps(
         both = np.concatenate([batch["real"], batch["adversarial"]]).reshape(2 * n, -1)
         tsne = TSNE(init="pca", random_state=int(rng.integers(2**31)), perplexity=min(30, n // 2))
         embedded = tsne.fit_transform(both)
-        maps[title] = {**batch, "real": embedded[:n], "adversarial": embedded[n:]}
+        maps[title] = {"real": embedded[:n], "adversarial": embedded[n:]}
     return maps
 
 
 def embeddings(maps: Mapping[str, Mapping[str, np.ndarray]], epsilon: float) -> Figure:
-    """Draw joint t-SNE maps of clean and adversarial images, one data set a row (G17 Fig. 2).
+    """Draw joint t-SNE maps of clean and adversarial images, a data set a panel (G17 Fig. 2).
 
     Parameters
     ----------
@@ -131,23 +130,44 @@ def embeddings(maps: Mapping[str, Mapping[str, np.ndarray]], epsilon: float) -> 
     epsilon : float
         Size of the attack, for the titles.
     """
-    figure, axes = subplots(len(maps), 3, figsize=(10.5, 3.5 * len(maps)), sharex="row", sharey="row", squeeze=False)
-    for line, (title, points) in zip(axes, maps.items(), strict=True):
-        by_class = {"real": f"{title}: real, coloured by class", "adversarial": f"FGSM, ε = {epsilon:g}, by true class"}
-        for axis, (kind, words) in zip(line, by_class.items(), strict=False):
-            axis.scatter(*points[kind].T, c=points[f"{kind}_labels"], cmap="tab10", vmin=-0.5, vmax=9.5, s=6)
-            axis.set_title(words)
-        line[2].scatter(*points["real"].T, color=REAL, s=5, label="real")
-        crosses = {"color": ADVERSARIAL, "marker": "x", "s": 8, "linewidths": 0.7}
-        line[2].scatter(*points["adversarial"].T, label="adversarial", **crosses)
-        line[2].set_title("both on one map")
-        line[0].set_ylabel("t-SNE axis 2")
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    for axis in axes[-1]:
-        axis.set_xlabel("t-SNE axis 1")
-    figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower right", ncols=2, markerscale=2)
+    figure, axes = subplots(1, len(maps), figsize=(4.8 * len(maps), 4.8), squeeze=False)
+    size = 400 / len(next(iter(maps.values()))["real"]) ** 0.6  # many points are drawn small
+    for axis, (title, points) in zip(axes[0], maps.items(), strict=True):
+        axis.scatter(*points["real"].T, color=REAL, s=size, label="real")
+        crosses = {"color": ADVERSARIAL, "marker": "x", "s": 1.6 * size, "linewidths": 0.7}
+        axis.scatter(*points["adversarial"].T, label=f"adversarial (FGSM, ε = {epsilon:g})", **crosses)
+        axis.set(title=title, xlabel="t-SNE axis 1 (no unit)", ylabel="t-SNE axis 2 (no unit)", xticks=[], yticks=[])
+        axis.label_outer()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2)
     return figure
+
+
+def added_distances(originals: np.ndarray, adversarial: np.ndarray, real: np.ndarray) -> tuple[float, float]:
+    """By how much an attack raises mean squared distances, in units of the mean squared length of its changes.
+
+    Parameters
+    ----------
+    originals, adversarial : (n, c, h, w) float array
+        adversarial[i] was made from originals[i].
+    real : (m, c, h, w) float array
+        Other clean images.
+
+    Returns
+    -------
+    to_clean, among_adversarial : float
+        1 and 2 for changes that are independent of the images and of each other; negative where images come nearer.
+    """
+    before, after, clean = (x.reshape(len(x), -1).astype(np.float64) for x in (originals, adversarial, real))
+
+    def between(a: np.ndarray, b: np.ndarray) -> float:
+        return (a**2).sum(axis=1).mean() + (b**2).sum(axis=1).mean() - 2 * a.mean(axis=0) @ b.mean(axis=0)
+
+    def among(a: np.ndarray) -> float:
+        return between(a, a) * len(a) / (len(a) - 1)  # pairs of an image with itself, at distance 0, do not count
+
+    length = ((after - before) ** 2).sum(axis=1).mean()
+    to_clean, among_adversarial = between(after, clean) - between(before, clean), among(after) - among(before)
+    return float(to_clean / length), float(among_adversarial / length)
 
 
 def clean_distance_auroc(real: np.ndarray, adversarial: np.ndarray) -> float:
@@ -166,27 +186,41 @@ def clean_distance_auroc(real: np.ndarray, adversarial: np.ndarray) -> float:
     return auroc(among_clean[:, 0], tree.kneighbors(suspect)[0][:, 0])
 
 
-def densities_differ(shares: Mapping[str, tuple[float, float]], further: Mapping[str, float]) -> Finding:
-    """Judge "densities … differ significantly" (Fig. 2) in pixel space, by how far the nearest clean image is.
+def record_densities(
+    run: Any, maps: Mapping[str, Mapping[str, np.ndarray]], further: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Record what "densities … differ significantly" (Fig. 2) is judged by: places on one map, distances in pixels.
 
     Parameters
     ----------
-    shares : dict
-        Title → share of clean and of adversarial images whose nearest image is clean, `protocol.clean_neighbour_share`.
+    run : record.Run
+    maps : dict
+        From `joint_maps`.
     further : dict
         Title → `clean_distance_auroc`.
+
+    Returns
+    -------
+    dict
+        Title → share of clean and of adversarial points on the map whose nearest neighbour is of their own kind.
     """
-    apart = [title for title, (of_real, of_adversarial) in shares.items() if of_real > 0.75 and of_adversarial < 0.25]
-    seen = "; ".join(f"{title}: {a:.1%} of clean, {b:.1%} of adversarial images" for title, (a, b) in shares.items())
+    own = {}
+    for title, points in maps.items():
+        of_real, of_adversarial = clean_neighbour_share(points["real"], points["adversarial"])
+        own[title] = (of_real, 1 - of_adversarial)
+        run.metric(f"own_kind_on_map.{title}.of_real", own[title][0])
+        run.metric(f"own_kind_on_map.{title}.of_adversarial", own[title][1])
+        run.metric(f"clean_distance_auroc.{title}", further[title])
+    statistics = {
+        "least share of nearest neighbours of the own kind on one map": min(map(min, own.values())),
+        "least AUROC of the distance to the nearest clean image": min(further.values()),
+    }
+    shares = ", ".join(f"{title} {a:.0%} and {b:.0%}" for title, (a, b) in own.items())
     distances = ", ".join(f"{title} {value:.2f}" for title, value in further.items())
-    found = (
-        min(further.values()) >= 0.75,
-        f"adversarial images further from the nearest clean one, AUROC: {distances}",
-    )
-    modes = (g17.AS_PUBLISHED, g17.CORRECTED)
-    return Finding.of(
-        {mode.name: found for mode in modes}, apart_by_neighbours=" and ".join(apart) or "no set", neighbours=seen
-    )
+    words = f"neighbours of the own kind, clean and adversarial: {shares}; AUROC of the distance: {distances}"
+    mode = verdicts.CORRECTED
+    verdicts.sentence(run, "g17", "tsne-densities-differ", {mode: statistics}, {mode: words})
+    return own
 
 
 # ---------------------------------------------------------------- a density ratio in one dimension
@@ -250,7 +284,7 @@ def density_ratio_1d(result: Mapping[str, Any]) -> Figure:
     ratios.axhline(1, color=LIMIT, lw=0.8)
     ratios.set(title="their ratio", xlabel="x", ylabel="p numerator / p denominator")
     for axis in (densities, ratios):
-        axis.legend()
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return figure
 
 
@@ -294,22 +328,30 @@ def points_through_balls(shifts: Sequence[float], rng: np.random.Generator, k: i
 
 
 def moving_points(steps: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw points that move into and out of the reference balls, with density and coverage (VS22 Fig. 5).
+    """Draw points that move into and out of the reference balls, then both numbers over the steps (VS22 Fig. 5).
 
     Parameters
     ----------
     steps : sequence of dict
         From `points_through_balls`.
     """
-    figure, axes = subplots(1, len(steps), figsize=(3.1 * len(steps), 3.6), sharex=True, sharey=True)
-    for number, (axis, step) in enumerate(zip(axes, steps, strict=True), 1):
+    columns = -(-(len(steps) + 1) // 2)
+    figure, axes = subplots(2, columns, figsize=(3.3 * columns, 7))
+    axes = axes.flat
+    for number, (axis, step) in enumerate(zip(axes, steps, strict=False), 1):
         for centre, radius in zip(step["reference"], step["radii"], strict=True):
             axis.add_patch(Circle(centre, radius, color=REAL, alpha=0.10))
         axis.plot(*step["reference"].T, ".", color=REAL, label="reference")
         axis.plot(*step["queries"].T, "x", color=ADVERSARIAL, label="suspect")
         axis.grid(False)
         words = f"step {number}\ndensity {step['density']:.2f}, coverage {step['coverage']:.2f}"
-        axis.set(aspect="equal", title=words, xlabel="feature 1")
-    axes[0].set_ylabel("feature 2")
-    axes[0].legend(loc="lower left", frameon=True, framealpha=0.8)
+        axis.set(aspect="equal", title=words, xlabel="feature 1", ylabel="feature 2", xlim=(-7, 8), ylim=(-7, 8))
+    numbers = range(1, len(steps) + 1)
+    for name, colour, mark in (("density", PUBLISHED, "s-"), ("coverage", CORRECTED, "^--")):
+        axes[len(steps)].plot(numbers, [step[name] for step in steps], mark, color=colour, label=name)
+    axes[len(steps)].set(title="both over the steps", xlabel="step", xticks=numbers, ylabel="density; coverage (share)")
+    handles, labels = (
+        a + b for a, b in zip(*(axes[i].get_legend_handles_labels() for i in (0, len(steps))), strict=True)
+    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure

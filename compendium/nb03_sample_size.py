@@ -1,6 +1,6 @@
-"""Notebook 03_sample_size: verdicts on G17 §4.3, tables and Fig. 3 (the sweep itself: `common.size_sweeps`)."""
+"""Notebook 03_sample_size: sentences of G17 §4.3, tables and Fig. 3 (the sweep itself: `common.size_sweeps`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,19 @@ import pandas
 from matplotlib.figure import Figure
 
 from compendium.claims import verdicts
-from compendium.claims.verdicts import CORRECTED, Finding
 from compendium.common import g17, panels
 from compendium.common.protocol import auroc, departure
-from compendium.common.size_sweeps import ROWS, SIDE_LABELS, SIDE_PALETTE, SizeResult, draws_frame, extent, select
+from compendium.common.size_sweeps import (
+    REPLICATED_IMAGES,
+    ROWS,
+    SIDE_LABELS,
+    SIDE_PALETTE,
+    SizeResult,
+    draws_frame,
+    extent,
+    select,
+    size_sweep,
+)
 
 FIGURE3 = (*ROWS["mnist"], *ROWS["cifar10"])
 _TICKS = (1, 2, 5, 10)
@@ -20,18 +29,24 @@ _TICKS = (1, 2, 5, 10)
 
 
 def figure3(results: Sequence[SizeResult]) -> Figure:
-    """Draw G17's Fig. 3 again: mean ratios with 95 % intervals over the sample size, a row of panels for each mode."""
-    x, y = "images in numerator and denominator", "mean ratio, 95 % interval"
+    """Draw G17's Fig. 3 again: mean R1 and R2 with 95 % intervals over the falling sample size, a line each mode."""
+    x, y = "images in each sample", "mean ratio, 95 % interval"
+    draws = draws_frame(results).rename(columns={"size": x, "ratio": y})
     figure = panels.lines(
-        draws_frame(results).rename(columns={"size": x, "ratio": y}), x=x, y=y, row="mode", col="row", hue="side",
-        style="side", palette=SIDE_PALETTE, references={"no difference": 1}, errorbar=panels.t_interval,
-        err_style="bars",
+        draws[draws["side"] != SIDE_LABELS["noise"]], x=x, y=y, col="row", hue="side", style="mode",
+        palette=SIDE_PALETTE, references={"no difference": 1}, errorbar=panels.t_interval, err_style="bars",
+        size=(2.8, 3.0), legend_columns=6,
     )  # fmt: skip
-    for axis in figure.axes:
-        panels.log_ticks(axis, _TICKS)
+    _finish(figure)
     # Intervals of a few huge draws reach below 0: there is no such place on a logarithmic axis.
     figure.axes[0].set_ylim(0.5, None)
     return figure
+
+
+def _finish(figure: Figure) -> None:
+    for axis in figure.axes:
+        panels.log_ticks(axis, _TICKS)
+    figure.axes[0].invert_xaxis()  # of all panels: they share it
 
 
 def own_kernels(results: Sequence[SizeResult]) -> Figure:
@@ -42,15 +57,16 @@ def own_kernels(results: Sequence[SizeResult]) -> Figure:
     long = draws.melt([x, "row", "side"], ["whole", "ratio without own kernels"], var_name="part", value_name=y)
     figure = panels.lines(
         long, x=x, y=y, col="row", hue="side", style="part", palette=SIDE_PALETTE, references={"no difference": 1},
-        legend_columns=6,
+        size=(2.8, 2.9), legend_columns=6,
     )  # fmt: skip
-    for axis in figure.axes:
-        panels.log_ticks(axis, _TICKS)
+    _finish(figure)
     return figure
 
 
 def parts_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     """Show by what a batch is told apart: AUROC of the ratio, of the ratio without own kernels, of the chosen λ alone.
+
+    Of the largest and the smallest size, a line each.
 
     Parameters
     ----------
@@ -58,7 +74,7 @@ def parts_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
         Channels apart, with settings.
     """
     lines = []
-    for r in results:
+    for r in (r for end in _ends(results) for r in end):
         rest = [departure(np.maximum(getattr(r, side) - r.own[side], 0)) for side in ("r2", "r1")]
         lines.append({
             "row": r.row,
@@ -72,55 +88,73 @@ def parts_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
 
 # ------------------------------------------------------------------------------------------------ sentences of §4.3
 
+Found = tuple[float, str]  # a statistic and words about it
 
-def judge(run: Any, results: Sequence[SizeResult]) -> None:
-    """Judge the three sentences of §4.3 by a sweep in both modes, channels apart."""
+
+def record_sentences(run: Any, results: Sequence[SizeResult]) -> None:
+    """Record what the three sentences of §4.3 are judged by, from a sweep in both modes, channels apart."""
     by_mode = {mode.name: [r for r in results if r.mode == mode.name and r.row in FIGURE3] for mode in g17.MODES}
-    predicates: dict[str, Callable[[Mapping[str, list[SizeResult]]], Finding]] = {
-        "means_change_with_size": means_change_with_size,
-        "means_differ_at_every_size": means_differ_at_every_size,
-        "smallest_batches_flagged": smallest_batches_flagged,
-    }
-    verdicts.judge_sentences(run, {name: predicate(by_mode) for name, predicate in predicates.items()})
+    for (row, statistic), measure in SENTENCES.items():
+        found = {mode: measure(line) for mode, line in by_mode.items()}
+        statistics = {mode: {statistic: value} for mode, (value, _) in found.items()}
+        verdicts.sentence(run, "g17", row, statistics, {mode: words for mode, (_, words) in found.items()})
 
 
-def _at_extreme_size(results: Sequence[SizeResult], which: Callable) -> list[SizeResult]:
-    return select(results, size=which(r.size for r in results))
+def _ends(results: Sequence[SizeResult]) -> tuple[list[SizeResult], list[SizeResult]]:
+    """Results at the largest and at the smallest size, in the same order of panels."""
+    return tuple(select(results, size=which(r.size for r in results)) for which in (max, min))
 
 
-def means_change_with_size(by_mode: Mapping[str, list[SizeResult]]) -> Finding:
-    """Whether mean R1 at the smallest size is at least a quarter away from that at the largest, in every panel."""
-    holds, words = {}, {}
-    for mode, results in by_mode.items():
-        ends = {which: _at_extreme_size(results, which) for which in (max, min)}
-        first, last = ([r.r1.mean() for r in end] for end in ends.values())
-        holds[mode] = all(abs(b / a - 1) > g17.TOLERANCE for a, b in zip(first, last, strict=True))
-        words[mode] = (
-            f"over the panels, R1 is {extent(first)} at {ends[max][0].size} images and {extent(last)} at "
-            f"{ends[min][0].size}"
-        )
-    return Finding(holds, words)
-
-
-def means_differ_at_every_size(by_mode: Mapping[str, list[SizeResult]]) -> Finding:
-    """Whether Welch's test at 5 % parts R1 from R2, R1 above, in every panel at every size."""
-    parted = {mode: [r.p_value < 0.05 and r.r1.mean() > r.r2.mean() for r in line] for mode, line in by_mode.items()}
-    below = sum(r.r1.mean() <= r.r2.mean() for r in by_mode[CORRECTED])
-    return Finding(
-        {mode: all(yes) for mode, yes in parted.items()},
-        {mode: f"R1 above R2 by Welch's test in {sum(yes)} of {len(yes)} means" for mode, yes in parted.items()},
-        {"below": below, "spread": parted[CORRECTED].count(False) - below},
+def rise_towards_small_samples(results: Sequence[SizeResult]) -> Found:
+    """How much further from 1 mean R1 and R2 lie at the smallest size than at the largest, by |log R|: the least."""
+    ends = _ends(results)
+    first, last = (np.array([[r.r1.mean(), r.r2.mean()] for r in end]) for end in ends)
+    words = "; ".join(
+        f"over the panels, R{side + 1} is {extent(first[:, side])} at {ends[0][0].size} images and "
+        f"{extent(last[:, side])} at {ends[1][0].size}"
+        for side in (0, 1)
     )
+    return float((departure(last) - departure(first)).min()), words
 
 
-def smallest_batches_flagged(by_mode: Mapping[str, list[SizeResult]]) -> Finding:
-    """Whether at the smallest size 95 % of attacked batches are flagged at 5 % false alarms, in every panel."""
-    least = {mode: _at_extreme_size(results, min) for mode, results in by_mode.items()}
-    words = {
-        mode: f"of batches of {line[0].size}, a share of {extent([r.attack.tpr_at_5_fpr for r in line])} flagged "
-        f"(AUROC {extent([r.attack.auroc for r in line])})"
-        for mode, line in least.items()
-    }
-    noise = extent([r.control.tpr_at_5_fpr for line in least.values() for r in line])
-    holds = {mode: all(r.attack.tpr_at_5_fpr >= 0.95 for r in line) for mode, line in least.items()}
-    return Finding(holds, words, {"noise": noise})
+def least_welch_t(results: Sequence[SizeResult]) -> Found:
+    """Smallest t of Welch's test by which mean R1 lies above mean R2, over panels and sizes."""
+    parted = sum(r.p_value < 0.05 and r.welch_t > 0 for r in results)
+    words = f"R1 above R2 by Welch's test at 5 % in {parted} of {len(results)} means"
+    return min(r.welch_t for r in results), words
+
+
+def least_power_of_smallest(results: Sequence[SizeResult]) -> Found:
+    """Smallest share of attacked batches of the smallest size that is flagged at 5 % false alarms, over the panels."""
+    smallest = _ends(results)[1]
+    powers, aurocs = [r.attack.tpr_at_5_fpr for r in smallest], [r.attack.auroc for r in smallest]
+    words = f"of batches of {smallest[0].size}, a share of {extent(powers)} flagged (AUROC {extent(aurocs)})"
+    return min(powers), words
+
+
+SENTENCES: dict[tuple[str, str], Callable[[Sequence[SizeResult]], Found]] = {
+    (
+        "deteriorates-with-sample-size",
+        "least rise of |log R| from the largest size to the smallest",
+    ): rise_towards_small_samples,
+    ("difference-persists", "least Welch t of R1 above R2"): least_welch_t,
+    ("ten-samples-suffice", "least power with the smallest batches"): least_power_of_smallest,
+}
+"""Sentence and statistic of its criterion → what gives it."""
+
+
+def replicate(run: Any) -> None:
+    """Record the sentences again with other networks and draws: every second sample size and the smallest, no control.
+
+    Of CIFAR-10 `REPLICATED_IMAGES` are attacked.
+    """
+    given = run.parameters
+    sizes = list(dict.fromkeys([*given["sample_sizes"][::2], given["sample_sizes"][-1]]))
+    results = []
+    for mode in g17.MODES:
+        for image_set, images in (("mnist", given["images"]), ("cifar10", REPLICATED_IMAGES)):
+            results += size_sweep(
+                mode, sizes, epsilon=given["epsilon"], images=images, draws=given["draws"], image_sets=[image_set],
+                rng=run.rng(f"{mode.name}, {image_set}"), attack_only=True,
+            )  # fmt: skip
+    record_sentences(run, results)

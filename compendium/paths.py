@@ -8,6 +8,7 @@ from advlib.paths import DATA, HOME
 PUBLISHED = DATA / "published"
 NOTEBOOKS = HOME / "notebooks"
 PROFILES = HOME / "params"
+EXERCISES = HOME / "exercises"
 RESULTS = HOME / "results"
 REFERENCE = RESULTS / "reference"
 RUNS = Path(os.environ.get("ADVLIB_RUNS", RESULTS / "runs")).expanduser().resolve()

@@ -7,24 +7,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
-from papermill.engines import NBClientEngine, papermill_engines
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from rich.markup import escape
 
 from advlib import paths
-from advlib.progress import STATUS_FILE
 from compendium import paths as places
 from compendium.claims import parameters as kinds
 from compendium.claims import record
+from compendium.execution import Board, CellFailed, clock, execute, stop_kernels
 
 _TREE = Path(__file__).resolve().parents[1]
 _PACKAGES = ("advlib", "compendium")
@@ -130,54 +128,6 @@ def inputs_digest(path: Path, parameters: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-class _ReportingEngine(NBClientEngine):
-    """papermill's own engine, telling a callback which cell begins."""
-
-    on_cell: Callable[[int, int], None] = staticmethod(lambda index, total: None)
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
-        announce = nb_man.cell_start
-
-        def cell_start(cell, cell_index=None, **options):
-            cls.on_cell(cell_index, len(nb_man.nb.cells))
-            return announce(cell, cell_index, **options)
-
-        nb_man.cell_start = cell_start
-        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-
-
-papermill_engines.register("advlib", _ReportingEngine)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-class _Progress:
-    """One live line: notebook, cell, elapsed, expected, and what the kernel says it is doing."""
-
-    def __init__(self, console: Console, title: str, expected: float | None, status: Path):
-        self.console, self.title, self.expected, self.status = console, title, expected, status
-        self.began = time.monotonic()
-        self.cell, self.cells = 0, 0
-        self._said = -1
-
-    def __rich__(self) -> Text:
-        expected = f" of about {_clock(self.expected)}" if self.expected else ""
-        doing = self.status.read_text(encoding="utf-8").strip() if self.status.is_file() else ""
-        where = f"cell {self.cell}/{self.cells}" if self.cells else "starting the kernel"
-        elapsed = _clock(time.monotonic() - self.began)
-        return Text(f"  {self.title}  {where}  {elapsed}{expected}  {doing}", overflow="ellipsis", no_wrap=True)
-
-    def on_cell(self, index: int, total: int) -> None:
-        self.cell, self.cells = index + 1, total
-        # A log file shows no live line: say every fourth cell instead.
-        if not self.console.is_terminal and index // 4 != self._said:
-            self._said = index // 4
-            self.console.print(self.__rich__())
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What became of one notebook.
@@ -198,21 +148,10 @@ class Outcome:
     message: str = ""
 
 
-def _expected_seconds(notebook: str, profile: str) -> float | None:
+def expected_seconds(notebook: str, profile: str) -> float | None:
+    """Seconds that the stored run of a notebook and profile took; None where none is stored."""
     path = record.reference_path(notebook, profile)
     return json.loads(path.read_text(encoding="utf-8"))["duration_s"] if path.is_file() else None
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set variables that the kernel inherits, and put back what was there."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 def _still_valid(folder: Path, name: str, digest: str) -> str:
@@ -225,23 +164,6 @@ def _still_valid(folder: Path, name: str, digest: str) -> str:
     return f"nothing it depends on has changed since {when}"
 
 
-def _execute(path: Path, output: Path, parameters: dict[str, Any], console: Console, runs: Path) -> None:
-    """Let papermill run a notebook into `output`, with a live line on the console."""
-    status = output.with_name("status")
-    progress = _Progress(console, path.stem, _expected_seconds(path.stem, parameters["profile"]), status)
-    _ReportingEngine.on_cell = staticmethod(progress.on_cell)
-    with (
-        _environment(**{STATUS_FILE: str(status), "ADVLIB_RUNS": str(runs)}),
-        Live(progress, console=console, refresh_per_second=2, transient=True),
-    ):
-        papermill.execute_notebook(
-            str(path), str(output), parameters=parameters, engine_name="advlib", cwd=str(path.parent),
-            progress_bar=False, log_output=False, kernel_name="python3",
-            # The kernel's own log would break the live line; errors of cells arrive as exceptions.
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )  # fmt: skip
-
-
 def run_notebook(
     path: Path,
     parameters: dict[str, Any],
@@ -249,6 +171,8 @@ def run_notebook(
     *,
     force: bool = False,
     runs: Path | None = None,
+    board: Board | None = None,
+    threads: int | None = None,
 ) -> Outcome:
     """Execute one notebook with `parameters` into `results/runs/<profile>/<notebook>/`.
 
@@ -266,43 +190,26 @@ def run_notebook(
     stamp, failed = folder / "inputs.sha256", folder / "failed.ipynb"
     stamp.unlink(missing_ok=True)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="advlib-") as scratch:
+    environment = {"ADVLIB_RUNS": str(runs)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    expected = expected_seconds(path.stem, parameters["profile"])
+    with tempfile.TemporaryDirectory(prefix="advlib-") as scratch, (
+        nullcontext(board) if board else Board(console).shown()
+    ) as lines:  # fmt: skip
         output = Path(scratch) / path.name
         try:
-            _execute(path, output, parameters, console, runs)
-        except papermill.PapermillExecutionError as error:
-            shutil.copyfile(output, failed)
-            return Outcome(path.stem, "failed", time.monotonic() - began, f"{error.ename}: {error.evalue}")
+            execute(path, output, parameters, lines, expected, environment)
+        except CellFailed as error:
+            if output.is_file():
+                shutil.copyfile(output, failed)
+            return Outcome(path.stem, "failed", time.monotonic() - began, str(error))
         paths.write_atomically(folder / path.name, output.read_text(encoding="utf-8"))
     failed.unlink(missing_ok=True)
     paths.write_atomically(stamp, digest)
     return Outcome(path.stem, "ran", time.monotonic() - began)
 
 
-def run_all(
-    names: Iterable[str],
-    profile: str,
-    overrides: dict[str, Any],
-    console: Console,
-    *,
-    force: bool = False,
-) -> list[Outcome]:
-    """Run the named notebooks (all when none is named) with a profile's parameters, one after the other.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Beginnings of notebook names, such as "02".
-    profile : str
-        A file in `params/`.
-    overrides : dict
-        Parameters that replace the profile's; each must be one of a chosen notebook.
-
-    Raises
-    ------
-    ValueError
-        For an unknown notebook, profile or parameter, before anything runs.
-    """
+def _plan(names: Iterable[str], profile: str, overrides: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Return the chosen notebooks, each with its parameters; raise a ValueError for what none of them has."""
     chosen = notebooks(names)
     known = {path: defaults(path) for path in chosen}
     for name in overrides:
@@ -316,15 +223,104 @@ def run_all(
     }
     for parameters in plan.values():
         kinds.validate(parameters)
+    return plan
 
-    outcomes = []
-    for number, (path, parameters) in enumerate(plan.items(), 1):
-        outcome = run_notebook(path, parameters, console, force=force)
-        outcomes.append(outcome)
+
+def forecast(plan: Mapping[Path, Mapping[str, Any]], jobs: int, *, force: bool = False) -> str:
+    """Say in one sentence what a plan will do and how long it may take, by the stored records of its profile."""
+    waiting, known = [], []
+    for path, parameters in plan.items():
+        folder = places.RUNS / parameters["profile"] / path.stem
+        if force or not _still_valid(folder, path.stem, inputs_digest(path, dict(parameters))):
+            waiting.append(path.stem)
+            known.append(expected_seconds(path.stem, parameters["profile"]))
+    if not waiting:
+        return f"Nothing to run: all {len(plan)} are still valid (--force runs them again)."
+    sentence = f"{len(waiting)} of {len(plan)} notebooks to run"
+    seconds = [value for value in known if value is not None]
+    if seconds:
+        total = max(sum(seconds) / jobs, max(seconds))
+        together = f", {jobs} at a time" if jobs > 1 else ""
+        sentence += f"{together}: about {clock(total)} by the stored records"
+    missing = [name for name, value in zip(waiting, known, strict=True) if value is None]
+    return sentence + (f"; no record says how long {', '.join(missing)} may take." if missing else ".")
+
+
+def _threads(jobs: int) -> int | None:
+    """How many threads a kernel gets where several run: its share of the cores, unless the caller has said."""
+    return max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 and "OMP_NUM_THREADS" not in os.environ else None
+
+
+def run_all(
+    names: Iterable[str],
+    profile: str,
+    overrides: dict[str, Any],
+    console: Console,
+    *,
+    force: bool = False,
+    jobs: int = 1,
+) -> list[Outcome]:
+    """Run the named notebooks (all when none is named) with a profile's parameters.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Beginnings of notebook names, such as "02".
+    profile : str
+        A file in `params/`.
+    overrides : dict
+        Parameters that replace the profile's; each must be one of a chosen notebook.
+    force : bool
+        Run again what is still valid.
+    jobs : int
+        Notebooks at a time; each then gets its share of the cores.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of the notebooks.
+
+    Raises
+    ------
+    ValueError
+        For an unknown notebook, profile or parameter, or fewer than one job, before anything runs.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, but is {jobs}")
+    plan = _plan(names, profile, overrides)
+    console.print(forecast(plan, jobs, force=force), highlight=False, soft_wrap=True)
+    board = Board(console)
+    done: dict[Path, Outcome] = {}
+
+    def work(path: Path) -> None:
+        outcome = run_notebook(path, plan[path], console, force=force, board=board, threads=_threads(jobs))
+        done[path] = outcome
         mark = {"ran": "[green]ran[/]", "reused": "[cyan]reused[/]", "failed": "[red]failed[/]"}[outcome.status]
-        detail = outcome.message if outcome.message else _clock(outcome.seconds)
-        console.print(f"[{number}/{len(plan)}] {path.stem}  {mark}  {detail}", highlight=False, soft_wrap=True)
-    return outcomes
+        detail = escape(outcome.message) if outcome.message else clock(outcome.seconds)
+        console.print(f"[{len(done)}/{len(plan)}] {path.stem}  {mark}  {detail}", highlight=False, soft_wrap=True)
+
+    with board.shown():
+        if jobs == 1:
+            for path in plan:
+                work(path)
+        else:
+            _at_a_time(jobs, work, plan)
+    return [done[path] for path in plan]
+
+
+def _at_a_time(jobs: int, work: Callable[[Path], None], plan: Mapping[Path, Any]) -> None:
+    """Call `work` on each notebook in so many threads, the longest first; an interruption ends their kernels."""
+    profile = next(iter(plan.values()))["profile"]
+    longest_first = sorted(plan, key=lambda path: -(expected_seconds(path.stem, profile) or 0.0))
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(work, path) for path in longest_first]
+        try:
+            for future in as_completed(waiting):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_kernels()
+            raise
 
 
 def store_reference(path: Path, profile: str) -> None:

@@ -1,4 +1,6 @@
-"""The command line: advlib fit | detect | data | train | doctor, and what plug-ins add (the compendium: run | report).
+"""The command line: advlib fit | detect | data | train | doctor, and what plug-ins add.
+
+The compendium adds run | report | compare.
 
 A plug-in is an entry point of the group `advlib.commands`: a function that is given the `typer.Typer` application.
 """
@@ -219,7 +221,7 @@ def _one_sentence() -> Iterator[None]:
 @app.command()
 def doctor() -> None:
     """Say what this installation has: versions, hardware, data, weights, free disk."""
-    from advlib import models
+    from advlib import models, n2gem
     from advlib.environment import environment
 
     found = environment()
@@ -235,13 +237,15 @@ def doctor() -> None:
     if not paths.WEIGHTS.is_dir():
         console.print(f"  networks: none, they come with the repository ({paths.WEIGHTS})", highlight=False)
     for name in models.SPECS if paths.WEIGHTS.is_dir() else ():
+        authors = name in models.AUTHORS
         try:
-            models.load_trained(name)
+            n2gem.read(name, fetch=False) if authors else models.load_trained(name)
             console.print(f"  network {name}: ok", highlight=False)
         except (ValueError, OSError) as error:
             wrong = name in models.NAMES or not isinstance(error, FileNotFoundError)
             healthy &= not wrong
-            words = str(error) if wrong else f"not trained here (optional): advlib train {name}"
+            words = "not fetched (optional)" if authors else f"not trained here (optional): advlib train {name}"
+            words = str(error) if wrong else words
             console.print(f"  network {name}: {words}", style="red" if wrong else None, highlight=False)
     if not healthy:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from advlib.checks import ArrayLike, as_matrix, same_columns
+from advlib.checks import ArrayLike, as_matrix, finite, same_columns
 from advlib.ulsif import fitting, kernels
 from advlib.ulsif.settings import DEFAULT_GRID, Settings, check_count, checked_settings, returned_as, warn_at_edges
 
@@ -65,7 +65,7 @@ def fit_batch(
         As in `ULSIF`. The centres are the same rows of each draw's numerator, drawn once, so an int gives what
         the single fits with that int give.
     chunk_draws : int, optional
-        Draws worked on at once by one thread; by default as many as keep its working memory near 16 MB (2 GB on a
+        Draws worked on at once by one thread; by default as many as keep its working memory near 32 MB (2 GB on a
         GPU), at least one. Memory beyond input and result grows with this and with the thread count, not with T: about
         8 (3 (n + m) b + 5 min(n, m) b + 4 b²) bytes a draw, and 8 (n + m) d bytes a thread.
 
@@ -86,20 +86,26 @@ def fit_batch(
 
     Notes
     -----
-    On a CPU the chunks run in `torch.get_num_threads()` Python threads with one torch thread each, which is set
-    back afterwards.
+    On a CPU the chunks run in `torch.get_num_threads()` Python threads with one thread of torch and of NumPy's BLAS
+    each, which are set back afterwards.
     """
-    numerator_stack = as_matrix(numerators, "numerators", dtype=_own_dtype(numerators), ndim=3, min_rows=2)
-    device, dtype = numerator_stack.device, _own_dtype(denominators)
-    denominator_stack = as_matrix(denominators, "denominators", dtype=dtype, device=device, ndim=3)
+    options = {"dtype": _own_dtype(numerators), "ndim": 3, "check_finite": False}
+    numerator_stack = as_matrix(numerators, "numerators", min_rows=2, **options)
+    options |= {"dtype": _own_dtype(denominators), "device": numerator_stack.device}
+    denominator_stack = as_matrix(denominators, "denominators", **options)
     same_columns(numerator_stack, "numerators", denominator_stack, "denominators")
     _same_draws(numerator_stack, "numerators", denominator_stack, "denominators")
+
+    def take(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        # Checked here, where each thread reads its own part anyway.
+        pair = numerator_stack[part], denominator_stack[part]
+        if not all(rows.sum().isfinite() for rows in pair):
+            finite(numerator_stack, "numerators"), finite(denominator_stack, "denominators")
+        return pair
+
     shape = *numerator_stack.shape[:2], *denominator_stack.shape[1:]
     settings = checked_settings(*shape[1:3], "denominators", sigmas, lambdas, n_kernels, kernel, random_state)
-    chunks = _in_chunks(
-        lambda part: (numerator_stack[part], denominator_stack[part]), shape, settings, chunk_draws, device
-    )
-    return _batch_fit(chunks, settings, numerators)
+    return _fit(take, shape, settings, chunk_draws, numerators, numerator_stack.device)
 
 
 def fit_batch_indices(
@@ -150,10 +156,11 @@ def fit_batch_indices(
     _same_draws(a, "numerator_indices", b, "denominator_indices")
     shape = *a.shape, b.shape[1], numerator_rows.shape[1]
     settings = checked_settings(*shape[1:3], "denominator_indices", sigmas, lambdas, n_kernels, kernel, random_state)
-    chunks = _in_chunks(
-        lambda part: (numerator_rows[a[part]], denominator_rows[b[part]]), shape, settings, chunk_draws, device
-    )
-    return _batch_fit(chunks, settings, numerator_pool)
+
+    def take(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        return numerator_rows[a[part]], denominator_rows[b[part]]
+
+    return _fit(take, shape, settings, chunk_draws, numerator_pool, device)
 
 
 def _as_indices(values: ArrayLike, name: str, n_rows: int, device, min_columns: int = 1) -> torch.Tensor:
@@ -184,19 +191,14 @@ def _same_draws(first: torch.Tensor, first_name: str, second: torch.Tensor, seco
         )
 
 
-def _batch_fit(fields: dict[str, torch.Tensor], settings: Settings, kind: ArrayLike) -> BatchFit:
-    warn_at_edges(fields["sigma_"], fields["lambda_"], settings, stacklevel=3)
-    fields = fields | {"center_indices_": settings.center_indices}
-    return BatchFit(**{name: returned_as(kind)(tensor) for name, tensor in fields.items()})
-
-
-def _in_chunks(
+def _fit(
     take: Callable[[slice], tuple[torch.Tensor, torch.Tensor]],
     shape: tuple[int, int, int, int],
     settings: Settings,
     chunk_draws: int | None,
+    kind: ArrayLike,
     device: torch.device,
-) -> dict[str, torch.Tensor]:
+) -> BatchFit:
     """Fit all draws, chunk by chunk; `take` gives numerators and denominators of some, `shape` is (T, n, m, d)."""
 
     def work(part: slice) -> dict[str, torch.Tensor]:
@@ -204,18 +206,21 @@ def _in_chunks(
 
     draws, size = shape[0], _chunk_size(chunk_draws, shape, len(settings.center_indices), device)
     parts = [slice(start, min(start + size, draws)) for start in range(0, draws, size)]
-    threads = min(torch.get_num_threads(), len(parts))
-    if device.type != "cpu" or threads == 1:
+    if device.type != "cpu" or len(parts) == 1:
         results = [work(part) for part in parts]
     else:
         # LAPACK on 100 × 100 matrices gains nothing from a second thread; whole chunks side by side do.
         before = torch.get_num_threads()
+        pool = ThreadPoolExecutor(min(before, len(parts)), initializer=torch.set_num_threads, initargs=(1,))
         try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            with kernels.one_blas_thread(), pool:
                 results = list(pool.map(work, parts))
         finally:
             torch.set_num_threads(before)
-    return {key: torch.cat([result[key] for result in results]) for key in results[0]}
+    fields = {key: torch.cat([result[key] for result in results]) for key in results[0]}
+    warn_at_edges(fields["sigma_"], fields["lambda_"], settings, stacklevel=3)
+    fields["center_indices_"] = settings.center_indices
+    return BatchFit(**{name: returned_as(kind)(tensor) for name, tensor in fields.items()})
 
 
 def _chunk_size(chunk_draws: int | None, shape: tuple[int, int, int, int], n_centers: int, device: torch.device) -> int:

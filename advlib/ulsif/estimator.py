@@ -104,7 +104,8 @@ class ULSIF(BaseEstimator):
         same_columns(numerator_matrix, "numerator", denominator_matrix, "denominator")
         sizes = len(numerator_matrix), len(denominator_matrix)
         settings = checked_settings(*sizes, "denominator", **self.get_params(deep=False))
-        result = fitting.fit_chunk(numerator_matrix[None], denominator_matrix[None], settings)
+        with kernels.one_blas_thread():
+            result = fitting.fit_chunk(numerator_matrix[None], denominator_matrix[None], settings)
         warn_at_edges(result["sigma_"], result["lambda_"], settings, stacklevel=2)
 
         out = returned_as(numerator)

@@ -22,14 +22,27 @@ def fit_chunk(numerators: torch.Tensor, denominators: torch.Tensor, settings: Se
     sigmas = torch.tensor(settings.sigmas, dtype=torch.float64, device=device)
     lambdas = torch.tensor(settings.lambdas, dtype=torch.float64, device=device)
     if settings.needs_selection:
-        scores = leave_one_out.loo_scores(exponents, largest, n_nu, settings)
+        scores, weights, means = leave_one_out.loo_scores(exponents, largest, n_nu, settings)
         # Where λ is too small for float64 a score may be no number, which must not be the best one.
         best = scores.flatten(1).nan_to_num(nan=math.inf).argmin(1)
     else:
-        scores = torch.full((draws, n_sigmas, n_lambdas), math.nan, dtype=torch.float64, device=device)
+        scores = exponents.new_full((draws, n_sigmas, n_lambdas), math.nan)
+        weights, means = exponents.new_full((draws, 1, exponents.shape[2]), math.nan), scores[:, :, 0].clone()
         best = torch.zeros(draws, dtype=torch.int64, device=device)
     sigma, lambda_ = sigmas[best // n_lambdas], lambdas[best % n_lambdas]
 
+    at = torch.arange(draws, device=device), best // n_lambdas
+    theta, mean = weights[at], means[at]
+    open_ = mean.isnan()
+    if open_.any():
+        theta[open_], mean[open_] = _solved(exponents[open_], sigma[open_], lambda_[open_], n_nu)
+    return {"mean_ratio_": mean, "sigma_": sigma, "lambda_": lambda_, "theta_": theta, "loocv_scores_": scores}
+
+
+def _solved(
+    exponents: torch.Tensor, sigma: torch.Tensor, lambda_: torch.Tensor, n_nu: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return θ (C, b) with σ and λ (C,), and the mean ratio over the numerator (C,)."""
     phi = kernel_values(exponents, sigma[:, None, None], out=exponents)
     h = phi[:, :n_nu].mean(1)
     gram = gram_matrix(phi[:, n_nu:])
@@ -41,10 +54,4 @@ def fit_chunk(numerators: torch.Tensor, denominators: torch.Tensor, settings: Se
             "leaves Ĥ + λI singular to rounding"
         )
     theta = torch.cholesky_solve(h[..., None], factor)[..., 0].clamp_(min=0)
-    return {
-        "mean_ratio_": (h * theta).sum(1),
-        "sigma_": sigma,
-        "lambda_": lambda_,
-        "theta_": theta,
-        "loocv_scores_": scores,
-    }
+    return theta, (h * theta).sum(1)

@@ -16,8 +16,8 @@ import csv
 import difflib
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,24 @@ from advlib.paths import write_atomically
 from compendium import paths as places
 
 PAPERS = ("g17", "vs22")
-VERDICTS = ("reproduced", "reproduced as published only", "not reproduced", "not run here")
+VERDICTS = (
+    "reproduced",
+    "reproduced by the papers' code only",
+    "not reproduced",
+    "no evidence",
+    "undecided",
+    "fitted",
+    "setting",
+    "confirmed by stored data",
+    "contradicted by stored data",
+    "not run here",
+)
+"""Words of docs/verdicts.md, in the order of its table."""
 
-_CLAIM, _SETTING, _NOT_RUN = "claim", "setting", VERDICTS[3]
-_NEED_CAUSE = VERDICTS[1:3]
-_KEY = ("paper", "item", "row", "column")
+NOT_RUN = VERDICTS[-1]
+
+_CLAIM = "claim"
 _OURS = ("as_published", "corrected")
-# Where the same notebook's quick and paper run both speak about a row, the run at the paper's own settings counts.
-_STRONGEST_PROFILE = "paper"
 
 Key = tuple[str, str, str, str]
 
@@ -75,12 +85,15 @@ class Published(_Row):
         The printed interval (G17: 95 % confidence interval of the mean), None where none is printed.
     source : str
         The cell, caption or sentence that it was read from, quoted.
+    digits : int
+        Printed behind the point; not a column of the file.
     """
 
     value: float | None
     low: float | None
     high: float | None
     source: str
+    digits: int = field(default=0, compare=False)
 
     @property
     def shown(self) -> float | str:
@@ -116,13 +129,14 @@ class Claim(_Row):
     notebook: str
 
 
-def _words(key: Sequence[str]) -> str:
+def words(key: Sequence[str]) -> str:
+    """Show a key in one line."""
     return " | ".join(part for part in key if part)
 
 
 def _read(path: Path, kind: type[_Row]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield ("file line n", field → cell) of a CSV file whose header must be the fields of `kind`."""
-    columns = [field.name for field in fields(kind)]
+    columns = [column.name for column in fields(kind) if column.compare]
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file, strict=True)
         header = next(reader, [])
@@ -141,7 +155,7 @@ def _published(cells: dict[str, str], place: str) -> Published:
         numbers = {name: float(text) if text else None for name, text in texts.items()}
     except ValueError:
         raise ValueError(f"{place}: value, low and high must be numbers or empty, but are {texts}") from None
-    entry = Published(**cells | numbers)
+    entry = Published(**cells | numbers, digits=len(texts["value"].partition(".")[2]))
     if any(number is not None and not math.isfinite(number) for number in numbers.values()):
         raise ValueError(f"{place}: value, low and high must be finite, but are {texts}")
     if not (entry.item and entry.row and entry.source):
@@ -185,7 +199,7 @@ def load(paper: str | None = None, item: str | None = None) -> list[Published]:
             if entry.paper != name:
                 raise ValueError(f"{place}: paper must be {name!r}, but is {entry.paper!r}")
             if entry.key in rows:
-                raise ValueError(f"{place}: the key {_words(entry.key)} is there twice")
+                raise ValueError(f"{place}: the key {words(entry.key)} is there twice")
             rows[entry.key] = entry
     chosen = [entry for entry in rows.values() if item is None or entry.item == item]
     if not chosen:
@@ -216,13 +230,14 @@ def lookup(paper: str, item: str, row: str = "", column: str = "") -> Published:
     entries = {entry.key: entry for entry in load(paper, item)}
     key = (paper, item, row, column)
     if key not in entries:
-        raise NotPublishedError(_missing(key, entries))
+        raise NotPublishedError(missing(key, entries))
     return entries[key]
 
 
-def _missing(key: Key, known: Iterable[Key]) -> str:
-    near = difflib.get_close_matches(_words(key), [_words(other) for other in known], n=3, cutoff=0.5)
-    return f"no published row {_words(key)}" + (f"; near are: {'; '.join(near)}" if near else "")
+def missing(key: Key, known: Iterable[Key]) -> str:
+    """Say that there is no such row, and name near ones."""
+    near = difflib.get_close_matches(words(key), [words(other) for other in known], n=3, cutoff=0.5)
+    return f"no published row {words(key)}" + (f"; near are: {'; '.join(near)}" if near else "")
 
 
 def value(paper: str, item: str, row: str = "", column: str = "") -> float:
@@ -240,7 +255,7 @@ def value(paper: str, item: str, row: str = "", column: str = "") -> float:
     """
     entry = lookup(paper, item, row, column)
     if entry.value is None:
-        raise NotPublishedError(f"{_words(entry.key)} is a sentence and has no number; use lookup(...).source")
+        raise NotPublishedError(f"{words(entry.key)} is a sentence and has no number; use lookup(...).source")
     return entry.value
 
 
@@ -249,14 +264,15 @@ def claims(paper: str | None = None) -> list[Published]:
     return load(paper, _CLAIM)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Put single spaces where the text has any blanks or line ends."""
     return " ".join(text.split())
 
 
-def _number_or_text(content: Any) -> float | str | None:
+def number_or_text(content: Any) -> float | str | None:
     """Read a CSV cell, or a value from JSON, as what `Claim` keeps: finite number, text, or None for nothing."""
     if content is None or isinstance(content, str):
-        text = _one_line(content or "")
+        text = one_line(content or "")
         try:
             number = float(text)
         except ValueError:
@@ -271,85 +287,6 @@ def _text(content: Any) -> str:
     if isinstance(content, float):
         return str(int(content)) if content.is_integer() and abs(content) < 1e15 else repr(content)
     return "" if content is None else content
-
-
-def _comparison(raw: Mapping[str, Any], record: Mapping[str, Any], published: Mapping[Key, Published]) -> Claim:
-    missing = [name for name in (*_KEY, "verdict") if name not in raw]
-    unknown = [name for name in raw if name not in (*_KEY, *_OURS, "verdict", "cause", "notebook")]
-    if missing or unknown:
-        fault = "lacks " + ", ".join(missing) if missing else "has " + ", ".join(unknown)
-        raise ValueError(
-            f"a comparison must have {', '.join(_KEY)} and verdict and may have {', '.join(_OURS)}, cause "
-            f"and notebook, but {fault}: {dict(raw)}"
-        )
-    key: Key = tuple(str(raw[name]) for name in _KEY)
-    if key not in published:
-        raise NotPublishedError(_missing(key, published))
-    verdict, cause = raw["verdict"], _one_line(raw.get("cause") or "")
-    if verdict not in VERDICTS:
-        raise ValueError(f"{_words(key)}: verdict must be one of {', '.join(VERDICTS)}, but is {verdict!r}")
-    if verdict in _NEED_CAUSE and not cause:
-        raise ValueError(f"{_words(key)}: the verdict {verdict!r} needs a cause, but cause is empty")
-    ours = {}
-    for name in _OURS:
-        try:
-            ours[name] = _number_or_text(raw.get(name))
-        except ValueError as error:
-            raise ValueError(f"{_words(key)}: {name} {error}") from None
-    if verdict != _NOT_RUN and not cause and set(ours.values()) == {None}:
-        raise ValueError(
-            f"{_words(key)}: the verdict {verdict!r} needs as_published, corrected or cause, but all are empty"
-        )
-    notebook = raw.get("notebook") or record.get("notebook") or ""
-    return Claim(*key, published[key].shown, **ours, verdict=verdict, cause=cause, notebook=notebook)
-
-
-def claims_table(records: Iterable[Mapping[str, Any]]) -> list[Claim]:
-    """Set what notebooks found beside what the papers print.
-
-    Parameters
-    ----------
-    records : iterable of mappings
-        What notebook runs left behind (`results/reference/*.json`, read). A record may have `comparisons`, a list of
-        {paper, item, row, column, as_published, corrected, verdict, cause, notebook}, and names its `notebook` and
-        `profile`. Where two profiles of one notebook judge the same row, "paper" goes before the others.
-
-    Returns
-    -------
-    list of Claim
-        One for every published number and sentence, in the papers' order; what no record compares is "not run here".
-        A setting (item "setting") is an input and no result: it is listed only where a record compares it.
-
-    Raises
-    ------
-    NotPublishedError
-        For a comparison with a row that the papers do not have.
-    ValueError
-        For an unknown verdict or column, a row judged twice, a verdict without evidence, or "not reproduced" and
-        "reproduced as published only" without a cause.
-    """
-    published = {entry.key: entry for entry in load()}
-    found: dict[Key, tuple[str, Claim]] = {}
-    for record in records:
-        profile = record.get("profile") or ""
-        for raw in record.get("comparisons") or ():
-            claim = _comparison(raw, record, published)
-            if claim.key in found:
-                other_profile, other = found[claim.key]
-                if other.notebook != claim.notebook or other_profile == profile:
-                    raise ValueError(
-                        f"{_words(claim.key)} is judged twice: by {other.notebook or 'an unnamed notebook'} "
-                        f"({other_profile or 'no profile'}) and {claim.notebook or 'an unnamed notebook'} "
-                        f"({profile or 'no profile'})"
-                    )
-                if profile != _STRONGEST_PROFILE:
-                    continue
-            found[claim.key] = (profile, claim)
-    return [
-        found[key][1] if key in found else Claim(*key, entry.shown, None, None, _NOT_RUN, "", "")
-        for key, entry in published.items()
-        if key in found or entry.item != _SETTING
-    ]
 
 
 def write_claims(table: Iterable[Claim], path: Path | None = None) -> Path:
@@ -368,7 +305,7 @@ def write_claims(table: Iterable[Claim], path: Path | None = None) -> Path:
         The file that was written.
     """
     path = places.RESULTS / "claims.csv" if path is None else Path(path)
-    columns = [field.name for field in fields(Claim)]
+    columns = [column.name for column in fields(Claim)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -393,11 +330,11 @@ def read_claims(path: Path | None = None) -> list[Claim]:
     path = places.RESULTS / "claims.csv" if path is None else Path(path)
     table: dict[Key, Claim] = {}
     for place, cells in _read(path, Claim):
-        numbers = {name: _number_or_text(cells[name]) for name in ("published", *_OURS)}
+        numbers = {name: number_or_text(cells[name]) for name in ("published", *_OURS)}
         claim = Claim(**cells | numbers)
         if claim.verdict not in VERDICTS:
             raise ValueError(f"{place}: verdict must be one of {', '.join(VERDICTS)}, but is {claim.verdict!r}")
         if claim.key in table:
-            raise ValueError(f"{place}: the key {_words(claim.key)} is there twice")
+            raise ValueError(f"{place}: the key {words(claim.key)} is there twice")
         table[claim.key] = claim
     return list(table.values())

@@ -23,7 +23,7 @@ from advlib.figures import save_figure
 from advlib.paths import write_atomically
 from compendium import paths as places
 from compendium.claims.parameters import validate
-from compendium.claims.published import VERDICTS
+from compendium.claims.published import NOT_RUN, Key, read_claims
 
 
 def _plain(value: Any) -> Any:
@@ -44,11 +44,20 @@ def _plain(value: Any) -> Any:
 
 
 class Run:
-    """One notebook run. Made by `start`, filled by the notebook, written by `finish`."""
+    """One notebook run. Made by `start`, filled by the notebook, written by `finish`.
 
-    def __init__(self, notebook: str, parameters: dict[str, Any]):
+    Parameters
+    ----------
+    notebook : str
+    parameters : dict
+    network : str
+        "0": the shipped networks; another name: retrained ones (`compendium.spread`).
+    """
+
+    def __init__(self, notebook: str, parameters: dict[str, Any], network: str = "0"):
         self.notebook = notebook
         self.parameters = parameters
+        self.network = network
         self.metrics: dict[str, Any] = {}
         self.verdicts: dict[str, bool] = {}
         self.comparisons: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -63,8 +72,10 @@ class Run:
     def rng(self, purpose: str) -> np.random.Generator:
         """Give the generator of one section, derived from the run's seed and the section's name.
 
-        A section keeps its numbers when another one is edited, skipped or rerun.
+        A section keeps its numbers when another one is edited, skipped or rerun. Runs with other networks get other
+        draws under the same seed: the rule takes all runs for independent.
         """
+        purpose = purpose if self.network == "0" else f"{purpose}, network {self.network}"
         words = np.frombuffer(hashlib.sha256(purpose.encode()).digest(), dtype=np.uint32)
         return np.random.default_rng([self.parameters["seed"], *words.tolist()])
 
@@ -78,26 +89,18 @@ class Run:
         print(f"{statement}: {bool(holds)}")
 
     def compare(self, comparison: Mapping[str, Any]) -> None:
-        """Keep one row of the claims table; running a cell again replaces it.
+        """Keep what this run found about one printed number or sentence; running a cell again replaces it.
 
-        Keys: paper, item, row, column (as in `data/published/`), as_published, corrected, verdict, cause.
+        Keys: paper, item, row, column (as in `data/published/`), as_published, corrected, cause, and for a sentence
+        statistics; see `compendium.claims.verdicts`.
         """
-        if comparison["verdict"] not in VERDICTS:
-            raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, but is {comparison['verdict']!r}")
         key = tuple(comparison[part] for part in ("paper", "item", "row", "column"))
         self.comparisons[key] = _plain({**comparison, "notebook": self.notebook})
 
     def shown(self, comparison: Mapping[str, Any]) -> str:
-        """Return a comparison's verdict as a page shows it: undecided where a quick run's depends on the seed.
-
-        `results/reference/undecided.json` lists these, and what came out; `tests/expected/derive.py` writes it. Paper
-        scale decides.
-        """
-        key = " | ".join(comparison[part] for part in ("paper", "item", "row", "column"))
-        seen = undecided().get(self.notebook, {}).get(key)
-        if self.parameters["profile"] != "quick" or not seen:
-            return comparison["verdict"]
-        return f"undecided at this scale: {' or '.join(seen)}"
+        """Return the verdict on a compared row, by all stored runs at paper scale (`results/claims.csv`)."""
+        key = tuple(comparison[part] for part in ("paper", "item", "row", "column"))
+        return _stored_verdicts().get(key, NOT_RUN)
 
     def figure(self, name: str, figure: Any) -> Any:
         """Keep a figure beside the record as `<name>.png`, and return it so that the cell shows it."""
@@ -155,10 +158,9 @@ def reference_path(notebook: str, profile: str) -> Path:
 
 
 @cache
-def undecided() -> dict[str, dict[str, list[str]]]:
-    """Read which verdicts of quick runs depend on the seed: notebook → comparison → verdicts that came out."""
-    path = places.REFERENCE / "undecided.json"
-    return json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.is_file() else {}
+def _stored_verdicts() -> dict[Key, str]:
+    """Read the verdicts of `results/claims.csv`."""
+    return {claim.key: claim.verdict for claim in read_claims()} if (places.RESULTS / "claims.csv").is_file() else {}
 
 
 def references(profile: str | None = None) -> list[dict[str, Any]]:

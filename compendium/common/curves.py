@@ -6,10 +6,11 @@ VS22: D. K. Venkatesh and P. Steinbach, "Detecting adversarial examples in batch
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 
 from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold, expected_coverage
@@ -109,7 +110,16 @@ def score(
         Rows of each sub-batch, from `sub_batches`.
     """
     attacked = queries if isinstance(queries, AdversarialBatch) else None
-    hits = manifold.hits(flat(queries if attacked is None else attacked.images))
+    found = score_hits(manifold, manifold.hits(flat(queries if attacked is None else attacked.images)), batches)
+    if attacked is None:
+        return found
+    return replace(found, accuracy=attacked.adversarial_accuracy, success=float(np.mean(attacked.success)))
+
+
+def score_hits(
+    manifold: ReferenceManifold, hits: sparse.csr_array, batches: Iterable[Sequence[int] | np.ndarray]
+) -> Score:
+    """Score a query set as `score` does, by the balls (m, N) that `manifold.hits` found for it."""
     everything = np.arange(hits.shape[0])
     (density,), (coverage,) = manifold.subset_density_coverage(hits, [everything])
     batch_density, batch_coverage = manifold.subset_density_coverage(hits, batches)
@@ -120,8 +130,6 @@ def score(
         batch_density,
         batch_coverage,
         float(counts.std(ddof=1) / np.sqrt(len(counts))) if len(counts) > 1 else 0.0,
-        None if attacked is None else attacked.adversarial_accuracy,
-        None if attacked is None else float(np.mean(attacked.success)),
     )
 
 

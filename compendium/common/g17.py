@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from advlib import datasets
-from compendium.claims import published, verdicts
+from compendium.claims import published
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,6 @@ def all_and_attacked(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray
 def agrees(value: float, printed: float) -> bool:
     """Whether a rerun number lies within `TOLERANCE` of a printed one."""
     return abs(value - printed) <= TOLERANCE * abs(printed)
-
-
-def verdict(printed: float, as_published: float, corrected: float) -> str:
-    """Judge one printed number by our two."""
-    ours = {verdicts.AS_PUBLISHED: as_published, verdicts.CORRECTED: corrected}
-    return verdicts.verdict({mode: agrees(value, printed) for mode, value in ours.items()})
 
 
 def printed_r1(name: str, epsilon: float) -> float:

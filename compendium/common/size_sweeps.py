@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from advlib import attacks, figures, models
+from advlib.attacks.stored import stored_attack
 from advlib.progress import track
 from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 from compendium.common import g17, panels
@@ -43,6 +44,9 @@ ROWS = {
 
 COMBINED = "CIFAR-10 (combined)"
 
+REPLICATED_IMAGES = 1000
+"""Colour images that are attacked where a sweep is repeated with other networks and draws."""
+
 
 @dataclass(frozen=True, eq=False)
 class SizeResult:
@@ -55,13 +59,14 @@ class SizeResult:
     size : int
         Images in the denominator.
     r1, r2, noise : (t,) float64
-        Mean density ratio of each draw: real against adversarial, against real, and against real with random ±ε noise.
+        Mean density ratio of each draw: real against adversarial, against real, and against real with random ±ε noise
+        (None where there is no control).
     own : dict of (t,) float64
-        For each of the three, the part of the mean ratio that the numerator images' kernels on themselves make up.
+        For each of these, the part of the mean ratio that the numerator images' kernels on themselves make up.
     settings : dict of (t, 2) float64
-        For each of the three, σ and λ of each draw; empty for the mean of three channels.
-    accuracies : (float, float, float)
-        Of the attacked network on clean images, under FGSM and under the noise.
+        For each of these, σ and λ of each draw; empty for the mean of three channels.
+    accuracies : tuple of float
+        Of the attacked network on clean images, under FGSM and, where it was drawn, under the noise.
     outside_share : float
         Share of adversarial images with at least one pixel outside [0, 1]: those that a range check finds.
     """
@@ -71,10 +76,10 @@ class SizeResult:
     size: int
     r1: np.ndarray
     r2: np.ndarray
-    noise: np.ndarray
+    noise: np.ndarray | None
     own: Mapping[str, np.ndarray]
     settings: Mapping[str, np.ndarray]
-    accuracies: tuple[float, float, float]
+    accuracies: tuple[float, ...]
     outside_share: float
 
     @cached_property
@@ -91,6 +96,11 @@ class SizeResult:
     def p_value(self) -> float:
         """Two-sided p of Welch's test that R1 and R2 have one mean, the draws taken as independent."""
         return float(stats.ttest_ind(self.r1, self.r2, equal_var=False).pvalue)
+
+    @property
+    def welch_t(self) -> float:
+        """The test's t: how many standard errors mean R1 lies above mean R2."""
+        return float(stats.ttest_ind(self.r1, self.r2, equal_var=False).statistic)
 
     def summary(self, side: str, without_own: bool = False) -> Summary:
         """Mean and 95 % interval of "r1", "r2" or "noise", if asked without the kernels' part on themselves."""
@@ -109,15 +119,17 @@ def most_frequent(pairs: np.ndarray) -> tuple[Any, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Pools:
-    """Images that a sweep draws from, a channel each: clean (N, c, d) and, for each of `SIDES`, suspects (n, c, d)."""
+    """Images that a sweep draws from, by channel: clean (N, c, d) and, for "r1", "r2", "noise", suspects (n, c, d)."""
 
     clean: np.ndarray
     suspects: Mapping[str, np.ndarray]
-    accuracies: tuple[float, float, float]
+    accuracies: tuple[float, ...]
     outside_share: float
 
 
-def attacked_pools(mode: g17.Mode, image_set: str, epsilon: float, images: int, rng: np.random.Generator) -> Pools:
+def attacked_pools(
+    mode: g17.Mode, image_set: str, epsilon: float, images: int, rng: np.random.Generator, attack_only: bool = False
+) -> Pools:
     """Attack test images by FGSM and make twins of the same size without an aim, random ±ε noise.
 
     Parameters
@@ -132,16 +144,23 @@ def attacked_pools(mode: g17.Mode, image_set: str, epsilon: float, images: int, 
         Test images attacked, 0 for all; `clean` holds all of them either way.
     rng : numpy.random.Generator
         Source of the noise.
+    attack_only : bool
+        For runs that are repeated with other draws: no noise, and attacked images from disk where they are there.
     """
     everything, real, labels = g17.all_and_attacked(image_set, images)
-    model = models.load_trained(mode.networks[image_set])
-    batch = attacks.fgsm(model, real, labels, epsilon=epsilon, clip=mode.clip)
-    noise = attacks.random_sign_noise(real, epsilon, rng, clip=mode.clip)
-    clean, *suspects = (p.reshape(*p.shape[:2], -1) for p in (everything, batch.images, real, noise))
-    outside = (suspects[0] < 0) | (suspects[0] > 1)
-    accuracies = batch.clean_accuracy, batch.adversarial_accuracy, models.accuracy(model, noise, labels)
-    outside_share = float(outside.any(axis=(1, 2)).mean())
-    return Pools(clean, dict(zip(SIDES, suspects, strict=True)), accuracies, outside_share)
+    network = mode.networks[image_set]
+    if attack_only:
+        batch = stored_attack(attacks.fgsm, network, real, labels, epsilon=epsilon, clip=mode.clip)
+        moved, accuracies = {"r1": batch.images, "r2": real}, (batch.clean_accuracy, batch.adversarial_accuracy)
+    else:
+        model = models.load_trained(network)
+        batch = attacks.fgsm(model, real, labels, epsilon=epsilon, clip=mode.clip)
+        noise = attacks.random_sign_noise(real, epsilon, rng, clip=mode.clip)
+        moved = {"r1": batch.images, "r2": real, "noise": noise}
+        accuracies = batch.clean_accuracy, batch.adversarial_accuracy, models.accuracy(model, noise, labels)
+    clean, *suspects = (pool.reshape(*pool.shape[:2], -1) for pool in (everything, *moved.values()))
+    outside = ((suspects[0] < 0) | (suspects[0] > 1)).any(axis=(1, 2))
+    return Pools(clean, dict(zip(moved, suspects, strict=True)), accuracies, float(outside.mean()))
 
 
 def size_sweep(
@@ -154,6 +173,7 @@ def size_sweep(
     rng: np.random.Generator,
     numerator_size: int | None = None,
     image_sets: Sequence[str] = ("mnist", "cifar10"),
+    attack_only: bool = False,
 ) -> list[SizeResult]:
     """Run Algorithm 1 at several sample sizes.
 
@@ -176,6 +196,8 @@ def size_sweep(
     numerator_size : int, optional
         Images in the numerator (§4.5); by default as many as in the denominator (§4.3).
     image_sets : sequence of str
+    attack_only : bool
+        As for `attacked_pools`.
 
     Returns
     -------
@@ -191,7 +213,7 @@ def size_sweep(
         raise ValueError(f"sizes must hold at least one sample size and none below 1, but is {list(sizes)}")
     results: list[SizeResult] = []
     for image_set in image_sets:
-        pools = attacked_pools(mode, image_set, epsilon, images, rng)
+        pools = attacked_pools(mode, image_set, epsilon, images, rng, attack_only)
         name = "numerator_size" if numerator_size else "sizes"
         a = draw_indices(len(pools.clean), draws, numerator_size or max(sizes), rng, name)
         b = draw_indices(len(pools.suspects["r2"]), draws, max(sizes), rng, "sizes")
@@ -226,7 +248,7 @@ def _at_size(pools: Pools, image_set: str, channel: int, mode: g17.Mode, a: np.n
         ROWS[image_set][channel],
         mode.name,
         b.shape[1],
-        **{side: fit.mean_ratio_ for side, fit in fits.items()},
+        **{side: fits[side].mean_ratio_ if side in fits else None for side in SIDES},
         # A centre's kernel on itself is 1, so each of the n numerator images gives θ/n of its own to the mean.
         own={side: fit.theta_.sum(axis=1) / a.shape[1] for side, fit in fits.items()},
         settings={side: np.stack([fit.sigma_, fit.lambda_], axis=1) for side, fit in fits.items()},
@@ -236,8 +258,9 @@ def _at_size(pools: Pools, image_set: str, channel: int, mode: g17.Mode, a: np.n
 
 
 def _mean_of_channels(channels: Sequence[SizeResult]) -> SizeResult:
-    own = {side: np.mean([c.own[side] for c in channels], axis=0) for side in SIDES}
-    ratios = {side: np.mean([getattr(c, side) for c in channels], axis=0) for side in SIDES}
+    sides = channels[0].own
+    own = {side: np.mean([c.own[side] for c in channels], axis=0) for side in sides}
+    ratios = {side: np.mean([getattr(c, side) for c in channels], axis=0) for side in sides}
     return replace(channels[0], row=COMBINED, settings={}, own=own, **ratios)
 
 
@@ -292,20 +315,22 @@ def draws_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     )  # fmt: skip
 
 
-def size_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
-    """Show a sweep as a table: means with intervals, Welch's p, and what a decision gets from one batch."""
-    columns = ["mode", "row", "images", "R1", "R2", "p, means", "AUROC", "power at 5 % false alarms", "AUROC, noise",
-               "power, noise"]  # fmt: skip
-    lines = []
-    for r in results:
-        decisions = [f"{value:.2f}" for part in (r.attack, r.control) for value in (part.auroc, part.tpr_at_5_fpr)]
-        means = str(r.summary("r1")), str(r.summary("r2")), f"{r.p_value:.1g}"
-        lines.append([r.mode, r.row, r.size, *means, *decisions])
-    return pandas.DataFrame(lines, columns=columns).set_index(["mode", "row", "images"])
+def ends_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
+    """Show what a decision about one batch gets at the largest and at the smallest size, a line a mode and row."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for size in (max(r.size for r in results), min(r.size for r in results)):
+        for r in select(results, size=size):
+            line = lines.setdefault((r.mode, r.row), {})
+            line[f"AUROC, {size} images"] = f"{r.attack.auroc:.2f}"
+            line[f"power, {size} images"] = f"{r.attack.tpr_at_5_fpr:.2f}"
+            line[f"power on noise, {size} images"] = f"{r.control.tpr_at_5_fpr:.2f}"
+    return pandas.DataFrame.from_dict(lines, orient="index").rename_axis(["mode", "row"])
 
 
-def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
+def size_decisions(results: Sequence[SizeResult], label: str, *, power_only: bool = False) -> Figure:
     """Draw AUROC and power at 5 % false alarms over the sample size, attack and untargeted noise, a column a data set.
+
+    Sizes fall from left to right, as in the paper's tables.
 
     Parameters
     ----------
@@ -313,6 +338,8 @@ def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
         Of the rows to draw, both modes.
     label : str
         What the sample size counts.
+    power_only : bool
+        Leave out the AUROC, where there are many data sets.
     """
     names, chances = ("AUROC of one batch", "power at 5 % false alarms"), (0.5, 0.05)
     lines = [
@@ -322,13 +349,17 @@ def size_decisions(results: Sequence[SizeResult], label: str) -> Figure:
         for name, value in zip(names, (part.auroc, part.tpr_at_5_fpr), strict=True)
     ]
     frame = pandas.DataFrame(lines)
+    if power_only:
+        frame, chances = frame[frame["what"] == names[1]], chances[1:]
     both = [colour for colour in (figures.AS_PUBLISHED, figures.CORRECTED) for _ in range(2)]
     figure = panels.lines(
         frame, x=label, y="value", row="what", col="row", hue="line", style="line", legend_columns=4,
-        palette=both, dashes=["", (4, 2)] * 2, markers=["o", "o", "^", "^"],
-        axis={"ylim": (-0.03, 1.05), "xticks": sorted(frame[label].unique()), "ylabel": ""},
+        palette=both, dashes=["", (4, 2)] * 2, markers=["o", "o", "^", "^"], size=(2.8, 2.7),
+        axis={"ylim": (-0.03, 1.05), "xticks": sorted(frame[label].unique()), "ylabel": "share, 0 to 1"},
     )  # fmt: skip
+    figure.axes[0].invert_xaxis()  # of all panels: they share it
     for i, axis in enumerate(figure.axes):
+        axis.label_outer()
         axis.axhline(chances[i // frame["row"].nunique()], color=figures.LIMIT, lw=0.8)
     return figure
 

@@ -1,9 +1,13 @@
 """VS22's image sets, their networks, and which images are reference and hold-out."""
 
+import functools
 import hashlib
 import os
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +26,9 @@ class ImageSet:
     network : str
         Name for `advlib.models.load_trained`.
     mean, std : tuple of float
-        Channel by channel, in pixels of [0, 1]: what the published program normalises images by on load. MNIST's are
-        in the authors' code and are its training part's own, to four places; nothing says what the others were, and of
-        what was tried only OrganMNIST's own meet its stored densities (notebook 12).
+        Channel by channel, in pixels of [0, 1]: what the published program normalises images by on load. They are those
+        of the data's training part, to four places. The authors' notebook has MNIST's to the digit, the others to two
+        or three places; `with_network` takes theirs with their network.
     references : int
         Reference images of the paper's FGSM experiments, 0 for the whole model set.
     queries : int
@@ -48,6 +52,26 @@ class ImageSet:
     def kink(self) -> float:
         """μ/σ, of colours the smallest: the ε at which a black pixel has reached the published program's bound."""
         return min(mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
+
+def with_network(chosen: ImageSet, network: str) -> ImageSet:
+    """Return an image set with another network, and that network's normalisation.
+
+    Parameters
+    ----------
+    chosen : ImageSet
+    network : str
+        One of `advlib.models.SPECS` for the same data set, such as `advlib.models.AUTHORS` has.
+
+    Raises
+    ------
+    ValueError
+        For an unknown network, or one of another data set.
+    """
+    spec = models.spec(network)
+    if spec.dataset != chosen.name:
+        raise ValueError(f"network must read {chosen.name}, but {network} reads {spec.dataset}")
+    return replace(chosen, network=network, mean=spec.mean, std=spec.std)
 
 
 def own_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -178,6 +202,39 @@ class Split:
     labels: np.ndarray = field(repr=False)
     index: np.ndarray = field(repr=False)
 
+    @property
+    def origin(self) -> tuple[str, str, str]:
+        """Image set, digest of its network's weights, digest of which images are reference and queries."""
+        places = hashlib.sha256(self.reference_index.tobytes() + b"|" + self.index.tobytes()).hexdigest()
+        return self.image_set.name, models.card(self.image_set.network)["sha256"], places
+
+
+def kept_by_split(most: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let a function of a split and hashable arguments keep its last results, for runs that differ in their seed alone.
+
+    Parameters
+    ----------
+    most : int
+        Results that are kept; the oldest goes.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        kept: OrderedDict[Any, Any] = OrderedDict()
+
+        @functools.wraps(function)
+        def wrapper(split: Split, *arguments: Any) -> Any:
+            key = split.origin, arguments
+            if key not in kept:
+                kept[key] = function(split, *arguments)
+                while len(kept) > most:
+                    kept.popitem(last=False)
+            return kept[key]
+
+        wrapper.cache = kept
+        return wrapper
+
+    return decorate
+
 
 def holdout_index(name: str, n: int, labels: np.ndarray) -> np.ndarray:
     """Return where the hold-out of an image set lies in its pooled images, as stored in `data/splits/`.
@@ -225,7 +282,12 @@ def references_for(image_set: ImageSet, queries: int, available: int, holdout: i
 
 
 def reference_and_holdout(
-    name: str, references: int | None = None, queries: int = 0, rng: np.random.Generator | None = None
+    name: str,
+    references: int | None = None,
+    queries: int = 0,
+    rng: np.random.Generator | None = None,
+    *,
+    network: str | None = None,
 ) -> Split:
     """Return VS22's reference images and hold-out: all partitions pooled, a stratified hold-out, seed 42.
 
@@ -240,16 +302,18 @@ def reference_and_holdout(
         Images of the hold-out, 0 for all.
     rng : numpy.random.Generator, optional
         Draws the subsets; without it they are taken at even steps.
+    network : str, optional
+        Instead of the image set's own, see `with_network`.
 
     Raises
     ------
     ValueError
-        For an unknown name, or more images of one of the paper's sets than there are. A set that stands in for one, as
-        a file of the reader's own does, may be smaller: all that it has are taken then.
+        For an unknown name or network, or more images of one of the paper's sets than there are. A set that stands in
+        for one, as a file of the reader's own does, may be smaller: all that it has are taken then.
     advlib.datasets.DataUnavailable
         If the data set is neither on disk nor to be had.
     """
-    chosen = image_set(name)
+    chosen = image_set(name) if network is None else with_network(image_set(name), network)
     images, labels = datasets.pooled(datasets.load(name))
     held = holdout_index(name, len(images), labels)
     model_set = np.delete(np.arange(len(images)), held)

@@ -1,14 +1,16 @@
 """VS22 §5.1, Fig. 3a: density and coverage of FGSM's images over ε, in both modes, and what a coin flip does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
+from advlib import models
 from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold
 from compendium.common import vs22
-from compendium.common.vs22 import AS_PUBLISHED, EPSILONS, MODES, Curve, ImageSet, flat
+from compendium.common.vs22 import EPSILONS, MODES, Curve, ImageSet, flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,28 +27,20 @@ class FgsmResult:
     spread : dict
         Mode's name → list of the root mean square distance of the attacked images from their mean, over that of the
         clean ones, an entry an ε.
-    examples : dict
-        Mode's name → (1 + len(SHOWN), c, h, w): one image, untouched and at each of `SHOWN`.
     zero_gradient_share : dict
         Mode's name → share of pixels that the gradient does not move.
-    pulled_density : float
-        Density as published at the largest ε of images whose gradient is zero everywhere: only pulled into the bounds.
     """
 
     image_set: ImageSet
-    pulled_density: float
     curves: dict[str, Curve] = field(default_factory=dict)
     noise: dict[str, Curve] = field(default_factory=dict)
     spread: dict[str, list[float]] = field(default_factory=dict, repr=False)
-    examples: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     zero_gradient_share: dict[str, float] = field(default_factory=dict)
 
 
-SHOWN = (0.3, 0.75, 1.0)
-"""FGSM sizes of Fig. 2."""
-
-
-def fgsm_experiment(chosen: ImageSet, *, queries: int, batch_size: int, rng: np.random.Generator) -> FgsmResult:
+def fgsm_experiment(
+    chosen: ImageSet, *, queries: int, batch_size: int, rng: np.random.Generator, judged_only: bool = False
+) -> FgsmResult:
     """Run §5.1 on one image set: density and coverage over the paper's ε, both modes, and noise.
 
     Parameters
@@ -58,14 +52,15 @@ def fgsm_experiment(chosen: ImageSet, *, queries: int, batch_size: int, rng: np.
         Images in a sub-batch, for the bands.
     rng : numpy.random.Generator
         Of the subsets, the sub-batches and the noise.
+    judged_only : bool
+        Leave out what no number and no sentence needs: noise elsewhere than at the peak of density.
     """
     split = vs22.reference_and_holdout(chosen.name, None, queries, rng)
     images, labels, model = split.images, split.labels, vs22.network(chosen)
     manifold = ReferenceManifold(vs22.K).fit(flat(split.reference))
     batches = vs22.sub_batches(len(images), batch_size, rng)
     clean = vs22.score(manifold, images, batches)
-    no_gradient = vs22.clipped_step(AS_PUBLISHED.to_attack(chosen, images), np.zeros(images.shape, np.int8), 1.0)
-    result = FgsmResult(chosen, manifold.density(flat(AS_PUBLISHED.to_pixels(chosen, no_gradient))))
+    result = FgsmResult(chosen)
 
     def watched(mode: vs22.Mode) -> Iterator[AdversarialBatch]:
         for batch in vs22.fgsm_sweep(mode, chosen, model, images, labels):
@@ -73,16 +68,40 @@ def fgsm_experiment(chosen: ImageSet, *, queries: int, batch_size: int, rng: np.
             result.spread.setdefault(mode.name, []).append(_spread(batch.images) / _spread(images))
             yield batch
 
+    def curve(what: str, sweep: Iterable[np.ndarray | AdversarialBatch], epsilons: Sequence[float]) -> Curve:
+        title = f"{chosen.title}, {what}"
+        return vs22.density_coverage_curve(
+            manifold, images, sweep, epsilons, batches, title=title, clean_score=clean
+        )  # fmt: skip
+
     for mode in MODES:
-        tosses = vs22.noise_sweep(images, EPSILONS, rng, mode, chosen)
-        for curves, sweep, what in ((result.curves, watched(mode), "FGSM"), (result.noise, tosses, "noise")):
-            curves[mode.name] = vs22.density_coverage_curve(
-                manifold, images, sweep, EPSILONS, batches, title=f"{chosen.title}, {what} {mode.name}",
-                clean_score=clean,
-            )  # fmt: skip
-        one = vs22.fgsm_sweep(mode, chosen, model, images[:1], labels[:1], SHOWN)
-        result.examples[mode.name] = np.concatenate([images[:1], *(batch.images for batch in one)])
+        attacked = result.curves[mode.name] = curve(f"FGSM {mode.name}", watched(mode), EPSILONS)
+        sizes = [EPSILONS[1 + attacked.density[1:].argmax()]] if judged_only else EPSILONS
+        tosses = vs22.noise_sweep(images, sizes, rng, mode, chosen)
+        result.noise[mode.name] = curve(f"noise {mode.name}", tosses, sizes)
     return result
+
+
+def judged(chosen: ImageSet, *, queries: int, batch_size: int, rng: np.random.Generator) -> FgsmResult:
+    """Run what is judged of `fgsm_experiment`; where reference and hold-out are whole, once for each network.
+
+    Then nothing but sub-batches and coin flips is drawn, so that seeds would repeat the same work.
+
+    Parameters
+    ----------
+    chosen, queries, batch_size, rng
+        As for `fgsm_experiment`.
+    """
+    if queries or chosen.references:
+        return fgsm_experiment(chosen, queries=queries, batch_size=batch_size, rng=rng, judged_only=True)
+    return _whole(chosen.name, models.card(chosen.network)["sha256"], batch_size)
+
+
+@lru_cache(maxsize=1)
+def _whole(name: str, weights: str, batch_size: int) -> FgsmResult:
+    """Run one set whole; `weights`, the digest of its network's, tells networks apart."""
+    rng = np.random.default_rng(0)
+    return fgsm_experiment(vs22.SETS[name], queries=0, batch_size=batch_size, rng=rng, judged_only=True)
 
 
 def _spread(images: np.ndarray) -> float:

@@ -26,6 +26,7 @@ from advlib import attacks, models
 from advlib.attacks import AdversarialBatch
 from advlib.attacks.stored import stored_attack
 from advlib.progress import track
+from advlib.ulsif import BatchFit, GridEdgeWarning, fit_batch_indices
 from compendium.claims import published
 from compendium.common import g17
 from compendium.common.protocol import RatioComparison, Summary, draw_indices, mean_ratios
@@ -63,6 +64,7 @@ POOL_SIZES = (200, 1000, 2000, 5000, 10000)
 """Test images of MNIST that both clean batches are drawn from."""
 
 MEAN_OF_CHANNELS = "CIFAR-10 (combined)"
+PGD = "PGD"
 
 
 Effect = dict[str, float | None]
@@ -133,17 +135,22 @@ class Pool:
         by_channel = [mean_ratios(*(p[:, c] for p in flat), *draws, kernel) for c in range(suspects.shape[1])]
         return np.stack(by_channel, axis=1)
 
+    def by_row(self, ratios: np.ndarray) -> dict[str, np.ndarray]:
+        """Average the channels (t, c) that belong to each row of Table 2: row → (t,)."""
+        return {row: ratios[:, list(channels)].mean(axis=1) for row, channels in PARTS[self.image_set].items()}
+
+    def clean(self, kernel: str) -> dict[str, np.ndarray]:
+        """R2 of each draw: row of Table 2 → (t,)."""
+        if kernel not in self._real:
+            self._real[kernel] = self.ratios(self.images, kernel)
+        return self.by_row(self._real[kernel])
+
     def compare(self, suspects: np.ndarray, kernel: str) -> dict[str, RatioComparison]:
         """Compare changed images (n, c, h, w) with clean ones: row of Table 2 → its draws."""
         if suspects.shape != self.images.shape:
             raise ValueError(f"suspects must have the shape {self.images.shape} of images, but has {suspects.shape}")
-        if kernel not in self._real:
-            self._real[kernel] = self.ratios(self.images, kernel)
-        sides = self.ratios(suspects, kernel), self._real[kernel]
-        return {
-            row: RatioComparison(*(side[:, list(channels)].mean(axis=1) for side in sides))
-            for row, channels in PARTS[self.image_set].items()
-        }
+        r1, r2 = self.by_row(self.ratios(suspects, kernel)), self.clean(kernel)
+        return {row: RatioComparison(r1[row], r2[row]) for row in r1}
 
     def measure(
         self, suspects: np.ndarray, mode: g17.Mode, attack: str, how: str, amount: float, effect: Effect
@@ -318,10 +325,28 @@ def crossings(scan: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(lines).set_index(["row", "attack"])
 
 
-def two_digits(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """Show our numbers by two digits: rounding, which an attack of many steps amplifies, moves the third."""
-    ours = ["reached at", "largest R1 scanned"]
-    return frame.assign(**{name: frame[name].map(lambda value: float(f"{value:.2g}")) for name in ours})
+def free_steps(pools: Iterable[Pool], steps: int, mode: g17.Mode) -> pandas.DataFrame:
+    """Measure the TGSM rows after one number of steps of ε without a ball, as `tgsm_scan` does, with images kept."""
+    return joined(
+        pool.measure_attack(_free(pool, mode.networks[pool.image_set], epsilon, steps), mode, tgsm_name(epsilon),
+                            "steps of ε", steps)
+        for pool in pools
+        for epsilon in TGSM_EPSILONS[pool.image_set]
+    )  # fmt: skip
+
+
+def _free(pool: Pool, network: str, epsilon: float, steps: int) -> AdversarialBatch:
+    return stored_attack(attacks.tgsm, network, pool.images, pool.labels, epsilon=epsilon, steps=steps)
+
+
+def pgd_within_ball(pools: Iterable[Pool], mode: g17.Mode) -> pandas.DataFrame:
+    """Measure PGD within the largest ε of Table 2, a row an image set, as `controls` does."""
+    found = []
+    for pool in pools:
+        epsilon = max(TGSM_EPSILONS[pool.image_set])
+        batch = _in_ball(attacks.pgd, pool, mode, epsilon)
+        found.append(pool.measure_attack(batch, mode, f"{PGD} within {epsilon:g}", "attack", 0).tail(1))
+    return joined(found)
 
 
 def within_ball(pools: Iterable[Pool], mode: g17.Mode) -> pandas.DataFrame:
@@ -373,7 +398,7 @@ def controls(
         epsilon = max(TGSM_EPSILONS[image_set])
         tgsm, pgd = (_in_ball(attack, free, mode, epsilon) for attack in (attacks.tgsm, attacks.pgd))
         (jsma,) = _jsma(few, [gamma], CORRECTED_VARIANT, mode, seed)
-        attacked = [(free, 0, f"TGSM within {epsilon:g}", tgsm), (free, 0, f"PGD within {epsilon:g}", pgd),
+        attacked = [(free, 0, f"TGSM within {epsilon:g}", tgsm), (free, 0, f"{PGD} within {epsilon:g}", pgd),
                     (few, 1, f"JSMA, γ = {gamma:g}", jsma)]  # fmt: skip
         mine = [pool.measure_attack(batch, mode, name, "attack", group) for pool, group, name, batch in attacked]
         aimless = [(free, 0, f"coin flips of ±{epsilon:g}", attacks.random_sign_noise(free.images, epsilon, rng))]
@@ -421,6 +446,17 @@ def real_real_by_pool(
     return pandas.DataFrame(curves)
 
 
+def clean_fits(
+    images: np.ndarray, mode: g17.Mode, draws: int, batch_size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, BatchFit]:
+    """Fit clean batches of `images` (n, c, h, w) against clean ones: index sets a, b, (t, m) int64, and the fits."""
+    a, b = (draw_indices(len(images), draws, batch_size, rng) for _ in range(2))
+    flat = images.reshape(len(images), -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GridEdgeWarning)  # the papers' grid is part of their method
+        return a, b, fit_batch_indices(flat, flat, a, b, kernel=mode.kernel)
+
+
 def by_network(pool: Pool, steps: int, networks: Sequence[str], modes: Sequence[g17.Mode]) -> pandas.DataFrame:
     """Run the same TGSM (the pool's largest ε of Table 2, `steps` steps) on several networks, under each mode's kernel.
 
@@ -431,7 +467,7 @@ def by_network(pool: Pool, steps: int, networks: Sequence[str], modes: Sequence[
     """
     epsilon, found = max(TGSM_EPSILONS[pool.image_set]), []
     for network in networks:
-        batch = stored_attack(attacks.tgsm, network, pool.images, pool.labels, epsilon=epsilon, steps=steps)
+        batch = _free(pool, network, epsilon, steps)
         found += [
             pool.measure_attack(batch, mode, tgsm_name(epsilon), "steps of ε", steps).assign(network=network)
             for mode in modes

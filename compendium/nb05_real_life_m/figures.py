@@ -5,28 +5,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas
 import seaborn
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
-from advlib.figures import ADVERSARIAL, LIMIT, PUBLISHED, subplots
+from advlib.figures import ADVERSARIAL, LIMIT, PUBLISHED, REAL, subplots
 from advlib.ulsif import DEFAULT_GRID
 from compendium.common import panels
 from compendium.common.size_sweeps import SIDE_LABELS, SIDE_PALETTE, SizeResult, draws_frame
-from compendium.nb05_real_life_m.measure import published_table3, table3_bands
+from compendium.nb05_real_life_m.measure import published_table3
 
 
 def table3(results: Sequence[SizeResult]) -> Figure:
     """Draw G17's Table 3: mean R1 and R2 over the number of suspects, published and rerun (of MNIST, both modes)."""
     figure, axes = subplots(1, 2, figsize=(10, 4.2), sharex=True)
-    for place, (axis, (side, bands)) in enumerate(zip(axes, table3_bands().items(), strict=True)):
+    for place, (axis, side) in enumerate(zip(axes, ("r1", "r2"), strict=True)):
         printed = [(m, "published", entries[place]) for m, *entries in published_table3()]
         lines = [(m, mode, e.value, e.low, e.high) for m, mode, e in printed]
         for r in results:
             summary = r.summary(side)
             lines.append((r.size, r.mode, summary.mean, summary.low, summary.high))
         table = pandas.DataFrame(lines, columns=["m", "mode", "mean", "low", "high"])
-        edges = np.transpose(list(bands.values()))
-        axis.fill_between(list(bands), *edges, color=LIMIT, alpha=0.18, lw=0, label="agrees with the print")
         for offset, (mode, mine) in zip((-0.12, 0, 0.12), table.groupby("mode", sort=False), strict=False):
             axis.errorbar(
                 mine["m"] + offset, mine["mean"], yerr=[mine["mean"] - mine["low"], mine["high"] - mine["mean"]],
@@ -34,7 +33,7 @@ def table3(results: Sequence[SizeResult]) -> Figure:
                 label=f"{mode} (95 % interval)",
             )  # fmt: skip
         axis.set(title=SIDE_LABELS[side], xlabel="suspect images m (100 real ones above the line)")
-        axis.set_xticks(list(bands))
+        axis.set_xticks([m for m, *_ in printed])
         panels.log_ticks(axis, [1, 2, 5, 10, 20, 40])
     axes[0].set_ylabel("mean density ratio")
     axes[0].invert_xaxis()
@@ -102,22 +101,37 @@ def r2_by_lambda(table: pandas.DataFrame) -> Figure:
 
 
 def single_image_maps(maps: Mapping[str, np.ndarray]) -> Figure:
-    """Draw mean R1 and R2 at m = 1 for each fixed σ and λ of the grid, cells that agree with the print framed.
+    """Draw mean R1 and R2 at m = 1 for each fixed σ and λ of the grid; the cell nearest to each print is framed.
+
+    Both frames stand in both panels, with the mean there: one pair of values would have to serve both.
 
     Parameters
     ----------
     maps : dict
         "r1" and "r2" → (t, n_sigmas, n_lambdas).
     """
-    figure, axes = subplots(1, 2, figsize=(12.5, 4.6), sharey=True)
+    figure, axes = subplots(1, 2, figsize=(10, 4.4), sharey=True)
     words = [f"{value:.2g}" for value in DEFAULT_GRID]
-    for axis, (side, bands) in zip(axes, table3_bands().items(), strict=True):
-        mean = pandas.DataFrame(maps[side].mean(axis=0), index=words, columns=words)
-        seaborn.heatmap(np.log10(mean), annot=mean, fmt=".3g", cmap="Greys", vmin=-3, vmax=5, cbar=False, ax=axis,
-                        annot_kws={"fontsize": 8})  # fmt: skip
+    _, *printed = published_table3()[-1]
+    means = {side: maps[side].mean(axis=0) for side in ("r1", "r2")}
+    nearest = {
+        side: np.unravel_index(np.abs(np.log(mean / entry.value)).argmin(), mean.shape)
+        for (side, mean), entry in zip(means.items(), printed, strict=True)
+    }
+    for axis, (side, mean), entry in zip(axes, means.items(), printed, strict=True):
+        seaborn.heatmap(
+            pandas.DataFrame(mean, index=words, columns=words), norm=LogNorm(1e-3, 1e3), cmap="Greys", ax=axis,
+            cbar=side == "r2", cbar_kws={"label": "mean density ratio", "ticks": [1e-3, 1e-2, 0.1, 1, 10, 100, 1000]},
+        )  # fmt: skip
         axis.grid(False)
-        for s, k in np.argwhere(((bands[1][0] <= mean) & (mean <= bands[1][1])).to_numpy()):
-            axis.add_patch(Rectangle((k + 0.03, s + 0.03), 0.94, 0.94, fill=False, ec=ADVERSARIAL, lw=2))
-        axis.set(title=f"mean {side.upper()}, one suspect; framed: agrees with the print", xlabel="λ, fixed")
+        for name, colour in (("r1", ADVERSARIAL), ("r2", REAL)):
+            s, k = nearest[name]
+            axis.add_patch(Rectangle((k + 0.03, s + 0.03), 0.94, 0.94, fill=False, ec=colour, lw=2.5))
+            shade = "white" if mean[s, k] > 5 else "black"
+            axis.text(k + 0.5, s + 0.5, f"{mean[s, k]:.2g}", color=shade, ha="center", va="center", fontsize=8)
+        axis.set(title=f"mean {side.upper()}, one suspect; printed: {entry.value:.2g}", xlabel="λ, fixed")
     axes[0].set_ylabel("σ, fixed")
+    marks = [Patch(fill=False, ec=ADVERSARIAL, lw=2, label="nearest to the printed R1"),
+             Patch(fill=False, ec=REAL, lw=2, label="nearest to the printed R2")]  # fmt: skip
+    figure.legend(handles=marks, loc="outside lower center", ncols=2)
     return figure

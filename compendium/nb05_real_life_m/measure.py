@@ -1,6 +1,5 @@
 """The experiment of notebook 05_real_life_m."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,12 +105,16 @@ class SingleImage:
     alternatives: Mapping[str, RatioComparison]
     needs_answer: tuple[str, ...]
 
-    def settings_in_both_bands(self) -> list[tuple[float, float]]:
-        """List each σ, λ of the grid with which both printed numbers of m = 1 come out."""
-        _, *printed = published_table3()[-1]
-        means = (self.maps[side].mean(axis=0) for side in ("r1", "r2"))
-        inside = np.logical_and(*(table3_agrees(mean, entry) for mean, entry in zip(means, printed, strict=True)))
-        return [(DEFAULT_GRID[s], DEFAULT_GRID[k]) for s, k in np.argwhere(inside)]
+    def best_fixed(self) -> tuple[float, float, float]:
+        """Return σ and λ of the grid with which both printed numbers of m = 1 are least off, and the `off_by` of it."""
+        means = [self.maps[side].mean(axis=0) for side in ("r1", "r2")]
+        factors = off_by(*means)
+        s, k = np.unravel_index(np.argmin(factors), factors.shape)
+        return DEFAULT_GRID[s], DEFAULT_GRID[k], float(factors[s, k])
+
+    def least_off(self) -> str:
+        """Name the alternative with which both printed numbers of m = 1 are least off."""
+        return min(self.alternatives, key=lambda what: off_by(*_means(self.alternatives[what])))
 
 
 def single_image_alternatives(
@@ -170,53 +173,35 @@ def _grid_places(fit: Any) -> np.ndarray:
 def alternatives_frame(found: Mapping[str, SingleImage]) -> pandas.DataFrame:
     """Show what each alternative for m = 1 gives, by mode, beside the printed numbers."""
     _, *printed = published_table3()[-1]
-    columns = ["mode", "what was done", "R1", "R2", "in both bands", "AUROC"]
-    lines = [["published", "", *(f"{e.value:.2f} ({e.low:.2f}, {e.high:.2f})" for e in printed), "", ""]]
+    columns = ["mode", "what was done", "R1", "R2", "off by a factor of", "AUROC"]
+    lines = [["printed", "", *(_two_digits(e.value, e.low, e.high) for e in printed), "", ""]]
     for mode, single in found.items():
         for what, result in single.alternatives.items():
-            inside = "yes" if in_both_bands(result) else "no"
+            factor = f"{off_by(*_means(result)):.1f}"
             auroc = "needs the answer" if what in single.needs_answer else f"{result.auroc:.2f}"
-            lines.append([mode, what, str(result.r1_summary), str(result.r2_summary), inside, auroc])
+            means = [_two_digits(s.mean, s.low, s.high) for s in (result.r1_summary, result.r2_summary)]
+            lines.append([mode, what, *means, factor, auroc])
     return pandas.DataFrame(lines, columns=columns).set_index(["mode", "what was done"])
 
 
-def in_both_bands(result: RatioComparison) -> bool:
-    """Whether both means of an alternative agree with the printed row m = 1."""
-    _, r1, r2 = published_table3()[-1]
-    return bool(table3_agrees(result.r1_summary.mean, r1) and table3_agrees(result.r2_summary.mean, r2))
+def _two_digits(mean: float, low: float, high: float) -> str:
+    return f"{mean:.2g} ({low:.2g} to {high:.2g})"
+
+
+def _means(result: RatioComparison) -> tuple[float, float]:
+    return result.r1_summary.mean, result.r2_summary.mean
+
+
+def off_by(r1: Any, r2: Any) -> Any:
+    """By which factor, up or down, the worse of two numbers for m = 1 is off the print; of arrays, cell by cell."""
+    _, *printed = published_table3()[-1]
+    ratios = [np.asarray(ours) / entry.value for ours, entry in zip((r1, r2), printed, strict=True)]
+    return np.maximum.reduce([np.maximum(ratio, 1 / ratio) for ratio in ratios])
 
 
 def table3_column(side: str, size: int) -> str:
     """Name a column of Table 3 as `data/published/g17.csv` does: "R1 m=9"."""
     return f"{side.upper()} m={size}"
-
-
-def table3_band(entry: published.Published) -> tuple[float, float]:
-    """Range in which a rerun of a number of Table 3 agrees with it.
-
-    Two unrelated reasons make a faithful rerun differ, so they add in quadrature. The paper's network is unknown:
-    `g17.TOLERANCE`, a share of the value, as for Table 1. And both numbers are means of 100 draws with a printed
-    95 % interval of half-width h: the difference of two such means has √2 h. The rerun's own spread does not
-    widen the band, so that few draws make agreement harder and not easier.
-
-    Parameters
-    ----------
-    entry : published.Published
-        With `low` and `high`.
-
-    Returns
-    -------
-    low, high : float
-    """
-    half_width = (entry.high - entry.low) / 2
-    reach = math.hypot(g17.TOLERANCE * entry.value, math.sqrt(2) * half_width)
-    return entry.value - reach, entry.value + reach
-
-
-def table3_agrees(value: Any, entry: published.Published) -> Any:
-    """Whether our number, or each of an array, lies within the band of a printed one."""
-    low, high = table3_band(entry)
-    return (low <= value) & (value <= high)
 
 
 def published_table3() -> list[tuple[int, published.Published, published.Published]]:
@@ -225,11 +210,3 @@ def published_table3() -> list[tuple[int, published.Published, published.Publish
         (m, *(published.lookup("g17", "Table 3", "MNIST", table3_column(side, m)) for side in ("r1", "r2")))
         for m in range(9, 0, -1)
     ]
-
-
-def table3_bands() -> dict[str, dict[int, tuple[float, float]]]:
-    """Give the range that agrees with each printed number: "r1" and "r2" → m → (low, high)."""
-    return {
-        side: {m: table3_band(entries[place]) for m, *entries in published_table3()}
-        for place, side in enumerate(("r1", "r2"))
-    }

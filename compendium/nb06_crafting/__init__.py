@@ -1,1 +1,1 @@
-"""Notebook 06_crafting: its experiment, its verdicts, its figures."""
+"""Notebook 06_crafting: its experiment, what it records, its figures."""

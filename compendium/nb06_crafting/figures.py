@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas
+import seaborn
 from matplotlib.figure import Figure
 
-from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, NOISE, PUBLISHED, show_image, subplots
+from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, NOISE, PUBLISHED, STYLE, show_image, subplots
 from compendium.common import panels
 from compendium.nb06_crafting.measure import ALGORITHM_2, CLIPPED, GRADIENT_STEPS, NOT_CLIPPED
+
+EPSILON = "size ε of FGSM (pixels go from 0 to 1)"
 
 
 def _panel_a_column(frame: pandas.DataFrame, x: str, columns: Mapping[str, str], hue: str, **options: Any) -> Figure:
@@ -32,7 +36,10 @@ def _tolerances(frame: pandas.DataFrame, column: str) -> dict[str, Any]:
 
 def tolerance_tradeoff(curves: pandas.DataFrame) -> Figure:
     """Draw G17's Fig. 4 again: the ε that Algorithm 2 finds, and the accuracy it leaves (`measure.curves`)."""
-    columns = {"epsilon": "FGSM size ε (L∞) that Algorithm 2 finds", "accuracy": "share of images read rightly"}
+    columns = {
+        "epsilon": "ε that Algorithm 2 finds\n(pixels go from 0 to 1)",
+        "accuracy": "share of images read rightly",
+    }
     figure = _panel_a_column(
         curves, "tolerance", columns, "mode", style="image set", size=(4.6, 3.6), legend_columns=6,
         axis=_tolerances(curves, "tolerance"),
@@ -59,39 +66,56 @@ def gap_and_distance(gaps: pandas.DataFrame, tolerance: float) -> Figure:
     }
     figure = _panel_a_column(
         gaps, "epsilon", columns, "FGSM", style="FGSM", palette={CLIPPED: CORRECTED, NOT_CLIPPED: NOISE},
-        size=(4, 3.6), axis={"xlabel": "FGSM size ε (L∞)"},
+        size=(4, 3.6), axis={"xlabel": EPSILON},
     )  # fmt: skip
     difference, distance, accuracy = figure.axes
-    difference.axhspan(-tolerance, tolerance, color=LIMIT, alpha=0.2, lw=0, label=f"within τ = {tolerance:g}")
-    difference.set_ylim(-0.25, 0.6)
-    difference.legend(handles=difference.patches, loc="upper left", frameon=False)
+    difference.axhspan(-tolerance, tolerance, color=LIMIT, alpha=0.2, lw=0)
+    difference.set(ylim=(-0.25, 0.6), title=f"grey: within τ = {tolerance:g}")
     distance.axhline(1, color=LIMIT, lw=0.8)
     accuracy.set_ylim(0, 1)
     return figure
 
 
 def two_attackers(compared: pandas.DataFrame) -> Figure:
-    """Draw accuracy against the tolerance for both attackers, and what a decision about one batch sees of them.
+    """Draw what both attackers leave and what a decision about one batch sees of them, a point a tolerance.
 
     Parameters
     ----------
     compared : pandas.DataFrame
-        From `measure.attackers`.
+        From `measure.attackers`; a line of panels a setting.
     """
     columns = {
         "accuracy": "share of images read rightly",
         "AUROC": "AUROC of one batch, fresh draws",
         "power at 5 % false alarms": "share flagged at 5 % false alarms",
     }
+    long = compared.reset_index().melt(["setting", "τ", "attacker"], list(columns), var_name="panel")
+    long["τ"] = long["τ"].map("{:g}".format)
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        grid = seaborn.catplot(
+            long, kind="point", x="τ", y="value", hue="attacker", col="panel", row="setting", height=2.7, aspect=1.3,
+            palette={ALGORITHM_2: PUBLISHED, GRADIENT_STEPS: ADVERSARIAL}, markers=["o", "D"], linestyle="none",
+            dodge=0.25, errorbar=None, legend_out=False,
+        )  # fmt: skip
+    for column, label, chance in zip(grid.axes.T, columns.values(), (None, 0.5, 0.05), strict=True):
+        for axis, setting in zip(column, grid.row_names, strict=True):
+            axis.set(title=f"{setting}\n{label}", ylabel="", ylim=(-0.05, 1.05), xlabel="tolerance τ")
+            if chance is not None:
+                axis.axhline(chance, color=LIMIT, lw=0.8)
+    seaborn.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, title=None, frameon=False)
+    grid.figure.tight_layout()
+    plt.close(grid.figure)
+    return grid.figure
+
+
+def gap_and_energy(similar: pandas.DataFrame) -> Figure:
+    """Draw the gap of the mean ratios beside the energy distance over ε (`measure.similarity`)."""
+    columns = {"gap": "|mean R1 − mean R2|", "energy": "energy distance, in pixels"}
+    scan = similar[~similar["crafted"]]
     figure = _panel_a_column(
-        compared.reset_index(), "τ", columns, "attacker", style="setting", size=(4, 3.8), legend_columns=6,
-        palette={ALGORITHM_2: PUBLISHED, GRADIENT_STEPS: ADVERSARIAL}, axis=_tolerances(compared.reset_index(), "τ"),
-    )  # fmt: skip
-    for axis, chance in zip(figure.axes, (None, 0.5, 0.05), strict=True):
-        axis.set_ylim(-0.03, 1.03)
-        axis.minorticks_off()
-        if chance is not None:
-            axis.axhline(chance, color=LIMIT, lw=0.8)
+        scan, "epsilon", columns, "mode", style="image set", size=(4.6, 3.4), legend_columns=6, axis={"xlabel": EPSILON}
+    )
+    figure.axes[0].set_yscale("log")
     return figure
 
 

@@ -1,23 +1,22 @@
-"""What notebook 06 records, and its verdicts on the sentences of G17 §5.
+"""What notebook 06 records of Algorithm 2, and by what the sentences of G17 §5 are judged.
 
-The paper names no data set, so a sentence counts for the corrected rerun where it holds in both modes on one set at
-least, and for the published one where it holds on one at least in that mode.
+The paper names no data set, so a sentence is meant of every one: the worse of both counts, in each mode by itself.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas
 
 from compendium.claims import published, verdicts
-from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED, Finding
-from compendium.nb06_crafting.measure import ALGORITHM_2
+from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
+from compendium.nb06_crafting.measure import ALGORITHM_2, similarity_frame
 
 FOOLED = 0.5
-"""A model counts as fooled where the attack leaves at most this share of its accuracy: the paper does not say."""
+"""A model counts as fooled where the attack leaves at most this share of its accuracy."""
 
-LITTLE = 0.1
-"""An accuracy rises "not by a significant margin" where it rises by at most this: the paper does not say."""
+Pick = Callable[[list[float]], float]
 
 
 def falls(curve: pandas.DataFrame) -> bool:
@@ -26,19 +25,24 @@ def falls(curve: pandas.DataFrame) -> bool:
     return bool(epsilons[0] < epsilons[-1] and (np.diff(epsilons) >= 0).all())
 
 
-def rise(curve: pandas.DataFrame) -> float:
-    """How much higher the accuracy is at the smallest τ than at the largest."""
-    accuracies = curve.sort_values("tolerance")["accuracy"].values
-    return accuracies[0] - accuracies[-1]
+def rise(curve: pandas.DataFrame, column: str) -> float:
+    """How much higher a column stands at the smallest τ than at the largest."""
+    values = curve.sort_values("tolerance")[column].values
+    return float(values[0] - values[-1])
+
+
+def left(row: pandas.Series) -> float:
+    """Share of the clean accuracy that the attack of one row leaves."""
+    return float(row["accuracy"] / row["clean accuracy"])
 
 
 def fools(row: pandas.Series) -> bool:
     """Whether the attack of one row leaves at most `FOOLED` of the clean accuracy."""
-    return bool(row["accuracy"] <= FOOLED * row["clean accuracy"])
+    return left(row) <= FOOLED
 
 
 def record_curves(run: Any, curves: pandas.DataFrame) -> None:
-    """Put Fig. 4's two curves of every setting, and the paper's three sentences about them, into a run's record.
+    """Put Fig. 4's two curves of every setting, and what the sentences about them are judged by, into a run's record.
 
     Parameters
     ----------
@@ -50,39 +54,55 @@ def record_curves(run: Any, curves: pandas.DataFrame) -> None:
         for name in ("epsilon", "accuracy", "AUROC"):
             run.metric(f"{row['setting']}.tolerance={row['tolerance']:g}.{name.lower()}", row[name])
     smallest = published.value("g17", "setting", "Algorithm 2", "smallest tolerance")
-    by_setting = {key: curve for key, curve in curves.groupby(["image set", "mode"], sort=False)}
-    strictest = {key: c.loc[(c["tolerance"] - smallest).abs().idxmin()] for key, c in by_setting.items()}
-    holds = {
-        "epsilon_falls": {key: falls(curve) for key, curve in by_setting.items()},
-        "accuracy_rises_little": {key: rise(curve) <= LITTLE for key, curve in by_setting.items()},
-        "fools_at_smallest_tolerance": {key: fools(row) for key, row in strictest.items()},
-    }
-    words = {
-        "epsilon_falls": {
-            key: f"ε {strictest[key]['epsilon']:.2f} to {curve['epsilon'].max():.2f}"
-            for key, curve in by_setting.items()
-        },
-        "accuracy_rises_little": {key: f"by {rise(curve):.2f}" for key, curve in by_setting.items()},
-        "fools_at_smallest_tolerance": {key: f"accuracy {row['accuracy']:.2f}" for key, row in strictest.items()},
-    }
-    verdicts.judge_sentences(run, {name: over_image_sets(holds[name], words[name]) for name in holds})
+    lines = []
+    for (title, mode), curve in curves.groupby(["image set", "mode"], sort=False):
+        strictest = curve.loc[(curve["tolerance"] - smallest).abs().idxmin()]
+        lines.append({
+            "image set": title, "mode": mode, "epsilon": strictest["epsilon"], "largest": curve["epsilon"].max(),
+            "fall": -rise(curve, "epsilon"), "rise": rise(curve, "accuracy"), "left": left(strictest),
+            "accuracy": strictest["accuracy"],
+        })  # fmt: skip
+    found = pandas.DataFrame(lines)
+    risen = ("largest rise of accuracy from the largest tolerance to the smallest", "rise", max)
+    fallen = ("least fall of epsilon from the largest tolerance to the smallest", "fall", min)
+    share = ("largest share of the clean accuracy left at the smallest tolerance", "left", max)
+    _sentence(run, "tolerance-lowers-eps", found, "ε {epsilon:.2f} to {largest:.2f}", fallen)
+    _sentence(run, "accuracy-rises-little", found, "by {rise:.2f}", risen)
+    _sentence(run, "tolerance-0.05-fools-model", found, "accuracy {accuracy:.2f}, risen by {rise:.2f}", share, risen)
 
 
-def over_image_sets(holds: dict[tuple[str, str], bool], words: dict[tuple[str, str], str]) -> Finding:
-    """Join what was found in each setting, (image set, mode) → whether the sentence holds, and words for it."""
-    titles = list(dict.fromkeys(title for title, _ in holds))
-    both = [title for title in titles if holds[title, AS_PUBLISHED] and holds[title, CORRECTED]]
-    broken = [", ".join(key) for key, true in holds.items() if not true]
-    return Finding(
-        {AS_PUBLISHED: any(holds[title, AS_PUBLISHED] for title in titles), CORRECTED: bool(both)},
-        {mode: "; ".join(f"{title}: {words[title, mode]}" for title in titles) for mode in (AS_PUBLISHED, CORRECTED)},
-        {
-            "where": f"in both modes on {' and '.join(both) or 'neither'}{'' if both == titles else ' only'}",
-            "exceptions": f"; not so for {' and '.join(broken)}" if broken else "",
-            "little": LITTLE,
-            "fooled": FOOLED,
-        },
+def record_similarity(run: Any, similar: pandas.DataFrame) -> None:
+    """Put the energy distances of `measure.similarity`, and what two sentences are judged by, into a run's record."""
+    for name, rows in similar[~similar["crafted"]].groupby("setting", sort=False):
+        for column in ("epsilon", "gap", "energy"):
+            run.metric(f"similarity.{name}.{column}", rows[column].tolist())
+    frame = similarity_frame(similar)
+    columns = {"agreement in order": "agreement", "energy left": "energy_left", "power": "power"}
+    for name, row in frame.iterrows():
+        for column, word in columns.items():
+            run.metric(f"similarity.{name}.{word}", row[column])
+    found = frame.rename(columns=columns)
+    gamma = ("least agreement in order of the gap and the energy distance over epsilon", "agreement", min)
+    near = (
+        "largest energy distance at the smallest tolerance, as a share of that at the first epsilon",
+        "energy_left",
+        max,
     )
+    seen = ("largest power of the energy distance at the smallest tolerance", "power", max)
+    _sentence(run, "smaller-tolerance-more-similar", found, "γ {agreement:.2f}", gamma)
+    _sentence(run, "crafted-closer-in-density", found, "{energy_left:.0%} left, power {power:.2f}", near, seen)
+
+
+def _sentence(run: Any, row: str, found: pandas.DataFrame, words: str, *statistics: tuple[str, str, Pick]) -> None:
+    """Record a sentence: for each mode the worse image set's statistics (name, column, min or max), words for both."""
+    tables = {mode: found[found["mode"] == mode] for mode in (AS_PUBLISHED, CORRECTED)}
+    verdicts.sentence(
+        run, "g17", row,
+        {mode: {name: pick(table[column].tolist()) for name, column, pick in statistics}
+         for mode, table in tables.items()},
+        {mode: "; ".join(f"{m['image set']}: {words.format(**m)}" for m in table.to_dict("records"))
+         for mode, table in tables.items()},
+    )  # fmt: skip
 
 
 def record_attackers(run: Any, compared: pandas.DataFrame) -> None:

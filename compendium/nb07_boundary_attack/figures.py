@@ -53,9 +53,10 @@ def batch_size_curves(found: Sequence[Outcome]) -> Figure:
         title = f"{result.title}: {result.counts['attacked']} images, {result.steps[-1]:,} steps"
         series = [(result.mode.name, result.attacked, result.by_steps.scores[-1])]
         if result.mode.name == "as published":
-            series.insert(0, (CLEAN, result.clean, result.by_steps.clean))
+            clean = {size: result.clean.by_size[size] for size in result.attacked}
+            series.insert(0, (CLEAN, clean, result.by_steps.clean))
         if result.noise is not None:
-            series.append((NOISY, dict.fromkeys(result.clean, result.noise), result.noise))
+            series.append((NOISY, dict.fromkeys(result.attacked, result.noise), result.noise))
         for line, scores, full in series:
             whole.append((result.title, line, full))
             for size, score in scores.items():

@@ -1,194 +1,193 @@
-"""Verdicts and records of notebook 07_boundary_attack."""
+"""What notebook 07_boundary_attack records: the numbers of §5.2, and the statistics of its sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from advlib.prdc import expected_coverage
-from compendium.claims import published
-from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED, Finding, compare, judge_sentences
-from compendium.common import vs22
-from compendium.common.boundary import PAPER_SIZES
-from compendium.nb07_boundary_attack.measure import CLEAN, Outcome
+from compendium.claims import published, verdicts
+from compendium.common import boundary, vs22
+from compendium.nb07_boundary_attack.measure import STATISTICS, Outcome
 
-Pair = Sequence[Outcome]
-Fgsm = tuple[float, Mapping[str, float]]
-MODES = (AS_PUBLISHED, CORRECTED)
+Statistics = dict[str, dict[str, float]]
+LEAST = 1e-3
+"""Density below which logarithms stop."""
 
 
-def _both(as_published: Any, corrected: Any) -> dict[str, Any]:
-    return {AS_PUBLISHED: as_published, CORRECTED: corrected}
-
-
-def _needs_both(holds: Sequence[bool]) -> dict[str, bool]:
-    """Count what holds corrected only where it holds as published too."""
-    return _both(bool(holds[0]), bool(all(holds)))
-
-
-def scaled_coverage(result: Outcome, score: vs22.Score) -> float:
-    """Return full-batch coverage scaled to the paper's numbers of references and queries by the closed form.
-
-    Exact in the mean for untouched queries, an approximation for attacked ones.
-
-    Parameters
-    ----------
-    result : Outcome
-        Of one of the paper's image sets.
-    score : vs22.Score
-    """
-    return score.coverage / result.by_steps.expected_coverage * expected_coverage(*PAPER_SIZES[result.title], vs22.K)
-
-
-def record(run: Any, found: Sequence[Outcome], fgsm: Fgsm, tiles: Mapping[str, Any]) -> None:
-    """Keep the numbers of §5.2 and set them and its sentences beside the printed ones.
+def record(run: Any, found: Sequence[Outcome], tiles: Mapping[str, Any]) -> None:
+    """Keep the numbers of §5.2 and of its sentences.
 
     Parameters
     ----------
     run : record.Run
     found : sequence of Outcome
         From `measure.outcomes`.
-    fgsm : tuple
-        From `measure.fgsm_for_comparison`, for MNIST.
     tiles : mapping
         From `pathmnist_tiles.stored`.
     """
     for result in found:
-        curve, (auroc, power) = result.by_steps, result.by_steps.decisions("density")
-        metrics = {f"images.{key}": count for key, count in result.counts.items()}
-        for steps, l2, density in zip(result.steps, result.l2, curve.density, strict=True):
-            metrics |= {f"l2.{steps}": l2, f"density.{steps}": density}
-        metrics |= {"coverage": curve.coverage[-1], "clean_density": curve.clean.density}
-        metrics |= {"clean_coverage": curve.clean.coverage, "auroc": auroc[-1], "power_at_5_percent": power[-1]}
-        if result.noise is not None:
-            metrics["noise_density"] = result.noise.density
-        for name, value in metrics.items():
+        for name, value in _metrics(result).items():
             run.metric(f"{result.title}.{result.mode.name}.{name}", value)
-    for pair in zip(found[::2], found[1::2], strict=True):
-        if pair[0].image_set.in_paper:
-            _compare_numbers(run, pair)
-    mnist = [result for result in found if result.title == "MNIST"]
-    findings = {
-        "coverage_grows": coverage_grows(found),
-        "clean_coverage_unchanged": clean_coverage_unchanged(),
-        "mnist_discernible": mnist_discernible(mnist),
-        "further_than_fgsm": further_than_fgsm(mnist, fgsm),
-    }
-    judge_sentences(run, findings | tiles_findings(tiles))
+        run.metric(f"{result.title}.reference.boundary", result.clean.whole)
+        run.metric(f"{result.title}.reference.fgsm", result.clean.under_fgsm)
+    for name, value in tiles_gains(tiles).items():
+        run.metric(f"tiles.{name}", value)
+    papers = [result for result in found if result.image_set.in_paper]
+    _record_numbers(run, papers)
+    for row, statistics in (sentences(papers) | tiles_sentences(tiles, papers)).items():
+        verdicts.sentence(run, "vs22", row, statistics)
 
 
-def _compare_numbers(run: Any, pair: Pair) -> None:
-    """Compare with each number that §5.2 prints: within three standard errors of ours and a tenth of the printed one.
+def _metrics(result: Outcome) -> dict[str, float]:
+    curve, smallest = result.by_steps, min(result.attacked)
+    metrics: dict[str, float] = {f"images.{key}": count for key, count in result.counts.items()}
+    for steps, l2, density in zip(result.steps, result.l2, curve.density, strict=True):
+        metrics |= {f"l2.{steps}": l2, f"density.{steps}": density}
+    metrics |= {"clean_density": curve.clean.density, "clean_coverage": curve.clean.coverage}
+    metrics["coverage_in_proportion"] = result.coverage
+    for name in STATISTICS:
+        metrics |= {f"p.{name}": result.p[name], f"flagged.{name}": result.flagged(name, smallest)}
+    if result.noise is not None:
+        metrics["noise_density"] = result.noise.density
+    if result.fgsm_density is not None:
+        metrics["fgsm_density"] = result.fgsm_density
+    return metrics
 
-    Few images give wide errors, in which everything would lie: at most half of the printed value is allowed.
-    """
-    first, after = pair[0], f"after {pair[0].steps[-1]} steps"
-    references = f"{first.by_steps.n_reference} references"
-    where = f"{first.counts['attacked']} images, {references}"
-    scaled = f"{where}, scaled to the paper's numbers by the closed form"
-    start = f"the starts alone have {first.by_steps.density[0]:.2f} as published: density follows the steps"
-    causes = {
-        "reference density": where, "adversarial density": after,
-        "reference coverage": scaled, "adversarial coverage": f"{scaled}; {after}",
-    }  # fmt: skip
-    for edge in ("smallest", "largest"):
-        causes[f"reference density {edge}"] = f"medians over batches of {CLEAN} untouched images; {references}"
-        causes[f"adversarial density {edge}"] = f"{where}, {after}; {start}"
-    ours = [_values_and_errors(result) for result in pair]
+
+def _record_numbers(run: Any, papers: Sequence[Outcome]) -> None:
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    for result in papers:
+        rng = run.rng(f"quartiles {result.title}, {result.mode.name}")
+        values.setdefault(result.title, {})[result.mode.name] = section_numbers(result, rng)
+    pairs = {result.title: result for result in papers}
     for entry in published.load("vs22", "§5.2"):
-        if entry.row == first.title and entry.column in causes:
-            values, errors = zip(*(found[entry.column] for found in ours), strict=True)
-            allowed = np.minimum(3 * np.asarray(errors) + 0.1 * entry.value, 0.5 * entry.value)
-            near = np.abs(np.subtract(values, entry.value)) <= allowed
-            run.compare(compare(entry.key, _both(*values), _needs_both(near), causes[entry.column]))
+        if entry.row in values:
+            result = pairs[entry.row]
+            count = result.counts["attacked"] if entry.column.startswith("adv") else result.clean.hits.shape[0]
+            ours = {mode: found[entry.column] for mode, found in values[entry.row].items()}
+            verdicts.number(run, entry.key, ours, f"{count} images, {len(result.clean.manifold.radii_)} references")
 
 
-def _values_and_errors(result: Outcome) -> dict[str, tuple[float, float]]:
-    curve = result.by_steps
-    of_clean, of_attacked = (list(scores.values())[-1].density_error for scores in (result.clean, result.attacked))
-    clean, attacked = scaled_coverage(result, curve.clean), scaled_coverage(result, curve.scores[-1])
+def section_numbers(result: Outcome, rng: np.random.Generator) -> dict[str, float]:
+    """Return what §5.2 prints of an image set: column → our number.
+
+    Parameters
+    ----------
+    result : Outcome
+        Of one of the paper's image sets.
+    rng : numpy.random.Generator
+        Draws the batches behind the quartiles.
+    """
     found = {
-        "reference density": (curve.clean.density, curve.clean.density_error),
-        "adversarial density": (curve.density[-1], of_attacked),
-        "reference coverage": (clean, clean * curve.clean.density_error),
-        "adversarial coverage": (attacked, attacked * of_attacked),
+        "reference density": result.clean.whole[0],
+        "adversarial density": result.by_steps.density[-1],
+        "reference coverage": result.clean.whole[1],
+        "adversarial coverage": result.coverage,
     }
-    for edge, pick in (("smallest", np.min), ("largest", np.max)):
-        found[f"reference density {edge}"] = pick(result.medians("density", "clean")), of_clean
-        found[f"adversarial density {edge}"] = pick(result.medians("density")), of_attacked
+    for kind, balls in (("reference", result.clean.balls), ("adversarial", result.balls)):
+        low, high = boundary.quartile_range(balls, boundary.PAPER_BATCHES[result.title], rng)
+        found |= {f"{kind} density smallest": low, f"{kind} density largest": high}
     return found
 
 
-def coverage_grows(found: Sequence[Outcome]) -> Finding:
-    """Whether coverage rises with the batch size, clean and attacked."""
-    grows = all(
-        (np.diff(result.medians("coverage", which)) > 0).all()
-        for result in found
-        for which in ("clean", "attacked")
-        if result.counts["adversarial"]
-    )
-    return Finding(dict.fromkeys(MODES, grows), dict.fromkeys(MODES, f"grows: {grows}"))
+def _far(density: float, clean: float) -> float:
+    """Base-2 logarithm of a density over the clean one."""
+    return float(np.log2(max(density, LEAST) / max(clean, LEAST)))
 
 
-def clean_coverage_unchanged() -> Finding:
-    """Whether clean coverage is the same in the paper's experiments with FGSM and with the boundary attack."""
-    fgsm, boundary = expected_coverage(20_000, 2_100, vs22.K), expected_coverage(*PAPER_SIZES["MNIST"], vs22.K)
-    words = _both(
-        f"MNIST coverage {fgsm:.2f} and {boundary:.2f}",
-        "density unchanged, coverage only at the same number of references",
-    )
-    printed = [published.value("vs22", item, "MNIST", "reference coverage") for item in ("§5.1", "§5.2")]
-    same = abs(fgsm - boundary) < 0.05 * fgsm
-    return Finding(dict.fromkeys(MODES, same), words, {"fgsm": printed[0], "boundary": printed[1]})
+def growth(result: Outcome) -> float:
+    """Smallest exponent with which median coverage grows from a batch size to the next, clean and attacked.
+
+    1: in proportion to the batch; 0: not at all.
+    """
+    sizes = np.log(list(result.attacked))
+    medians = [np.maximum(result.medians("coverage", which), 1e-9) for which in ("clean", "attacked")]
+    return float(min((np.diff(np.log(median)) / np.diff(sizes)).min() for median in medians))
 
 
-def mnist_discernible(mnist: Pair) -> Finding:
-    """Whether the density of one batch of MNIST tells attacked from clean."""
-    aurocs = [result.by_steps.decisions("density")[0][-1] for result in mnist]
-    words = _both(*(f"MNIST AUROC {auroc:.2f}" for auroc in aurocs))
-    numbers = {"size": list(mnist[0].attacked)[-1], "steps": mnist[0].steps[-1]}
-    return Finding(_needs_both([auroc > 0.9 for auroc in aurocs]), words, numbers)
+def sentences(papers: Sequence[Outcome]) -> dict[str, Statistics]:
+    """Measure what decides the sentences of §5.2: sentence → mode → statistic → value.
+
+    Parameters
+    ----------
+    papers : sequence of Outcome
+        Of the paper's own image sets, in both modes.
+    """
+    changes = {
+        statistic: max(abs(r.clean.whole[i] / r.clean.under_fgsm[i] - 1) for r in papers)
+        for i, statistic in enumerate(STATISTICS)
+    }
+    found: dict[str, Statistics] = {
+        "boundary-references-unchanged": {
+            "corrected": {f"largest relative change of reference {name}": value for name, value in changes.items()}
+        }
+    }
+    for mode in (mode.name for mode in vs22.MODES):
+        mine = [result for result in papers if result.mode.name == mode]
+        several = [growth(result) for result in mine if result.counts["adversarial"] and len(result.attacked) > 1]
+        beyond = [_beyond_fgsm(result) for result in mine if result.fgsm_density is not None]
+        p = {f"p-value of {name}": result.p[name] for result in mine if result.title == "MNIST" for name in STATISTICS}
+        values = {
+            "boundary-coverage-grows-with-batch": {"smallest growth exponent of coverage": min(several, default=None)},
+            "boundary-mnist-path-discernible": p,
+            "boundary-worse-than-fgsm": {"smallest lead over FGSM": min(beyond, default=None)},
+        }
+        for row, statistics in values.items():
+            if statistics and None not in statistics.values():
+                found.setdefault(row, {})[mode] = statistics
+    return found
 
 
-def further_than_fgsm(mnist: Pair, fgsm: Fgsm) -> Finding:
-    """Whether MNIST's density is further from clean under the boundary attack than under FGSM."""
-    before, under = fgsm
-    further = [
-        abs(np.log(max(result.by_steps.density[-1], 1e-3) / result.by_steps.clean.density))
-        > abs(np.log(max(under[result.mode.name], 1e-3) / before))
-        for result in mnist
-    ]
-    words = _both(*(f"MNIST: boundary further from clean: {bool(far)}" for far in further))
-    return Finding(_needs_both(further), words, {"steps": mnist[0].steps[-1]})
+def _beyond_fgsm(result: Outcome) -> float:
+    """How much further from clean density is than under FGSM, in powers of two."""
+    clean = result.clean.whole[0]
+    return abs(_far(result.by_steps.density[-1], clean)) - abs(_far(result.fgsm_density, clean))
 
 
-def tiles_findings(tiles: Mapping[str, Any]) -> dict[str, Finding]:
-    """Judge the sentences on PathMNIST by the stored study of its tiles.
+def tiles_gains(tiles: Mapping[str, Any]) -> dict[str, float]:
+    """Density over the clean one of tiles clipped without a network: as far as some ε allows, and to the bounds."""
+    moves, bounds = tiles["movements"], tiles["boundary"]["own statistics"]
+    alone = moves[(moves["way"] == "own statistics") & (moves["name"] == "clipped alone")]["density"].to_numpy()
+    gain = float(bounds["clipped_density"] / bounds["clean_density"])
+    return {"clipped_gain": float(alone.max() / alone[0]), "bounds_gain": gain}
 
-    Density opposite to MNIST's under the boundary attack (here: clipped to its bounds alone), density not like MNIST's
-    under FGSM, and its rise caused by the images' confinement to one class.
+
+def tiles_sentences(tiles: Mapping[str, Any], papers: Sequence[Outcome]) -> dict[str, Statistics]:
+    """Measure what decides the sentences on PathMNIST, by the stored study of its tiles: as `sentences`.
+
+    Under the boundary attack the tiles are clipped to its bounds alone as published, and attacked by FGSM as corrected.
+
+    Parameters
+    ----------
+    tiles : mapping
+        From `pathmnist_tiles.stored`.
+    papers : sequence of Outcome
+        For the direction of MNIST's density.
     """
     moves = {key: move.reset_index() for key, move in tiles["movements"].groupby(["way", "name"])}
-    own, clipped = moves["own statistics", "FGSM as published"], moves["own statistics", "clipped alone"]
-    halves, pixels = moves["one half", "FGSM as published"], moves["corrected", "FGSM corrected"]
-    last, last_half, last_pixel = own.iloc[-1], halves.iloc[-1], pixels.iloc[-1]
-    elsewhere, alone = max(last_half.density, last_pixel.density), clipped.density.max()
-    bounds, most = tiles["boundary"]["own statistics"], pixels.density[1:].max()
-    opposite = _both(bounds["clipped_density"] > bounds["clean_density"], bool(most > pixels.density[0]))
-    rises = _both(*(bool(move.density.max() > 2 * move.density[0]) for move in (own, pixels)))
-    confined = dict.fromkeys(MODES, bool(elsewhere > 1 and alone < 2 * clipped.density[0]))
-    return {
-        "tiles_density_rises_when_clipped": Finding(opposite, _both(
-            f"tiles clipped alone: density {bounds['clipped_density']:.1f} instead of {bounds['clean_density']:.1f}",
-            f"tiles, FGSM in pixels: density at most {most:.2f}",
-        )),
-        "tiles_density_rises": Finding(rises, _both(
-            f"tiles: density from {own.density[0]:.1f} to {last.density:.1f}",
-            f"tiles: density from {pixels.density[0]:.1f} to {last_pixel.density:.2f}",
-        ), {"title": tiles["title"]}),
-        "tiles_density_follows_the_largest_class": Finding(confined, _both(
-            f"tiles: largest class {last.largest_class:.0%} and density {last.density:.1f}; normalised "
-            f"by 0.5 and 0.5, {last_half.largest_class:.0%} and {last_half.density:.1f}",
-            f"tiles: largest class {last_pixel.largest_class:.0%} and density {last_pixel.density:.1f}",
-        ), {"title": tiles["title"], "alone": alone}),
-    }  # fmt: skip
+    gains = {name: _far(gain, 1) for name, gain in tiles_gains(tiles).items()}
+    ways = {
+        "as published": (moves["own statistics", "FGSM as published"], moves["one half", "FGSM as published"]),
+        "corrected": (moves["corrected", "FGSM corrected"],) * 2,
+    }
+    found = {}
+    for mode, (own, elsewhere) in ways.items():
+        tile = gains["bounds_gain"] if mode == "as published" else _rise(own)
+        opposite = {"log2 of density over clean, tiles": tile}
+        mnist = [result.by_steps for result in papers if (result.title, result.mode.name) == ("MNIST", mode)]
+        if mnist:
+            opposite["log2 of density over clean, MNIST"] = _far(mnist[0].density[-1], mnist[0].clean.density)
+        found[mode] = {
+            "path-boundary-density-opposite": opposite,
+            "path-density-not-like-mnist": {"log2 of density over clean at eps = 1": _rise(own)},
+            "path-density-rise-is-confinement": {
+                "largest class at eps = 1": float(own["largest_class"].iloc[-1]),
+                "log2 of density over clean where the largest class grows": _rise(elsewhere),
+                "log2 of density over clean, clipped without a network": gains["clipped_gain"],
+            },
+        }
+    return {row: {mode: of[row] for mode, of in found.items()} for row in found["corrected"]}
+
+
+def _rise(moves: Any) -> float:
+    return _far(moves["density"].iloc[-1], moves["density"].iloc[0])

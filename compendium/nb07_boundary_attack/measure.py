@@ -1,16 +1,55 @@
 """VS22 §5.2: density and coverage of batches under the boundary attack, in both modes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import sparse
 
-from advlib import attacks, models
+from advlib import attacks
 from advlib.prdc import ReferenceManifold
 from compendium.common import boundary, vs22
+from compendium.common.curves import score_hits
 
-CLEAN = 800
-"""Untouched images of the hold-out behind the clean curves over batch sizes."""
+CLEAN_BATCHES = 1000
+"""Clean batches of each size, at least, by which attacked ones are judged."""
+
+STATISTICS = ("density", "coverage")
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """The untouched hold-out of one image set.
+
+    Attributes
+    ----------
+    manifold : ReferenceManifold
+        Of the reference.
+    hits : (n, N) sparse array
+        Which balls hold which image.
+    by_size : dict
+        Batch size → vs22.Score in sub-batches of that size.
+    whole, under_fgsm : tuple of float
+        Density and coverage in one batch that is to the reference as the paper's is in its boundary experiment, and of
+        the same batch with as many references as in the paper's FGSM experiment.
+    """
+
+    manifold: ReferenceManifold = field(repr=False)
+    hits: sparse.csr_array = field(repr=False)
+    by_size: dict[int, vs22.Score] = field(repr=False)
+    whole: tuple[float, float]
+    under_fgsm: tuple[float, float]
+
+    @property
+    def balls(self) -> np.ndarray:
+        """Balls that hold each image over k, (n,)."""
+        return np.diff(self.hits.indptr) / vs22.K
+
+    def batches(self, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw `CLEAN_BATCHES` batches: density and coverage, (t,) each."""
+        n = self.hits.shape[0]
+        drawn = [rng.permutation(n)[:size] for _ in range(CLEAN_BATCHES)]
+        return dict(zip(STATISTICS, self.manifold.subset_density_coverage(self.hits, drawn), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +67,20 @@ class Outcome:
         Median distance of the attacked images from the originals after each of `steps`, in pixels of [0, 1].
     by_steps : vs22.Curve
         Density and coverage over the steps; `clean` are the scored images before the attack.
-    clean, attacked : dict
-        Batch size → vs22.Score in sub-batches of that size: of `CLEAN` untouched images of the hold-out, and of the
-        attacked ones after the last step.
+    clean : Clean
+    attacked : dict
+        Batch size → vs22.Score in batches of that size that share no image, after the last step.
+    balls : (s,) float64
+        Balls that hold each scored image after the last step, over k.
+    coverage : float
+        Of the scored images, which are to the reference (a part of it) as the paper's hold-out.
+    p : dict
+        "density" and "coverage" → p-value of all scored images, as one batch, among clean batches of as many.
+    fgsm_density : float or None
+        Of the same images under FGSM at the smallest ε of the paper that turns half of the rightly read ones, at its
+        largest where none does; None for a set that is not the paper's.
     noise : vs22.Score or None
-        Of Gaussian noise as far from each image, in L2, as the attack went, in the largest sub-batches.
+        Of Gaussian noise as far from each image, in L2, as the attack went, in the largest batches.
     examples : (3, c, h, w) float32
         The scored image of median distance: before, at the start and after the last step.
     """
@@ -43,8 +91,12 @@ class Outcome:
     steps: tuple[int, ...]
     l2: np.ndarray = field(repr=False)
     by_steps: vs22.Curve = field(repr=False)
-    clean: dict[int, vs22.Score] = field(repr=False)
+    clean: Clean = field(repr=False)
     attacked: dict[int, vs22.Score] = field(repr=False)
+    balls: np.ndarray = field(repr=False)
+    coverage: float
+    p: dict[str, float]
+    fgsm_density: float | None
     noise: vs22.Score | None = field(repr=False)
     examples: np.ndarray = field(repr=False)
 
@@ -54,16 +106,20 @@ class Outcome:
         return self.image_set.title
 
     def medians(self, statistic: str, which: str = "attacked") -> np.ndarray:
-        """Median of "density" or "coverage" over the "attacked" or "clean" sub-batches, one entry a batch size."""
-        scores = getattr(self, which).values()
-        return np.array([np.median(getattr(score, f"batch_{statistic}")) for score in scores])
+        """Median of "density" or "coverage" over the "attacked" or "clean" batches, one entry a size of `attacked`."""
+        scores = self.attacked if which == "attacked" else self.clean.by_size
+        return np.array([np.median(getattr(scores[size], f"batch_{statistic}")) for size in self.attacked])
+
+    def flagged(self, statistic: str, size: int) -> float:
+        """Share of the attacked batches of a size that lie where 5 % of the clean ones do, two-sided."""
+        name = f"batch_{statistic}"
+        return boundary.outside(getattr(self.clean.by_size[size], name), getattr(self.attacked[size], name))
 
 
 def outcome(
     mode: vs22.Mode,
     split: vs22.Split,
-    manifold: ReferenceManifold,
-    clean_scores: Mapping[int, vs22.Score],
+    clean: Clean,
     steps: Sequence[int],
     rng: np.random.Generator,
     seed: int = 0,
@@ -77,13 +133,11 @@ def outcome(
     ----------
     mode, split
         As for `boundary.attack`.
-    manifold : ReferenceManifold
-        Fitted to the split's reference.
-    clean_scores : mapping
-        Images a sub-batch → score of untouched images; sizes above the number of scored images are left out.
+    clean : Clean
+        Batch sizes above the number of scored images are left out.
     steps : increasing sequence of int
     rng : numpy.random.Generator
-        Draws sub-batches and noise.
+        Draws batches, references and noise.
     seed : int
         Of the attack.
 
@@ -95,18 +149,21 @@ def outcome(
     states = boundary.attack(mode, split, steps, seed=seed)
     last, moved = states[-1], states[-1].l2 > 0
     rows = boundary.scored_rows(mode, last)
-    clean = {size: score for size, score in clean_scores.items() if size <= len(rows)}
-    if not clean:
-        raise ValueError(f"a batch size must be at most {len(rows)}, the scored images, but they are {[*clean_scores]}")
-    before = split.images[rows]
-    batches = {size: vs22.sub_batches(len(rows), size, rng) for size in clean}
-    largest = list(batches.values())[-1]
-    after = [vs22.flat(state.images[rows]) for state in states]
+    sizes = [size for size in clean.by_size if size <= len(rows)]
+    if not sizes:
+        raise ValueError(
+            f"a batch size must be at most {len(rows)}, the scored images, but they are {[*clean.by_size]}"
+        )
+    before, after = split.images[rows], [vs22.flat(state.images[rows]) for state in states]
+    batches = {size: boundary.disjoint(len(rows), size, rng) for size in sizes}
     title = f"{split.image_set.title}, {mode.name}"
-    by_steps = vs22.density_coverage_curve(manifold, vs22.flat(before), after, steps, largest, title=title)
+    curve = vs22.density_coverage_curve(
+        clean.manifold, vs22.flat(before), after, steps, batches[sizes[-1]], title=title
+    )
     noise = None
     if not mode.normalised_twice:  # where no image stays outside the pixels' range
-        noise = vs22.score(manifold, attacks.gaussian_noise(before, rng, l2=last.l2[rows]), largest)
+        moved_as_far = attacks.gaussian_noise(before, rng, l2=last.l2[rows])
+        noise = vs22.score(clean.manifold, moved_as_far, batches[sizes[-1]])
     shown = _median_row(last.l2, rows[moved[rows]]) if moved[rows].any() else rows[0]
     counts = {
         "attacked": len(split.images),
@@ -115,14 +172,76 @@ def outcome(
         "adversarial": int(last.success.sum()),
         "scored": len(rows),
     }
-    l2 = np.array([np.median(state.l2[moved]) if moved.any() else 0.0 for state in states])
-    attacked = {size: vs22.score(manifold, after[-1], rows_of) for size, rows_of in batches.items()}
-    examples = np.stack([split.images[shown], states[0].images[shown], last.images[shown]])
-    return Outcome(split.image_set, mode, counts, tuple(steps), l2, by_steps, clean, attacked, noise, examples)
+    drawn, hits = clean.batches(len(rows), rng), clean.manifold.hits(after[-1])
+    return Outcome(
+        split.image_set,
+        mode,
+        counts,
+        tuple(steps),
+        np.array([np.median(state.l2[moved]) if moved.any() else 0.0 for state in states]),
+        curve,
+        clean,
+        {size: score_hits(clean.manifold, hits, rows_of) for size, rows_of in batches.items()},
+        np.diff(hits.indptr) / vs22.K,
+        _coverage_in_proportion(split, after[-1], rng),
+        {name: boundary.p_value(drawn[name], getattr(curve.scores[-1], name)) for name in STATISTICS},
+        _fgsm_density(mode, split, clean.manifold) if split.image_set.in_paper else None,
+        noise,
+        np.stack([split.images[shown], states[0].images[shown], last.images[shown]]),
+    )
 
 
 def _median_row(distance: np.ndarray, rows: np.ndarray) -> int:
     return int(rows[np.argsort(distance[rows], kind="stable")][len(rows) // 2])
+
+
+def _coverage_in_proportion(split: vs22.Split, moved: np.ndarray, rng: np.random.Generator) -> float:
+    references, queries = boundary.PAPER_SIZES.get(split.image_set.title, (len(split.reference), len(moved)))
+    manifold = boundary.manifold_in_proportion(split.reference, len(moved), references / queries, rng)
+    return float(manifold.coverage(moved))
+
+
+def _fgsm_density(mode: vs22.Mode, split: vs22.Split, manifold: ReferenceManifold) -> float:
+    model = vs22.network(split.image_set)
+    for batch in vs22.fgsm_sweep(mode, split.image_set, model, split.images, split.labels):
+        images = batch.images
+        if batch.success.sum() >= batch.clean_correct.sum() / 2:
+            break
+    return float(manifold.density(vs22.flat(images)))
+
+
+def clean_holdout(split: vs22.Split, batch_sizes: Sequence[int], rng: np.random.Generator) -> Clean:
+    """Score the untouched hold-out, in sub-batches and whole.
+
+    Parameters
+    ----------
+    split : vs22.Split
+        With the whole hold-out.
+    batch_sizes : sequence of int
+        Those above the number of images are left out.
+    rng : numpy.random.Generator
+        Draws the sub-batches.
+    """
+    reference, images = vs22.flat(split.reference), vs22.flat(split.images)
+    available, holdout = boundary.PAPER_SIZES.get(split.image_set.title, (len(reference), len(images)))
+    whole = images[_even(len(images), min(len(images), round(len(reference) * holdout / available)))]
+    fewer = round(len(reference) * (split.image_set.references or available) / available)
+    manifold = ReferenceManifold(k=vs22.K).fit(reference)
+    hits = manifold.hits(images)
+    by_size = {
+        size: score_hits(manifold, hits, vs22.sub_batches(len(images), size, rng, CLEAN_BATCHES))
+        for size in batch_sizes
+        if size <= len(images)
+    }
+    values = tuple(map(float, manifold.density_coverage(whole)))
+    if fewer == len(reference):
+        return Clean(manifold, hits, by_size, values, values)
+    smaller = ReferenceManifold(k=vs22.K).fit(reference[_even(len(reference), fewer)])
+    return Clean(manifold, hits, by_size, values, tuple(map(float, smaller.density_coverage(whole))))
+
+
+def _even(n: int, count: int) -> np.ndarray:
+    return np.arange(count) * n // count
 
 
 def outcomes(
@@ -159,37 +278,6 @@ def outcomes(
     found = []
     for image_set, count, counts in zip(image_sets, images, steps, strict=True):
         split = vs22.reference_and_holdout(image_set.name, references, count)
-        manifold = ReferenceManifold(k=vs22.K).fit(vs22.flat(split.reference))
-        holdout = vs22.reference_and_holdout(image_set.name, references).images
-        holdout = holdout[np.linspace(0, len(holdout) - 1, min(CLEAN, len(holdout))).astype(int)]
-        clean = {size: vs22.score(manifold, holdout, vs22.sub_batches(len(holdout), size, rng)) for size in batch_sizes}
-        found += [outcome(mode, split, manifold, clean, counts, rng, seed) for mode in vs22.MODES]
+        clean = clean_holdout(vs22.reference_and_holdout(image_set.name, references), batch_sizes, rng)
+        found += [outcome(mode, split, clean, counts, rng, seed) for mode in vs22.MODES]
     return found
-
-
-def fgsm_for_comparison(image_set: vs22.ImageSet, images: int, references: int) -> tuple[float, dict[str, float]]:
-    """Attack the same images as `outcomes` by FGSM at the smallest ε that turns half of the rightly read ones.
-
-    Parameters
-    ----------
-    image_set, images, references
-        As for `outcomes`.
-
-    Returns
-    -------
-    before : float
-        Density of the untouched images.
-    under_fgsm : dict
-        Mode's name → density of all images at that ε of the paper's grid, at its last where none turns half of them.
-    """
-    split = vs22.reference_and_holdout(image_set.name, references, images)
-    manifold = ReferenceManifold(k=vs22.K).fit(vs22.flat(split.reference))
-    model = models.load_trained(image_set.network)
-    found = {}
-    for mode in vs22.MODES:
-        for batch in vs22.fgsm_sweep(mode, image_set, model, split.images, split.labels):
-            found[mode.name] = batch.images
-            if batch.success.sum() >= batch.clean_correct.sum() / 2:
-                break
-    under = {name: manifold.density(vs22.flat(attacked)) for name, attacked in found.items()}
-    return manifold.density(vs22.flat(split.images)), under

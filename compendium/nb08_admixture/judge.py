@@ -1,21 +1,22 @@
-"""Verdicts, tables and records of notebook 08_admixture."""
+"""What notebook 08_admixture records: Tables 4 and 5, statistics of its sentences, and tables to show."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas
 
-from advlib.prdc import expected_coverage
-from compendium.claims import published
-from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED, Finding, compare, judge_sentences
-from compendium.common import vs22
-from compendium.common.boundary import PAPER_SIZES, PAPER_STEPS
+from compendium.claims import verdicts
+from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
 from compendium.nb08_admixture.experiment import Admixture
 from compendium.nb08_admixture.mixtures import SHARES, TABLES, Mixture
 from compendium.nb08_admixture.power import CLAIMED, FLAGGED, by_the_better, nearest_share, smallest_share
 
 MODES = (AS_PUBLISHED, CORRECTED)
+LOOKED_AT = (0.25, 0.5, 0.75, 1.0)
+"""Sizes of FGSM at which mixtures are judged, or those of the grid that are nearest."""
+APART = 0.2
+"""Share of the clean value by which an attacked batch must differ from it, so that steps towards it are no chance."""
 
 
 def record_admixture(run: Any, results: Sequence[Admixture]) -> None:
@@ -29,6 +30,7 @@ def record_admixture(run: Any, results: Sequence[Admixture]) -> None:
     for result in results:
         prefix = f"admixture.{result.image_set.title}"
         for name in result.fgsm:
+            run.metric(f"{prefix}.{name}.boundary.images", result.boundary_counts[name]["scored"])
             for kind, found in (("fgsm", result.fgsm[name]), ("boundary", result.boundary[name])):
                 run.metric(f"{prefix}.{name}.{kind}.density", found.density.ravel())
                 run.metric(f"{prefix}.{name}.{kind}.coverage", found.coverage.ravel())
@@ -37,67 +39,122 @@ def record_admixture(run: Any, results: Sequence[Admixture]) -> None:
                     values = [None if np.isnan(value) else value for value in power[statistic].to_numpy().ravel()]
                     run.metric(f"{prefix}.{name}.power.{title}.{statistic}", values)
         if result.image_set.in_paper:
-            _compare_tables(run, result)
-    judge_sentences(run, findings(results))
-    _compare_smallest_share(run, results)
+            _record_tables(run, result)
+    record_sentences(run, [result for result in results if result.image_set.in_paper])
 
 
-def _compare_tables(run: Any, result: Admixture) -> None:
-    """Compare with Tables 4 and 5, within three standard errors of our batch.
-
-    What is attacked depends on an unknown network besides. Few images have wide errors, in which everything would lie:
-    at most half of the printed value is allowed.
-    """
-    title, scored = result.image_set.title, {name: count["scored"] for name, count in result.boundary_counts.items()}
-    steps = f"{result.boundary_steps} of {PAPER_STEPS} steps, {scored[AS_PUBLISHED]} images as published, "
+def _record_tables(run: Any, result: Admixture) -> None:
     for statistic, item in TABLES.items():
-        mixed = f"{steps}{scored[CORRECTED]} corrected"
-        mixed += f", {result.boundary_references} references" if statistic == "density" else ""
-        alone = f"{result.fgsm[CORRECTED].n_queries} clean images alone"
-        alone += ", scaled to the paper's numbers by the closed form" if statistic == "coverage" else ""
+        counts = " and ".join(str(found.n_queries) for found in result.boundary.values())
+        steps = f"{counts} attacked images, {result.boundary_steps} steps"
         for s, share in enumerate(SHARES[:-1]):
-            key = ("vs22", item, title, f"share={share:g}")
-            printed, values, near, allowed = published.value(*key), {}, {}, 0.0
-            for name in MODES:
-                # Without an attack all queries, of which there are more than attacked ones.
-                found = result.boundary[name] if share else result.fgsm[name]
-                value = getattr(found, statistic)[0, s] * (1 if share else _to_papers_size(found, statistic, title))
-                scale = 1 if statistic == "density" else found.coverage[0, 0] / found.density[0, 0]
-                allowed = 3 * scale * found.density_error + 0.005 + (vs22.RELATIVE * printed if share else 0)
-                allowed = min(allowed, 0.5 * printed)
-                values[name], near[name] = round(float(value), 3), abs(value - printed) <= allowed
-            run.compare(compare(key, values, near, f"band ± {allowed:.2g}; {mixed if share else alone}"))
+            values = {name: getattr(result.boundary[name], statistic)[0, s] for name in MODES}
+            if not share:
+                values = dict.fromkeys(MODES, result.clean[list(TABLES).index(statistic)])
+            key = ("vs22", item, result.image_set.title, f"share={share:g}")
+            verdicts.number(run, key, values, steps if share else "untouched images of the hold-out")
 
 
-def _to_papers_size(found: Mixture, statistic: str, title: str) -> float:
-    """Factor from clean coverage at our numbers of references and queries to the paper's; density needs none."""
-    if statistic == "density":
-        return 1.0
-    ours = expected_coverage(found.n_reference, found.n_queries, vs22.K)
-    return expected_coverage(*PAPER_SIZES[title], vs22.K) / ours
+def record_sentences(run: Any, results: Sequence[Admixture]) -> None:
+    """Record the number of §6 and the sentences for which the attacks were run.
 
-
-def progressive(found: Mixture, statistic: str) -> bool:
-    """Whether a statistic moves from the clean batch's towards the attacked one's with every larger share.
-
-    Judged where the two ends differ by more than a fifth of the clean one's; steps back of up to a tenth of the way
-    are chance.
+    Parameters
+    ----------
+    run : record.Run
+    results : sequence of Admixture
+        Of the paper's own image sets.
     """
-    values = getattr(found, statistic)
+    smallest = {}
+    for name in MODES:
+        shares = [detected_from(power) for result in results for power in _fgsm(result, name)]
+        smallest[name] = "never" if None in shares or not shares else max(shares)
+    verdicts.number(run, ("vs22", "§6", "all", "smallest share flagged"), smallest, "against FGSM of every size run")
+    for row, statistics in sentences(results).items():
+        verdicts.sentence(run, "vs22", row, statistics)
+
+
+def sentences(results: Sequence[Admixture]) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure what decides the sentences of §5.3 and §6: sentence → mode → statistic → value.
+
+    A sentence about the boundary attack is left out where that was not run.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in MODES:
+        fgsm = [_fgsm(result, name) for result in results]
+        every = [power for maps in fgsm for power in maps]
+        walked = [list(result.maps[name].values())[-1] for result in results if result.boundary]
+        steps = [least_step(result.fgsm[name], statistic) for result in results for statistic in TABLES]
+        values = {
+            "admixture-progressive": {"smallest step": _least(steps)},
+            "admixture-25-percent-flagged": {"smallest power at 25 %": _at_quarter(every, by_the_better)},
+            "admixture-25-percent-diverges": {
+                "power at 25 %, largest FGSM": _at_quarter([maps[-1] for maps in fgsm if maps], by_the_worse)
+            },
+        }
+        if walked:
+            values["boundary-admixture-told-apart"] = {"smallest power at 25 %": _at_quarter(walked, by_the_better)}
+            values["both-attacks-detected"] = {
+                "smallest power, FGSM": _whole(every), "smallest power, boundary attack": _whole(walked)
+            }  # fmt: skip
+        for row, statistics in values.items():
+            if None not in statistics.values():
+                found.setdefault(row, {})[name] = statistics
+    return found
+
+
+def _fgsm(result: Admixture, name: str) -> list[pandas.DataFrame]:
+    return [power for attack, power in result.maps[name].items() if attack.startswith("FGSM")]
+
+
+def by_the_worse(power: pandas.DataFrame) -> pandas.DataFrame:
+    """Power by density or by coverage, whichever is lower: share × size."""
+    return np.minimum(power["density"], power["coverage"])
+
+
+def _least(values: Sequence[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _last_known(powers: pandas.Series) -> float | None:
+    """Give the power in the largest batches that could be drawn."""
+    known = powers.dropna()
+    return float(known.iloc[-1]) if len(known) else None
+
+
+def _at_quarter(
+    maps: Sequence[pandas.DataFrame], which: Callable[[pandas.DataFrame], pandas.DataFrame]
+) -> float | None:
+    return _least([_last_known(which(power).loc[nearest_share(power)]) for power in maps])
+
+
+def _whole(maps: Sequence[pandas.DataFrame]) -> float | None:
+    return _least([_last_known(by_the_worse(power).iloc[-1]) for power in maps])
+
+
+def looked_at(x: np.ndarray) -> np.ndarray:
+    """Return where in a grid of FGSM's sizes the entries of `LOOKED_AT` lie."""
+    return np.unique([np.abs(np.asarray(x) - size).argmin() for size in LOOKED_AT])
+
+
+def least_step(found: Mixture, statistic: str) -> float | None:
+    """Smallest step that a larger share makes towards the attacked batch, as a share of the whole way.
+
+    A straight line makes steps of 0.25. None where no attacked batch differs from the clean one by `APART` of it.
+    """
+    values = getattr(found, statistic)[looked_at(found.x)]
     way = values[:, -1] - values[0, 0]
-    judged = np.abs(way) > 0.2 * values[0, 0]
-    return bool((np.diff(values[judged], axis=1) / way[judged, None] > -0.1).all())
+    judged = np.abs(way) > APART * values[0, 0]
+    return float((np.diff(values[judged], axis=1) / way[judged, None]).min()) if judged.any() else None
 
 
-def missed(results: Sequence[Admixture], name: str) -> tuple[list[str], float]:
-    """Return which attacks are missed at a share of 25 % in the largest batches, and the least power there."""
-    powers = {}
-    for result in results:
-        for attack, power in result.maps[name].items():
-            known = by_the_better(power).loc[nearest_share(power)].dropna()
-            if len(known):
-                powers[f"{result.image_set.title} {attack}"] = float(known.iloc[-1])
-    return [attack for attack, power in powers.items() if power < FLAGGED], min(powers.values())
+def missed(results: Sequence[Admixture], name: str) -> list[str]:
+    """Return which attacks are missed at a share of 25 % in the largest batches, by density and by coverage."""
+    powers = {
+        f"{result.image_set.title} {attack}": _at_quarter([power], by_the_better)
+        for result in results
+        for attack, power in result.maps[name].items()
+    }
+    return [attack for attack, power in powers.items() if power is not None and power < FLAGGED]
 
 
 def detected_from(power: pandas.DataFrame) -> float | None:
@@ -110,71 +167,6 @@ def detected_from(power: pandas.DataFrame) -> float | None:
         return None
     shares = [smallest_share(power[statistic, asked.columns[-1]]) for statistic in TABLES]
     return min((share for share in shares if share is not None), default=None)
-
-
-def _least_power(results: Sequence[Admixture], name: str) -> tuple[float, str]:
-    """Power against the attack seen least, at the largest share and in the largest batches drawn; and which it is."""
-    found = [(0.0, "none drawn")]
-    for result in results:
-        for attack, power in result.maps[name].items():
-            known = by_the_better(power).iloc[-1].dropna()
-            if len(known):
-                found.append((float(known.iloc[-1]), f"{result.image_set.title} {attack}, m = {known.index[-1]}"))
-    return min(found[1:] or found)
-
-
-def findings(results: Sequence[Admixture]) -> dict[str, Finding]:
-    """Judge the sentences of §5.3 and §6; see `data/published/sentences/08_admixture.yaml` for the criteria."""
-    goes = {name: {s: all(progressive(r.fgsm[name], s) for r in results) for s in TABLES} for name in MODES}
-    quarter = {name: missed(results, name) for name in MODES}
-    whole = {name: _least_power(results, name) for name in MODES}
-    shares = {
-        name: {r.image_set.title: detected_from(list(r.maps[name].values())[-1]) for r in results} for name in MODES
-    }
-    words = {
-        name: ", ".join(f"{title} {'never' if share is None else f'{share:.0%}'}" for title, share in found.items())
-        for name, found in shares.items()
-    }
-    return {
-        "progressive": Finding(
-            {name: all(found.values()) for name, found in goes.items()},
-            {name: ", ".join(f"{s} {'progressive' if ok else 'not progressive'}" for s, ok in found.items())
-             for name, found in goes.items()},
-        ),
-        "quarter_flagged": Finding(
-            {name: not attacks for name, (attacks, _) in quarter.items()},
-            {name: f"least power at 25 % in the largest batches: {least:.2f}; missed: {', '.join(attacks) or 'none'}"
-             for name, (attacks, least) in quarter.items()},
-            {"flagged": FLAGGED},
-        ),
-        "boundary_flagged": Finding(
-            {name: not any("boundary" in attack for attack in attacks) for name, (attacks, _) in quarter.items()},
-            {name: f"share from which batches are detected, the largest that could be drawn: {words[name]}"
-             for name in MODES},
-            {"steps": results[0].boundary_steps, "paper_steps": PAPER_STEPS},
-        ),
-        "whole_batches_flagged": Finding(
-            {name: power >= FLAGGED for name, (power, _) in whole.items()},
-            {name: f"least power over the attacks {power:.2f}: {which}" for name, (power, which) in whole.items()},
-            {"flagged": FLAGGED},
-        ),
-    }  # fmt: skip
-
-
-def _compare_smallest_share(run: Any, results: Sequence[Admixture]) -> None:
-    """Compare the share from which on every attack is detected with the quarter that §6 names."""
-    smallest = {}
-    for name in MODES:
-        shares = [detected_from(power) for result in results for power in result.maps[name].values()]
-        smallest[name] = None if None in shares else max(shares)
-    holds = {name: share is not None and abs(share - CLAIMED) < 0.01 for name, share in smallest.items()}
-    words = {name: "never" if share is None else share for name, share in smallest.items()}
-    cause = (
-        f"smallest share from which on every attack that was run is detected in the largest batches; power of at least "
-        f"{FLAGGED:g} at 5 % false alarms by density or by coverage, two-sided; which share is detected depends on the "
-        "attack and on the batch size, which the text leaves open"
-    )
-    run.compare(compare(("vs22", "§6", "all", "smallest share flagged"), words, holds, cause))
 
 
 def detectable(results: Sequence[Admixture], name: str = CORRECTED) -> pandas.DataFrame:

@@ -102,8 +102,8 @@ class Mixture:
 
 def mixture(
     manifold: ReferenceManifold,
-    clean: np.ndarray,
-    attacked: Iterable[np.ndarray | AdversarialBatch],
+    clean: np.ndarray | sparse.csr_array,
+    attacked: Iterable[np.ndarray | sparse.csr_array | AdversarialBatch],
     x: Sequence[float],
     rng: np.random.Generator,
     *,
@@ -117,9 +117,9 @@ def mixture(
     manifold : ReferenceManifold
         Fitted to `vs22.flat` reference images.
     clean : (m, …) array
-        Untouched images.
+        Untouched images; or the balls (m, N) that `manifold.hits` found for them.
     attacked : iterable of (m, …) arrays or AdversarialBatch
-        Their attacked twins, one set for each entry of `x`.
+        Their attacked twins, one set for each entry of `x`; or balls likewise.
     x : sequence of float
         What the sets differ in, such as ε.
     rng : numpy.random.Generator
@@ -129,14 +129,15 @@ def mixture(
     title : str
         For the progress line.
     """
-    m = len(clean)
+    m = clean.shape[0]
     rows = [mixed_rows(m, share, rng, twins=twins) for share in SHARES]
     batches = [np.concatenate([untouched, m + moved]) for untouched, moved in rows]
-    clean_hits = manifold.hits(vs22.flat(clean))
+    clean_hits = clean if sparse.issparse(clean) else manifold.hits(vs22.flat(clean))
     counts = np.diff(clean_hits.indptr) / manifold.k
     found = []
     for images in track(attacked, title, len(x)):
-        hits = manifold.hits(vs22.flat(images.images if isinstance(images, AdversarialBatch) else images))
+        points = images.images if isinstance(images, AdversarialBatch) else images
+        hits = points if sparse.issparse(points) else manifold.hits(vs22.flat(points))
         found.append(manifold.subset_density_coverage(sparse.vstack([clean_hits, hits], format="csr"), batches))
     density, coverage = np.swapaxes(found, 0, 1)
     error = float(counts.std(ddof=1) / np.sqrt(m))

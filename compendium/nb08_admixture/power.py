@@ -13,6 +13,8 @@ import pandas
 from scipy import sparse
 
 from advlib.prdc import ReferenceManifold
+from compendium.common.boundary import outside
+from compendium.common.curves import sub_batches
 from compendium.nb08_admixture.mixtures import TABLES
 
 FLAGGED = 0.8
@@ -22,22 +24,8 @@ CLEAN_BATCHES = 2_000
 """Clean batches of each size that set the threshold. 5 % of a few dozen would be a handful of batches: the rate of
 false alarms that such a threshold has is anywhere between 2 and 20 %."""
 
-FALSE_ALARMS = 0.05
-"""Rate of false alarms, half of it on either side."""
-
 CLAIMED = 0.25
 """Share from which on VS22's §6 calls batches flagged."""
-
-
-def outside(null: np.ndarray, suspect: np.ndarray, rate: float = FALSE_ALARMS) -> float:
-    """Share of `suspect` (n,) below or above all but the rate's half of `null` (m,) on either side.
-
-    Tails of equal *rate*, not of equal distance from the median: density of clean batches has a long tail upwards,
-    behind which a batch of density 0 would be within the distance that 5 % of the clean ones have.
-    """
-    ordered = np.sort(null)
-    allowed = int(np.floor(rate / 2 * len(ordered)))
-    return float(np.mean((suspect < ordered[allowed]) | (suspect > ordered[len(ordered) - 1 - allowed])))
 
 
 def clean_batches(
@@ -79,7 +67,9 @@ def power_map(
 ) -> pandas.DataFrame:
     """Draw batches of each size and share, and count how many lie beyond what 95 % of the clean ones keep to.
 
-    The test is two-sided with equal tails, see `outside`.
+    The test is two-sided with equal tails, see `outside`. Attacked images are split at random into parts that share
+    none, again and again until there are as many as draws: a power is that of batches of these images, and no more
+    certain than the number of parts in one split makes it.
 
     Parameters
     ----------
@@ -113,9 +103,9 @@ def power_map(
         count = max(1, round(share * size)) if share else 0
         if count > available:
             continue
+        parts = sub_batches(available, count, rng, draws)[:draws] if count else np.empty((draws, 0), np.int64)
         batches = []
-        for _ in range(draws):
-            moved = rng.permutation(available)[:count]
+        for moved in parts:
             untouched = np.setdiff1d(np.arange(m), attacked_rows[moved])
             batches.append(np.concatenate([rng.permutation(untouched)[: size - count], m + moved]))
         scores = manifold.subset_density_coverage(both, batches)

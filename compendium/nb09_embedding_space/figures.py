@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from advlib.figures import LIMIT, MARKERS, PUBLISHED, REAL
 from compendium.common import panels
-from compendium.common.vs22 import IMPERCEPTIBLE
+from compendium.common.vs22 import AS_PUBLISHED, MODES
 
 PALETTE = {"clean batches": REAL} | {f"FGSM {mode}": panels.PALETTE[mode] for mode in ("as published", "corrected")}
 SPACES = {
@@ -21,50 +21,56 @@ SPACES = {
 }
 
 
+SIZE = "FGSM size ε (pixels)"
+LARGEST = 0.42
+"""Size in pixels up to which curves are drawn: beyond, corrected ones only fall further."""
+
+
 def space_curves(results: Sequence[Any], statistic: str, stored: Mapping[str, Mapping[float, float]]) -> Figure:
-    """Draw density or coverage over ε in every space, a row each, in both modes (VS22 Fig. 12 and its pixel twin).
+    """Draw density or coverage over ε in every space, an image set a row (VS22 Fig. 12 and its pixel twin).
 
     Lines are medians of sub-batches, bands their quartiles, dashed the closed form of clean ones, squares the stored
-    values.
+    values. All sizes are in pixels: as published the largest is one σ of the image set.
 
     Parameters
     ----------
     results : sequence of measure.SpaceCurves
-        A column each.
+        A row each.
     statistic : str
         "density" or "coverage".
     stored : dict
-        Title of an image set → ε → stored value of Fig. 12, drawn in the row of the logits.
+        Title of an image set → ε in σ → stored value of Fig. 12, drawn in the column of the logits.
     """
-    x = "FGSM size ε (corrected: pixels;\nas published: multiples of σ)\ngrey: imperceptible, if corrected"
     spaces, frames = list(results[0].corrected), []
     for result, space in product(results, spaces):
         clean = result.corrected[space].clean
-        steps = [("clean batches", epsilon, clean) for epsilon in (0.0, 1.0)]
-        for mode, curves in result.by_mode().items():
-            steps += [(f"FGSM {mode}", *step) for step in zip(curves[space].x, curves[space].scores, strict=True)]
+        steps = [("clean batches", epsilon, clean) for epsilon in (0.0, LARGEST)]
+        for mode in MODES:
+            curve = result.by_mode()[mode.name][space]
+            sizes = [mode.pixel_size(result.image_set, epsilon) for epsilon in curve.x]
+            steps += [(f"FGSM {mode.name}", *step) for step in zip(sizes, curve.scores, strict=True)]
         frames += [
-            pandas.DataFrame({"image set": result.image_set.title, "space": space, "what": what, x: epsilon,
+            pandas.DataFrame({"image set": result.image_set.title, "space": space, "what": what, SIZE: epsilon,
                               statistic: getattr(score, f"batch_{statistic}")})
-            for what, epsilon, score in steps
+            for what, epsilon, score in steps if epsilon <= LARGEST
         ]  # fmt: skip
-    frame = pandas.concat(frames, ignore_index=True)
     figure = panels.lines(
-        frame, x=x, y=statistic, col="image set", row="space", hue="what", style="what", palette=PALETTE,
+        pandas.concat(frames, ignore_index=True), x=SIZE, y=statistic, col="space", row="image set", hue="what",
+        style="what", palette=PALETTE, dashes=False, estimator="median", errorbar=panels.quartiles, share="row",
         markers=dict(zip(PALETTE, (".", MARKERS["as published"], MARKERS["corrected"]), strict=True)),
-        dashes=False, estimator="median", errorbar=panels.quartiles, share="row", size=(3.3, 2.3), ms=4,
+        size=(3.3, 2.6), ms=4,
     )  # fmt: skip
-    axes = np.reshape(figure.axes, (len(spaces), len(results)))
-    for (row, space), (column, result) in product(enumerate(spaces), enumerate(results)):
+    axes = np.reshape(figure.axes, (len(results), len(spaces)))
+    for (row, result), (column, space) in product(enumerate(results), enumerate(spaces)):
         axis, title = axes[row, column], result.image_set.title
         null = 1.0 if statistic == "density" else result.corrected[space].expected_batch_coverage
         axis.axhline(null, color=LIMIT, ls="--", lw=1)
-        axis.axvspan(0, IMPERCEPTIBLE, color=LIMIT, alpha=0.25, lw=0)
-        if space == "logits" and statistic == "density":
+        if space == "logits":
             points = stored.get(title, {})
-            axis.plot(list(points), list(points.values()), MARKERS["published"], color=PUBLISHED, mfc="none")
-        axis.set_title("" if row else title)
-        axes[row, 0].set_ylabel(f"{statistic} in\n{space}")
+            sizes = [AS_PUBLISHED.pixel_size(result.image_set, epsilon) for epsilon in points]
+            axis.plot(sizes, list(points.values()), MARKERS["published"], color=PUBLISHED, mfc="none")
+        axis.set_title("" if row else space)
+        axes[row, 0].set_ylabel(f"{statistic},\n{title}")
     figure.tight_layout()
     return figure
 
@@ -79,7 +85,7 @@ def space_decisions(results: Sequence[Any], largest: float = 0.35) -> Figure:
     largest : float
         ε up to which is drawn.
     """
-    x = "size ε (L∞, pixels from 0 to 1)\n(lines shifted by 0.01 to keep them apart)"
+    x = "size ε of FGSM and of noise (pixels)\n(lines shifted by 0.01 to keep them apart)"
     y = "power at 5 % false alarms"
     frames = []
     for result, statistic in product(results, ("density", "coverage")):
@@ -95,6 +101,4 @@ def space_decisions(results: Sequence[Any], largest: float = 0.35) -> Figure:
         palette={space: SPACES[space] for space in frame["space"].unique()}, references={"level": 0.05},
         size=(3.7, 2.7), axis={"ylim": (-0.03, 1.03)}, legend_columns=7, dashes={"FGSM": "", "±ε noise": (1, 1)},
     )  # fmt: skip
-    for axis in figure.axes:
-        axis.axvspan(0, IMPERCEPTIBLE, color=LIMIT, alpha=0.25, lw=0)
     return figure

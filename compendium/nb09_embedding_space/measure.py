@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import sparse
+from sklearn.neighbors import NearestNeighbors
 from torchvision.models import ResNet18_Weights, resnet18
 
 from advlib import models
@@ -28,6 +30,8 @@ from advlib.models import Classifier
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from compendium.common import vs22
+from compendium.common.curves import score_hits
+from compendium.common.splits import kept_by_split
 from compendium.common.vs22 import Curve, ImageSet, Score, Split
 
 PIXELS, HIDDEN, LOGITS, IMAGENET = "pixels", "last hidden layer", "logits", "ImageNet ResNet-18"
@@ -129,6 +133,8 @@ class SpaceCurves:
         Space → `vs22.Curve` over ε under random ±ε, a change without an aim, as large as corrected FGSM's.
     hubs : dict
         Space → the largest number of balls that hold one untouched query.
+    shared : float
+        Share of neighbours that pixels and logits have in common, see `shared_neighbours`.
     """
 
     image_set: ImageSet
@@ -136,6 +142,7 @@ class SpaceCurves:
     corrected: dict[str, Curve] = field(repr=False)
     noise: dict[str, Curve] = field(repr=False)
     hubs: dict[str, int] = field(default_factory=dict, repr=False)
+    shared: float = 1.0
 
     def by_mode(self) -> dict[str, dict[str, Curve]]:
         """Return mode → space → curve, the attack's modes alone."""
@@ -194,7 +201,83 @@ def space_curves(
     )
     noise = vs22.noise_sweep(split.images, epsilons, rng)
     hubs = {space: int(np.diff(manifold.hits(clean[space]).indptr).max()) for space, manifold in manifolds.items()}
-    return SpaceCurves(chosen, *by_mode, curves("±ε noise", noise), hubs)
+    shared = shared_neighbours(*((found[PIXELS], found[LOGITS]) for found in (clean, references)))
+    return SpaceCurves(chosen, *by_mode, curves("±ε noise", noise), hubs, shared)
+
+
+def shared_neighbours(
+    queries: tuple[np.ndarray, np.ndarray], references: tuple[np.ndarray, np.ndarray], k: int = vs22.K, most: int = 500
+) -> float:
+    """Share of its k nearest references that a query has in common in two spaces, mean over queries.
+
+    Parameters
+    ----------
+    queries, references : two (m, d) and two (N, d) arrays
+        The same images in either space.
+    k : int
+    most : int
+        Queries looked at, at even steps.
+    """
+    near = []
+    for points, others in zip(queries, references, strict=True):
+        chosen = points[np.arange(min(most, len(points))) * len(points) // min(most, len(points))]
+        near.append(NearestNeighbors(n_neighbors=k, algorithm="brute").fit(others).kneighbors(chosen)[1])
+    return float(np.mean([len(np.intersect1d(*pair)) / k for pair in zip(*near, strict=True)]))
+
+
+# ---------------------------------------------------------------- the logits alone, for runs that differ in their seed
+
+
+@kept_by_split(2)
+def _clean_logits(split: Split) -> tuple[ReferenceManifold, sparse.csr_array, float]:
+    """Fit the references' balls in the logits, find those around the queries; and `SpaceCurves.shared`."""
+    model = models.load_trained(split.image_set.network)
+    references, queries = (models.logits(model, images, 50) for images in (split.reference, split.images))
+    manifold = ReferenceManifold(vs22.K).fit(references)
+    shared = shared_neighbours((vs22.flat(split.images), queries), (vs22.flat(split.reference), references))
+    return manifold, manifold.hits(queries), shared
+
+
+@kept_by_split(4)
+def _attacked_logits(
+    queries: Split, mode: vs22.Mode, epsilons: tuple[float, ...]
+) -> list[tuple[np.ndarray, dict[str, float]]]:
+    """Attack queries, whatever the reference is: logits, and what the network says, at each ε."""
+    model, found = models.load_trained(queries.image_set.network), []
+    for batch in vs22.fgsm_sweep(mode, queries.image_set, model, queries.images, queries.labels, epsilons):
+        logits = models.logits(model, batch.images, 50)
+        found.append((logits, _answers(batch, logits, queries.labels)))
+    return found
+
+
+@kept_by_split(4)
+def _attacked_hits(
+    split: Split, mode: vs22.Mode, epsilons: tuple[float, ...]
+) -> list[tuple[sparse.csr_array, dict[str, float]]]:
+    none = split.reference_index[:0]
+    queries = replace(split, reference=split.reference[:0], reference_labels=none, reference_index=none)
+    manifold, _, _ = _clean_logits(split)
+    return [(manifold.hits(logits), answers) for logits, answers in _attacked_logits(queries, mode, epsilons)]
+
+
+def logit_curves(split: Split, epsilons: Sequence[float], batch_size: int, rng: np.random.Generator) -> SpaceCurves:
+    """Do what `space_curves` does in the logits, without noise; what the seed does not change is kept.
+
+    Parameters
+    ----------
+    split, epsilons, batch_size, rng
+        As for `space_curves`.
+    """
+    batches = vs22.sub_batches(len(split.images), batch_size, rng)
+    manifold, clean, shared = _clean_logits(split)
+    sizes = len(split.reference), len(split.images), batch_size, vs22.K
+    found = []
+    for mode in vs22.MODES:
+        hits = _attacked_hits(split, mode, tuple(epsilons))
+        scores = tuple(replace(score_hits(manifold, near, batches), **answers) for near, answers in hits)
+        x, before = np.asarray(epsilons, float), score_hits(manifold, clean, batches)
+        found.append({LOGITS: Curve(f"{split.image_set.title}, {mode.name}", x, before, scores, *sizes)})
+    return SpaceCurves(split.image_set, *found, {}, shared=shared)
 
 
 def _answers(query: AdversarialBatch | np.ndarray, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

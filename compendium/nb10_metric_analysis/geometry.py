@@ -43,18 +43,16 @@ def label_counts(predictions: np.ndarray, classes: int) -> np.ndarray:
     return (np.asarray(predictions)[:, :, None] == np.arange(classes)).sum(axis=1)
 
 
-def dominance(counts: np.ndarray, truth: np.ndarray, epsilons: np.ndarray) -> tuple[int, float | None, float]:
+def dominance(counts: np.ndarray, epsilons: np.ndarray) -> tuple[int, float | None, float]:
     """Return the class most predicted at the largest ε, the ε from which on it dominates, and its share at the end.
 
-    It dominates where it is predicted most often and at least twice as often as it truly occurs: some class is always
-    the most frequent one.
+    It dominates where it is predicted more often than all other classes together: some class is always the most
+    frequent one.
 
     Parameters
     ----------
     counts : (e, classes) int array
         From `label_counts`, one row for each of the ascending `epsilons` (e,).
-    truth : (classes,) int array
-        How often each class truly occurs.
 
     Returns
     -------
@@ -65,10 +63,9 @@ def dominance(counts: np.ndarray, truth: np.ndarray, epsilons: np.ndarray) -> tu
     share : float
         Of the predictions at the largest ε.
     """
-    leaders = counts.argmax(axis=1)
-    label = leaders[-1]
-    dominates = (leaders == label) & (counts[:, label] >= 2 * truth[label])
-    return int(label), start_of_last_run(dominates, epsilons), float(counts[-1, label] / counts[-1].sum())
+    label = counts[-1].argmax()
+    shares = counts[:, label] / counts.sum(axis=1)
+    return int(label), start_of_last_run(shares > 0.5, epsilons), float(shares[-1])
 
 
 def start_of_last_run(holds: np.ndarray, epsilons: np.ndarray) -> float | None:
@@ -354,6 +351,12 @@ def centre_shift(
 
 
 # ---------------------------------------------------------------- why the curves bend
+
+
+def far_share(radii: np.ndarray) -> float:
+    """Share of radii (N,) beyond Tukey's fence, the upper quartile and one and a half times the quartiles' distance."""
+    low, high = np.quantile(radii, (0.25, 0.75))
+    return float(np.mean(radii > high + 1.5 * (high - low)))
 
 
 def position_among_balls(

@@ -9,7 +9,7 @@ References
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from advlib.progress import track
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
 from compendium.common import vs22
 from compendium.common.protocol import clean_neighbour_share
+from compendium.common.splits import kept_by_split
 from compendium.nb10_metric_analysis import geometry
 
 COIN_FLIPS = "coin flips"
@@ -50,9 +51,9 @@ class Attacked:
     predicted : dict
         Mode's name → (e, n) int64, what the network says of these pixels when they are normalised once, as VS22's
         analysis.ipynb asks it.
-    manifold : ReferenceManifold
-        Of the reference images' pixels.
-    middle : (d,) float32
+    manifold : ReferenceManifold or None
+        Of the reference images' pixels; None where they are not looked at.
+    middle : (d,) float32 or None
         The reference's mean.
     """
 
@@ -63,8 +64,8 @@ class Attacked:
     labels: np.ndarray
     points: dict[str, np.ndarray]
     predicted: dict[str, np.ndarray]
-    manifold: ReferenceManifold
-    middle: np.ndarray
+    manifold: ReferenceManifold | None = None
+    middle: np.ndarray | None = None
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -76,36 +77,50 @@ class Attacked:
         return int(np.abs(self.epsilons - epsilon).argmin())
 
 
-def attacked_set(split: vs22.Split, epsilons: Sequence[float], rng: np.random.Generator) -> Attacked:
-    """Attack one image set in both modes, and with coin flips as published, and ask the network.
+@kept_by_split(4)
+def attacked_alone(split: vs22.Split, epsilons: tuple[float, ...], asked_beyond: float = -1.0) -> Attacked:
+    """Attack one image set in both modes, and ask the network; references are not looked at.
 
     Parameters
     ----------
     split : vs22.Split
-    epsilons : sequence of float
+    epsilons : tuple of float
         In each mode's own units, see `vs22.fgsm_sweep`.
+    asked_beyond : float
+        The network is asked at larger ε only; at others its answers are −1.
+    """
+    chosen, points, predicted = split.image_set, {}, {}
+    model = models.load_trained(chosen.network)
+    for mode in vs22.MODES:
+        sweep = vs22.fgsm_images(mode, chosen, model, split.images, split.labels, epsilons)
+        moved, answers = [], []
+        for epsilon, images in zip(epsilons, track(sweep, f"{chosen.title}, {mode.name}", len(epsilons)), strict=True):
+            moved.append(vs22.flat(images))
+            asked = epsilon > asked_beyond
+            answers.append(models.predict(model, images, 50) if asked else np.full(len(images), -1))
+        points[mode.name], predicted[mode.name] = np.stack(moved), np.stack(answers)
+    classes = models.spec(chosen.network).classes
+    return Attacked(
+        chosen, classes, np.asarray(epsilons, float), vs22.flat(split.images), split.labels, points, predicted
+    )
+
+
+def attacked_set(split: vs22.Split, epsilons: Sequence[float], rng: np.random.Generator) -> Attacked:
+    """Do what `attacked_alone` does, attack with coin flips as published as well, and fit the references' balls.
+
+    Parameters
+    ----------
+    split, epsilons
+        As for `attacked_alone`.
     rng : numpy.random.Generator
         Flips the coins.
     """
-    chosen = split.image_set
-    model = models.load_trained(chosen.network)
-    points, predicted = {}, {}
-    for mode in vs22.MODES:
-        batches = vs22.fgsm_sweep(mode, chosen, model, split.images, split.labels, epsilons)
-        moved, answers = [], []
-        for batch in track(batches, f"{chosen.title}, {mode.name}", len(epsilons)):
-            images = np.asarray(batch.images)
-            moved.append(vs22.flat(images))
-            # The batch knows what the attacked network says, which as published normalises once more.
-            answers.append(models.predict(model, images, 50) if mode.normalised_twice else batch.predictions)
-        points[mode.name], predicted[mode.name] = np.stack(moved), np.stack(answers)
-    flips = vs22.noise_sweep(split.images, epsilons, rng, vs22.AS_PUBLISHED, chosen)
-    points[COIN_FLIPS] = np.stack([vs22.flat(images) for images in flips])
+    found = attacked_alone.__wrapped__(split, tuple(epsilons))
+    flips = vs22.noise_sweep(split.images, epsilons, rng, vs22.AS_PUBLISHED, split.image_set)
+    points = found.points | {COIN_FLIPS: np.stack([vs22.flat(images) for images in flips])}
     reference = vs22.flat(split.reference)
-    return Attacked(
-        chosen, models.spec(chosen.network).classes, np.asarray(epsilons, float), vs22.flat(split.images), split.labels,
-        points, predicted, ReferenceManifold(vs22.K).fit(reference), reference.mean(axis=0),
-    )  # fmt: skip
+    manifold = ReferenceManifold(vs22.K).fit(reference)
+    return replace(found, points=points, manifold=manifold, middle=reference.mean(axis=0))
 
 
 def maps(attacked: Attacked, rng: np.random.Generator, epsilons: Iterable[float] = MAP_EPSILONS) -> list[dict]:
@@ -222,6 +237,7 @@ class CentreMoves:
 
     Attributes
     ----------
+    epsilons : (e,) float64
     shifts : dict
         Mode's name → (e,) mean distance by which the centres of the true classes are off, in pixels' units.
     threshold : float
@@ -233,14 +249,20 @@ class CentreMoves:
         start), stress.
     """
 
+    epsilons: np.ndarray
     shifts: dict[str, np.ndarray]
     threshold: float
     spacing: float
     scaled: list[dict]
 
-    def onset(self, mode: str, epsilons: np.ndarray) -> float | None:
+    def onset(self, mode: str) -> float | None:
         """Smallest ε from which on the shift stays above the threshold, or None."""
-        return geometry.start_of_last_run(self.shifts[mode] > self.threshold, epsilons)
+        return geometry.start_of_last_run(self.shifts[mode] > self.threshold, self.epsilons)
+
+    def beyond_chance(self, mode: str, epsilons: Iterable[float]) -> float:
+        """Smallest shift over `threshold` at the sizes nearest to some ε."""
+        at = [int(np.abs(self.epsilons - epsilon).argmin()) for epsilon in epsilons]
+        return float((self.shifts[mode][at] / self.threshold).min())
 
     def _relative_difference(self, other: np.ndarray) -> float:
         first = self.scaled[0]["distances"]
@@ -258,8 +280,8 @@ class CentreMoves:
         return np.array([self._relative_difference(step["distances"]) for step in self.scaled])
 
 
-def centre_moves(attacked: Attacked, rng: np.random.Generator) -> CentreMoves:
-    """Follow the class centres over ε: after scaling to the plane as in Fig. 11, and where they are."""
+def centre_moves(attacked: Attacked, rng: np.random.Generator, *, scale: bool = True) -> CentreMoves:
+    """Follow the class centres over ε: where they are, and after scaling to the plane as in Fig. 11, if asked for."""
     shifts, threshold = {}, 0.0
     seed = int(rng.integers(2**31))
     for mode in attacked.predicted:
@@ -269,7 +291,7 @@ def centre_moves(attacked: Attacked, rng: np.random.Generator) -> CentreMoves:
         )
     clean = geometry.centres(attacked.clean, attacked.labels, attacked.classes)
     scaled = []
-    for at in map(attacked.at, MAP_EPSILONS):
+    for at in map(attacked.at, MAP_EPSILONS if scale else ()):
         points, predicted = attacked.points[AS_PUBLISHED][at], attacked.predicted[AS_PUBLISHED][at]
         now = geometry.centres(points, predicted, attacked.classes)
         (distances, stress), (again, _) = (
@@ -278,8 +300,8 @@ def centre_moves(attacked: Attacked, rng: np.random.Generator) -> CentreMoves:
         scaled.append(
             {"epsilon": float(attacked.epsilons[at]), "distances": distances, "again": again, "stress": stress}
         )
-    there = ~np.isnan(clean).any(axis=1)
-    return CentreMoves(shifts, threshold, float(pdist(clean[there]).mean()), scaled)
+    spacing = float(pdist(clean[~np.isnan(clean).any(axis=1)]).mean())
+    return CentreMoves(attacked.epsilons, shifts, threshold, spacing, scaled)
 
 
 def density_parts(attacked: Attacked) -> dict[str, pandas.DataFrame]:
@@ -313,7 +335,16 @@ class Analysis:
     def dominance(self, mode: str) -> tuple[int, float | None, float]:
         """Return the class most predicted at the largest ε, from which ε on it dominates, and its share there."""
         counts = geometry.label_counts(self.attacked.predicted[mode], self.attacked.classes)
-        return geometry.dominance(counts, self.attacked.class_counts, self.attacked.epsilons)
+        return geometry.dominance(counts, self.attacked.epsilons)
+
+    def leader(self, mode: str) -> int:
+        """Class most predicted at the largest ε."""
+        return int(np.bincount(self.attacked.predicted[mode][-1]).argmax())
+
+    def share(self, mode: str, label: int, beyond: float) -> float:
+        """Smallest share of the predictions that a class has at the sizes above some ε."""
+        late = self.attacked.epsilons > beyond + 1e-9
+        return float((self.attacked.predicted[mode][late] == label).mean(axis=1).min())
 
 
 def analyse(split: vs22.Split, epsilons: Sequence[float], rng: np.random.Generator) -> Analysis:

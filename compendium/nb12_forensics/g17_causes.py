@@ -229,17 +229,6 @@ def same_choice(found: pandas.DataFrame, one: str, other: str) -> float:
     return float(np.isclose(first, second).all(1).mean())
 
 
-def variants_frame(found: pandas.DataFrame) -> pandas.DataFrame:
-    """Show `one_at_a_time` as a table: R1 at every ε (with the λ chosen most), R2, beside the printed row."""
-    means, lambdas = by_epsilon(found), by_epsilon(found, "λ")
-    table = pandas.DataFrame(index=["printed", *means.index]).rename_axis("variant")
-    for epsilon in means.columns.drop(0.0):
-        ours = [f"{mean:.2f} (λ {lambda_:.1g})" for mean, lambda_ in zip(means[epsilon], lambdas[epsilon], strict=True)]
-        table[f"R1, ε = {epsilon:g}"] = [f"{g17.printed_r1('MNIST', epsilon):.2f}", *ours]
-    table["R2"] = [f"{value:.2f}" for value in (published.value("g17", "Table 1", "MNIST", "R2 eps=0.1"), *means[0.0])]
-    return table
-
-
 # ---------------------------------------------------------------------------------------------- plateau
 
 PLATEAU_ROWS = {

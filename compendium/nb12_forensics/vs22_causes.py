@@ -20,7 +20,6 @@ from advlib import datasets, models
 from advlib.prdc import ReferenceManifold, expected_coverage
 from advlib.progress import track
 from compendium.claims import published
-from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED, compare
 from compendium.common import vs22
 from compendium.nb12_forensics.g17_causes import held_out
 
@@ -442,10 +441,6 @@ def numbers(
     }
 
 
-STORED_WITHIN = 0.05
-"""Accuracies of two networks of one architecture on images that neither was trained for may differ by so much."""
-
-
 def record_vs22(
     run: Any,
     twice: pandas.DataFrame,
@@ -454,7 +449,7 @@ def record_vs22(
     moved: pandas.DataFrame,
     sources: pandas.DataFrame,
 ) -> None:
-    """Put every number behind VS22's causes into a run's record, and the stored accuracies as comparisons.
+    """Put every number behind VS22's causes into a run's record.
 
     Parameters
     ----------
@@ -470,21 +465,10 @@ def record_vs22(
                 run.metric(f"{prefix}.{title}.{name}", rows[name].tolist())
     for name, row in by_constants.iloc[:3].iterrows():
         run.metric(f"normalised by {name}", row.tolist())
+    for name in ("mnist", "organamnist"):
+        chosen = vs22.image_set(name)
+        for what, values in (("mean", chosen.mean), ("std", chosen.std)):
+            run.metric(f"normaliser.{chosen.title}.{what}", values[0])
     for title, row in twice.iterrows():
         for column in ("once", "twice", "twice, cut to (0, 1)"):
             run.metric(f"normalised.{title}.{column}", row[column])
-        if pandas.notna(row["stored by the authors"]):
-            run.compare(_against_stored(title, row))
-
-
-def _against_stored(title: str, row: pandas.Series) -> dict[str, Any]:
-    """Compare accuracies when normalised twice (as published) and once (corrected) with the authors' stored one."""
-    columns = {AS_PUBLISHED: "twice", CORRECTED: "once"}
-    holds = {mode: abs(row[name] - row["stored by the authors"]) <= STORED_WITHIN for mode, name in columns.items()}
-    cause = ""
-    if not holds[CORRECTED] and holds[AS_PUBLISHED]:
-        cause = "images normalised on load and by the attacked network again; no attack is needed"
-    elif not holds[CORRECTED]:
-        cause = "our network reads twice normalised images differently from theirs"
-    ours = {mode: round(100 * row[name], 1) for mode, name in columns.items()}
-    return compare(("vs22", "stored results", title, STORED_ACCURACY), ours, holds, cause)

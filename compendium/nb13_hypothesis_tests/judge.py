@@ -1,70 +1,64 @@
-"""Verdicts of notebook 13_hypothesis_tests: the sentences of VS22 that a test of one batch can answer."""
+"""What notebook 13_hypothesis_tests records: statistics of VS22's sentences that a test of one batch can answer."""
 
 from typing import Any
 
 import pandas
 
-from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED, Finding, judge_sentences
+from compendium.claims.verdicts import CORRECTED, sentence
 from compendium.nb13_hypothesis_tests.calibration import outside_band
-from compendium.nb13_hypothesis_tests.perturbations import ATTACK, TITLES
+from compendium.nb13_hypothesis_tests.perturbations import ATTACK
+
+PAPERS = ("mnist", "organamnist")
+"""The paper's own image sets in this notebook."""
+
+OURS = ("density · pixels", "coverage · pixels")
+IMPERCEPTIBLE = 8 / 255
 
 
-def judge(run: Any, table: pandas.DataFrame, calibrated: pandas.DataFrame) -> None:
-    """Record the verdicts, from the largest batches of a table of powers and from a table of calibration."""
-    m = int(table.m.max())
-    attacked = table[(table.share == 1) & (table.m == m) & (table.kind == ATTACK)]
-    judge_sentences(
-        run,
-        {
-            "every_attack_is_flagged": every_attack_is_flagged(attacked, m),
-            "small_fgsm_is_flagged": small_fgsm_is_flagged(attacked, m),
-            "asks_no_network": _finding(
-                True,
-                "density and coverage on pixels, residual and texture ask no network; hidden layer and stability do",
-            ),
-            "level_is_kept": level_is_kept(calibrated),
+def judge(run: Any, table: pandas.DataFrame, calibrated: pandas.DataFrame, networks: pandas.DataFrame) -> None:
+    """Record the statistics of the sentences; there is no rerun as published.
+
+    Parameters
+    ----------
+    run : record.Run
+    table : DataFrame
+        Powers, from `power.study`.
+    calibrated : DataFrame
+        From `calibration.calibration_table`.
+    networks : DataFrame
+        Powers against attacks on two networks, from `power.by_network`.
+    """
+    for (dataset, network), part in networks.groupby(["dataset", "network"]):
+        run.metric(f"by_network.{dataset}.{network}", dict(zip(part["size"].astype(str), part.power, strict=True)))
+    for row, statistics in sentences(table, calibrated, networks).items():
+        sentence(run, "vs22", row, {CORRECTED: statistics})
+
+
+def sentences(
+    table: pandas.DataFrame, calibrated: pandas.DataFrame, networks: pandas.DataFrame
+) -> dict[str, dict[str, float]]:
+    """Measure what decides the sentences: sentence → statistic → value; as for `judge`.
+
+    Powers are those of density and coverage on pixels, of whole attacked batches, the largest that were drawn, on the
+    paper's image sets.
+    """
+    ours = table[(table.share == 1) & (table.kind == ATTACK) & table.test.isin(OURS) & table.dataset.isin(PAPERS)]
+    change = ["dataset", "perturbation", "size"]
+    largest = ours[ours.m == ours.groupby(change, dropna=False).m.transform("max")]
+    powers = largest.groupby(change, dropna=False).power
+    better, worse = powers.max().reset_index(), powers.min().reset_index()
+    small = worse[(worse.perturbation == "FGSM") & (worse["size"] <= IMPERCEPTIBLE + 1e-9)]
+    large = better[(better.perturbation == "FGSM") & (better["size"] == better["size"].max())]
+    outside, _, allowed = outside_band(calibrated)
+    found = {
+        "independent-of-attack": {"smallest power over attacks": better.power.min()},
+        "detects-imperceptible": {"smallest power": small.power.min()},
+        "hypothesis-tests-would-help": {
+            "rejection rates outside their band, over what chance allows": outside / max(allowed, 1),
+            "smallest power, largest FGSM": large.power.min(),
         },
-    )
-
-
-def every_attack_is_flagged(attacked: pandas.DataFrame, m: int) -> Finding:
-    """Whether density or coverage on pixels flags at least half of the batches of every attack."""
-    ours = _density_or_coverage(attacked)
-    either = ours.groupby(["dataset", "perturbation", "size"], dropna=False).power.max()
-    texture = attacked[attacked.test == "nearest ball · texture"].power.min()
-    dataset, attack, _ = either.idxmin()
-    return _finding(
-        either.min() >= 0.5,
-        f"power of the better of density and coverage on pixels, m = {m}: {either.min():.2f} to {either.max():.2f}; "
-        f"nearest ball on texture at least {texture:.2f}",
-        attack=attack,
-        data=TITLES[dataset],
-    )
-
-
-def small_fgsm_is_flagged(attacked: pandas.DataFrame, m: int) -> Finding:
-    """Whether density or coverage on pixels flags at least half of the batches under an FGSM nobody sees, ε ≤ 8/255."""
-    ours = _density_or_coverage(attacked)
-    small = ours[(ours.perturbation == "FGSM") & (ours["size"] <= 8 / 255 + 1e-9)]
-    seen = small.groupby("dataset", sort=False).power.max()
-    powers = ", ".join(f"{TITLES[name]} {value:.2f}" for name, value in seen.items())
-    return _finding(seen.min() >= 0.5, f"FGSM at eps = {small['size'].max():g}, m = {m}, flagged at 5 %: {powers}")
-
-
-def level_is_kept(calibrated: pandas.DataFrame) -> Finding:
-    """Whether no more rejection rates of clean batches lie outside their band than chance allows."""
-    outside, cells, allowed = outside_band(calibrated)
-    return _finding(
-        outside <= allowed,
-        f"level kept: {outside} of {cells} rejection rates outside their 99 % band, chance allows {allowed}; a flag "
-        "says changed, not attacked, unless stability is looked at",
-    )
-
-
-def _density_or_coverage(attacked: pandas.DataFrame) -> pandas.DataFrame:
-    return attacked[attacked.test.isin(["density · pixels", "coverage · pixels"])]
-
-
-def _finding(holds: bool, words: str, **numbers: str) -> Finding:
-    """Say what was found; there is no rerun as published."""
-    return Finding({AS_PUBLISHED: False, CORRECTED: bool(holds)}, {CORRECTED: words}, numbers)
+    }
+    if len(networks):
+        by = networks.groupby(["dataset", "size"]).power
+        found["model-agnostic"] = {"largest difference of power": (by.max() - by.min()).max()}
+    return {row: values for row, values in found.items() if not pandas.isna(list(values.values())).any()}

@@ -16,11 +16,13 @@ import numpy as np
 import pandas
 
 from advlib import attacks, models
+from advlib.attacks.stored import stored_attack
 from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest, Scores
 from advlib.detectors.sequential import StreamTest
 from advlib.progress import track
 from compendium.nb13_hypothesis_tests.peers import ClassifierTest, EnergyTest, MMDTest
 from compendium.nb13_hypothesis_tests.perturbations import (
+    ATTACK,
     TITLES,
     ImageSplit,
     Perturbation,
@@ -30,6 +32,9 @@ from compendium.nb13_hypothesis_tests.perturbations import (
 )
 
 LEVEL = 0.05
+
+OTHER_NETWORKS = {"mnist": "mnist-cleverhans", "cifar10": "cifar10-cleverhans"}
+"""Data set → a second network of it, of another architecture and another training."""
 
 
 def suite(network: str, references: int) -> dict[str, Any]:
@@ -249,6 +254,42 @@ def study(
         ],
         ignore_index=True,
     )
+
+
+def by_network(
+    splits: Mapping[str, ImageSplit],
+    epsilons: Sequence[float],
+    *,
+    batch_size: int,
+    batches: int,
+    rng: np.random.Generator,
+) -> pandas.DataFrame:
+    """Power of density and coverage on pixels against FGSM on either of two networks, batches drawn alike.
+
+    Parameters
+    ----------
+    splits : mapping
+        Data set → ImageSplit; those in `OTHER_NETWORKS` are looked at.
+    epsilons : sequence of float
+    batch_size, batches : int
+        Images in a batch, and batches.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    DataFrame
+        dataset, network, size, power (of the better of the two).
+    """
+    rows, seed = [], int(rng.integers(2**31))
+    for name, split in splits.items():
+        tests = {test: suite(split.network, 1)[test] for test in ("density · pixels", "coverage · pixels")}
+        for network in (split.network, OTHER_NETWORKS[name]) if name in OTHER_NETWORKS else ():
+            attacked = (stored_attack(attacks.fgsm, network, split.clean, split.labels, epsilon=e) for e in epsilons)
+            made = [Perturbation("FGSM", ATTACK, e, stored(a.images)) for e, a in zip(epsilons, attacked, strict=True)]
+            options = {"batch_sizes": [batch_size], "batches": batches, "rng": np.random.default_rng(seed)}
+            best = power_table(split, tests, made, **options).groupby("size").power.max()
+            rows += [{"dataset": name, "network": network, "size": e, "power": value} for e, value in best.items()]
+    return pandas.DataFrame(rows, columns=["dataset", "network", "size", "power"])
 
 
 def on_vectors(test: Any) -> tuple[str, Any]:

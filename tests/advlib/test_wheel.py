@@ -114,9 +114,12 @@ def test_what_the_wheel_holds(wheel):
     import advlib
 
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"advlib/py.typed", "advlib/cli/detection.py", "compendium/cli.py", "compendium/claims/report.html.j2"} <= {
-        *names
-    }
+    assert {
+        "advlib/py.typed",
+        "advlib/cli/detection.py",
+        "compendium/cli.py",
+        "compendium/site/templates/base.html.j2",
+    } <= {*names}
     assert {name.partition("/")[0] for name in names} == {
         "advlib",
         "compendium",

@@ -28,7 +28,11 @@ def use_toy_images(monkeypatch):
     def images(name, count):
         return sets[name], sets[name][: count or None], labels[: count or None]
 
+    def attack(attack, network, images, labels, **parameters):
+        return attack(size_sweeps.models.load_trained(network), images, labels, **parameters)
+
     monkeypatch.setattr(g17, "all_and_attacked", images)
+    monkeypatch.setattr(size_sweeps, "stored_attack", attack)
     monkeypatch.setattr(
         size_sweeps.models, "load_trained", lambda name: Linear(108 if name.startswith("cifar10") else 36)
     )

@@ -22,6 +22,19 @@ def test_sets_are_normalised_by_their_training_parts_own_statistics(name):
     assert splits.own_statistics(data.train_images) == (chosen.mean, chosen.std)
 
 
+@pytest.mark.parametrize("network", models.AUTHORS)
+def test_the_authors_networks_bring_their_own_normalisation(network):
+    spec = models.spec(network)
+    chosen = splits.with_network(splits.image_set(spec.dataset), network)
+    assert (chosen.network, chosen.mean, chosen.std) == (network, spec.mean, spec.std)
+    assert chosen.title == splits.image_set(spec.dataset).title and chosen.queries > 0
+
+
+def test_the_network_of_another_data_set_is_refused():
+    with pytest.raises(ValueError, match="network must read mnist, but organmnist-n2gem reads organamnist"):
+        splits.with_network(splits.image_set("mnist"), "organmnist-n2gem")
+
+
 def test_a_channel_without_variation_is_refused():
     images = np.full((3, 3, 4, 4), 0.5, np.float32)
     images[:, :2] = RNG.random((3, 2, 4, 4))

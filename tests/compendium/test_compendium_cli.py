@@ -5,7 +5,8 @@ from typer.testing import CliRunner
 
 from advlib import cli
 from compendium import paths as places
-from compendium.claims import report
+from compendium import runner
+from compendium.site import build, reference
 
 cli.load_plug_ins()
 
@@ -19,7 +20,9 @@ cli.load_plug_ins()
         (["run", "-p", "draws=[1"], "not a number, a word or a list"),
         (["run", "-p", "nothing=1"], "no chosen notebook has a parameter"),
         (["run", "--update-reference", "-p", "seed=1"], "keeps a profile as it is"),
+        (["run", "01", "--jobs", "0"], "jobs must be at least 1"),
         (["report", "--profile", "fast"], "no profile 'fast'"),
+        (["compare", "none", "none"], "there is no none: give a metrics.json"),
     ],
 )
 def test_wrong_calls(arguments, words):
@@ -43,7 +46,15 @@ def test_what_needs_an_extra_says_so(monkeypatch):
     assert result.exit_code == 2 and "pip install 'advlib[compendium]'" in result.stderr
 
 
-def test_report_without_runs_says_how_to_run(tmp_path, monkeypatch):
+def test_report_without_runs_shows_what_is_stored_and_says_how_to_run(tmp_path, monkeypatch):
+    (first,) = runner.notebooks(["01"])
     monkeypatch.setattr(places, "RUNS", tmp_path)
-    page = report.write_html("quick").read_text(encoding="utf-8")
-    assert "not run yet" in page and "advlib run 01" in page
+    monkeypatch.setattr(runner, "notebooks", lambda names=(): [first])
+    monkeypatch.setattr(build, "documents", dict)
+    monkeypatch.setattr(reference, "modules", list)
+    result = CliRunner().invoke(cli.app, ["report"])
+    folder = tmp_path / "quick" / "report"
+    assert result.exit_code == 0 and str(folder / "index.html") in "".join(result.output.split())
+    start = (folder / "index.html").read_text(encoding="utf-8")
+    assert "Stored outputs" in start and "not run yet" in start and "advlib run 01" in start
+    assert (folder / "01_intuition.html").is_file()

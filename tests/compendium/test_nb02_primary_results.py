@@ -1,12 +1,18 @@
-"""Notebook 02: Table 1 whole, plateaus from closed form, sentences that fall with what breaks them, curves judged."""
+"""Notebook 02: Table 1 whole, plateaus from closed form, sentences that fall with what breaks them, curves measured."""
+
+import dataclasses
 
 import numpy as np
 import pandas
 import pytest
 
-from compendium.claims import published, record, verdicts
+import compendium.nb02_primary_results as nb02
+from advlib import models
+from compendium import spread
+from compendium.claims import published, record
+from compendium.claims import table as claims
 from compendium.common import g17, vs22
-from compendium.nb02_primary_results import judge_fgsm, table1
+from compendium.nb02_primary_results import fgsm, figures, judge_fgsm, table1
 from compendium.nb02_primary_results.fgsm import FgsmResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
@@ -54,54 +60,19 @@ def test_plateaus_combine_channels_by_their_mean(monkeypatch):
     assert combined.coin_flips == pytest.approx(np.mean(channels.coin_flips))
 
 
-def test_every_printed_number_gets_a_comparison_with_a_cause():
-    run = record.start("99_test", profile="quick", seed=0)
+def test_every_printed_number_is_recorded_unrounded():
+    run = record.Run(NOTEBOOK, {"profile": "quick", "seed": 0})
     rows = pandas.DataFrame(
-        row(p.row, p.epsilon, mode, p.r1 * factor, p.r2)
-        for p in table1.printed_table1().itertuples()
-        for mode, factor in zip(MODES, (1.1, 3.0), strict=True)
+        row(p.row, p.epsilon, mode, p.r1 / 3 * factor, p.r2)
+        for p in [*table1.printed_table1().itertuples(), *pandas.DataFrame([row(epsilon=0.2)]).itertuples()]
+        for mode, factor in zip(MODES, (1.0, 3.0), strict=True)
     )
-    plateau = pandas.DataFrame({"formula": 40.0, "coin_flips": 40.0}, index=list(g17.TABLE1))
-    table1.record_table1(run, rows, plateau, {})
-    assert len(run.comparisons) == 48
-    table = published.claims_table([{"notebook": "99_test", "comparisons": list(run.comparisons.values())}])
-    mine = [claim for claim in table if claim.item == "Table 1" and claim.paper == "g17"]
-    assert {c.verdict for c in mine if c.column.startswith("R1")} == {"reproduced as published only"}
-    assert {c.verdict for c in mine if c.column.startswith("R2")} == {"reproduced"}
-    assert all(c.cause for c in mine if c.verdict != "reproduced")
-    assert any("plateau" in c.cause for c in mine) and any("unclipped" in c.cause for c in mine)
-    assert table1.outside_tolerance(rows) == [] and len(table1.outside_tolerance(rows, "corrected")) == 24
-    frame = table1.table1_frame(run)
-    assert len(frame) == 48 and frame.loc[("MNIST", "R1 eps=0.1"), "band"] == "1.37 to 2.29"
-
-
-def test_a_number_far_off_says_why():
-    def cause(printed, corrected, unmoved=()):
-        ours = {"as published": row(r1=40.0), "corrected": row(r1=corrected)}
-        return table1.cause("r1", row(r1=printed), ours, 45.0, dict(unmoved))
-
-    assert "about 30% of the pixels" in cause(20.0, 90.0, {"MNIST": 0.3})
-    assert "zero in 2%" in cause(20.0, 90.0, {"MNIST": 0.3})
-    assert "by chance" in cause(44.0, 45.0)
-    assert cause(2.0, 2.1) == ""
-    assert "three channels" in cause(20.0, 90.0)
-
-
-def test_unmoved_share_is_read_off_a_falling_curve():
-    shares = [0.0, 0.2, 0.4]
-    assert table1.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 15.0) == pytest.approx(0.3)
-    assert table1.unmoved_share(np.array([30.0, 20.0, 10.0]), shares, 99.0) == 0.0
-    assert table1.unmoved_share(np.array([30.0, 20.0, 21.0]), shares, 20.0) == pytest.approx(0.3, abs=0.11)
-
-
-def test_fewer_moved_pixels_give_smaller_ratios(monkeypatch):
-    toy(monkeypatch)
-    curves = table1.unmoved_pixel_curves(
-        [0.0, 1.0], [0.5], batch_size=20, draws=3, images=0, rng=np.random.default_rng(0)
-    )
-    assert list(curves.row.unique()) == [name for name in g17.TABLE1 if "combined" not in name]
-    by_share = curves.pivot(index="row", columns="share", values="r1")
-    assert by_share.shape == (5, 2) and (by_share[0.0] > by_share[1.0]).all()
+    table1.record_table1(run, rows)
+    table1.compare_numbers(run, rows)
+    assert len(run.comparisons) == 48  # 0.2 is not printed
+    one = run.comparisons["g17", "Table 1", "MNIST", "R1 eps=0.1"]
+    assert one["as_published"] == pytest.approx(0.61, abs=1e-9) and one["corrected"] == pytest.approx(1.83)
+    assert run.metrics["table1.corrected.MNIST.eps=0.1.r1"] == pytest.approx(1.83)
 
 
 def test_apart_is_two_sided():
@@ -120,10 +91,17 @@ def table(changes=()):
     )
 
 
-def judged(rows):
-    run = record.start(NOTEBOOK, profile="quick", seed=0)
-    table1.judge_table1(run, rows)
-    return list(run.comparisons.values())
+def says(run):
+    """Sentence → verdict of the one rule on a run's comparisons."""
+    found = claims.measured([{"notebook": NOTEBOOK, "comparisons": list(run.comparisons.values())}])
+    sentences = [entry for entry in published.claims() if entry.key in run.comparisons]
+    return {entry.row: claims.judge(entry, found)[0] for entry in sentences}
+
+
+def judged(changes=()):
+    run = record.Run(NOTEBOOK, {"profile": "quick", "seed": 0})
+    table1.compare_sentences(run, table(changes))
+    return says(run)
 
 
 @pytest.mark.parametrize(
@@ -132,27 +110,49 @@ def judged(rows):
         ("real-real-near-one", "MNIST", 0.1, {"r2": 0.4}),
         ("ratio-deteriorates-with-eps", "MNIST", 0.1, {"r1": 5.0}),
         ("ratio-deteriorates-with-eps", "MNIST", 0.5, {"r1": 10.0}),
-        ("all-comparisons-significant", "CIFAR-10 (red)", 1.0, {"p_value": 0.06}),
+        ("all-comparisons-significant", "CIFAR-10 (red)", 1.0, {"p_value": 0.01}),
+        ("all-comparisons-significant", "CIFAR-10 (red)", 1.0, {"r1": 1.05}),
         ("combined-single-statistic", "CIFAR-10 (combined)", 0.3, {"tpr_at_5_fpr": 0.9}),
         ("combined-single-statistic", "CIFAR-10 (combined)", 0.3, {"auroc": 0.94}),
     ],
 )
 def test_a_sentence_falls_with_the_row_that_breaks_it(claim, name, epsilon, change):
-    def words(changes=()):
-        return {c["row"]: c["verdict"] for c in judged(table(changes))}
-
-    assert set(words().values()) == {"reproduced"} and len(words()) == 4
-    one = words({("corrected", name, epsilon): change})
-    assert one.pop(claim) == "reproduced as published only" and set(one.values()) == {"reproduced"}
-    both = {(mode, name, epsilon): change for mode in MODES}
-    assert words(both)[claim] == "not reproduced"
+    untouched = judged()
+    assert set(untouched.values()) == {"reproduced"} and set(untouched) == set(table1.SENTENCES)
+    assert judged({("corrected", name, epsilon): change})[claim] == "reproduced by the papers' code only"
+    assert judged({(mode, name, epsilon): change for mode in MODES})[claim] == "not reproduced"
 
 
-def test_sentences_stand_among_the_papers_own():
-    for comparison in judged(table()):
-        assert comparison["cause"] and comparison["as_published"] and comparison["corrected"]
-    for entry in verdicts.sentences(NOTEBOOK):
-        assert published.lookup(entry["paper"], "claim", entry["row"]).source and entry["criterion"]
+def test_table1_without_accuracies_has_the_same_ratios(monkeypatch):
+    """FGSM from kept directions is FGSM; a network with other weights is asked anew."""
+    sets = toy(monkeypatch)
+    labels = np.arange(60) % 2
+    everything = {name: (images.astype(np.float32),) * 2 + (labels,) for name, images in sets.items()}
+    monkeypatch.setattr(g17, "all_and_attacked", lambda name, count: everything[name])
+    weights = {"sha256": "0"}
+    monkeypatch.setattr(table1.models, "card", lambda name: weights)
+
+    def network(name):
+        inputs = everything[next(s for s, n in g17.CORRECTED.networks.items() if n == name)][0][0].size
+        model = models.nn.Sequential(models.nn.Flatten(), models.nn.Linear(inputs, 2))
+        value = 1.0 if weights["sha256"] == "0" else -1.0
+        with models.torch.no_grad():
+            model[1].weight.copy_(value * models.torch.tensor([[1.0], [-1.0]]).expand(2, inputs) / 9)
+        return model
+
+    monkeypatch.setattr(table1.models, "load_trained", network)
+
+    def rerun(accuracies):
+        options = {"images": 0, "draws": 3, "batch_size": 15, "rng": np.random.default_rng(1)}
+        return table1.rerun_table1(g17.CORRECTED, [0.1, 0.5], **options, accuracies=accuracies)
+
+    table1._directions.cache_clear()
+    whole, lean = rerun(True), rerun(False)
+    pandas.testing.assert_frame_equal(whole[list(lean.columns)], lean)
+    assert "adversarial_accuracy" in whole and "adversarial_accuracy" not in lean
+    weights["sha256"] = "1"
+    assert not np.array_equal(rerun(False).r1, lean.r1)
+    table1._directions.cache_clear()
 
 
 # ---------------------------------------------------------------- FGSM
@@ -176,18 +176,155 @@ def test_a_crossing_is_interpolated_where_a_raised_curve_first_falls_below():
     assert judge_fgsm.crossing(x, np.array([1.0, 0.9, 0.5, 0.4, 0.3]), 1.0) is None  # never above
 
 
-def test_every_sentence_on_fgsm_is_judged_by_the_curves():
-    hump, falls = ([1.0, 1.5, 0.3], [0.4, 0.5, 0.05]), ([1.0, 0.5, 0.1], [0.4, 0.1, 0.01])
-    both = {"as published": curve(*hump), "corrected": curve(*falls)}
-    results = {
-        chosen.title: FgsmResult(chosen, 0.5, both, both, {mode: [1.0, 0.9, 0.8] for mode in MODES})
-        for chosen in (vs22.SETS["mnist"], vs22.SETS["organamnist"])
-    }
-    run = record.start(NOTEBOOK, profile="quick", seed=0)
-    judge_fgsm.judge_fgsm(run, results)
-    words = {c["row"]: c["verdict"] for c in run.comparisons.values()}
-    assert set(words) == {entry["row"] for entry in verdicts.sentences(NOTEBOOK) if entry["paper"] == "vs22"}
-    assert words.pop("density-rises-for-geometry") == "reproduced as published only"
-    # Corrected, coverage is halved at the first ε already, where the images spread by 0.9 as the clean ones do.
-    assert words.pop("coverage-fall-is-lost-diversity") == "reproduced as published only"
-    assert set(words.values()) == {"reproduced"}
+HUMP = ([1.0, 1.5, 1.3, 0.2], [0.4, 0.5, 0.45, 0.05])
+
+
+def results(density=HUMP[0], coverage=HUMP[1], clean=(1.0, 0.4), **changed):
+    """Both sets of the paper that are here, in both modes, by default with a hump as VS22 draw it."""
+    one = dataclasses.replace(curve(density, coverage, clean), n_reference=2000, n_queries=203)
+    one = dataclasses.replace(one, **changed.pop("curve", {}))
+    options = {"noise": dict.fromkeys(MODES, one), "spread": {mode: [1.0, 0.9, 0.9, 0.8] for mode in MODES}} | changed
+    sets = vs22.SETS["mnist"], vs22.SETS["organamnist"]
+    return {chosen.title: FgsmResult(chosen, dict.fromkeys(MODES, one), **options) for chosen in sets}
+
+
+def falling(accuracy):
+    """Curves with a score of another accuracy at each ε."""
+    scores = [dataclasses.replace(score, accuracy=a) for score, a in zip(curve(*HUMP).scores, accuracy, strict=True)]
+    return {"curve": {"scores": tuple(scores)}}
+
+
+def with_organ(**changed):
+    """Return results in which OrganMNIST alone is changed."""
+    return results() | {"OrganMNIST": results(**changed)["OrganMNIST"]}
+
+
+FAR = {"density": [1.5, 1.5, 1.4, 1.2], "coverage": [0.5, 0.5, 0.45, 0.43]}
+FLIPS = {
+    "accuracies-below-par": (results(**falling([0.99, 0.9, 0.6, 0.2])), results(**falling([0.99, 0.9, 0.8, 0.6]))),
+    "fgsm-density-differs-at-every-eps": (results(**FAR), results()),
+    "fgsm-both-differ-at-every-eps": (results(**FAR), with_organ(**FAR | {"coverage": [0.5, 0.5, 0.41, 0.45]})),
+    "organ-density-like-mnist": (results(), with_organ(density=[1.0, 0.9, 0.4, 0.1])),
+    "coverage-alike-on-all-data": (results(), with_organ(coverage=[0.4, 0.3, 0.35, 0.5])),
+    "density-near-one-confirms-iid": (results(**FAR), results()),
+    "density-rises-for-geometry": (
+        results(), results(noise=dict.fromkeys(MODES, curve([1.0, 1.2, 1.1, 0.5], [0.4] * 4))),
+    ),
+    "large-eps-separates": (results(), with_organ(density=[1.0, 1.5, 1.3, 0.6])),
+    "coverage-depends-on-sample-count": (results(), results(clean=(1.0, 0.3))),
+    "density-unbounded-coverage-bounded": (results(), results(density=[0.5, 0.6, 0.7, 0.2], clean=(0.5, 0.4))),
+    "coverage-fall-is-lost-diversity": (results(), results(spread={mode: [1.0] * 4 for mode in MODES})),
+}  # fmt: skip
+
+
+def measured(found):
+    run = record.Run(NOTEBOOK, {"profile": "quick", "seed": 0})
+    judge_fgsm.compare_fgsm(run, list(found.values()))
+    return run
+
+
+@pytest.mark.parametrize("row", judge_fgsm.SENTENCES)
+def test_a_sentence_on_fgsm_falls_with_the_curves(row):
+    holds, fails = FLIPS[row]
+    assert says(measured(holds))[row] == "reproduced"
+    assert says(measured(fails))[row] == "not reproduced"
+
+
+def test_a_second_bound_of_a_sentence_is_live_too():
+    """What the first part of a sentence's criterion lets pass."""
+    for row, found in {
+        "density-near-one-confirms-iid": results(**FAR, clean=(0.7, 0.4)),
+        "density-rises-for-geometry": with_organ(density=[1.0, 1.02, 0.9, 0.2]),
+        "coverage-fall-is-lost-diversity": with_organ(coverage=[0.4, 0.5, 0.4, 0.3]),
+        "organ-density-like-mnist": with_organ(density=[1.0, 1.5, 1.3, 0.55]),
+        "coverage-depends-on-sample-count": results(curve={"clean": dataclasses.replace(
+            curve(*HUMP).clean, batch_coverage=np.full(41, 0.39))}),
+    }.items():  # fmt: skip
+        assert says(measured(found))[row] == "not reproduced", row
+
+
+def test_normalisers_that_give_the_printed_values_would_be_found():
+    def word(sizes):
+        return says(measured(results(clean=(1.0, 0.37), curve=sizes)))["normalisers-of-eqs-1-and-2"]
+
+    assert word({"n_reference": 2000, "n_queries": 203}) == "not reproduced"
+    assert word({"n_reference": 500, "n_queries": 500}) == "reproduced"
+
+
+def test_numbers_of_fgsm_are_those_of_the_curves():
+    run = measured(results())
+    ours = {key[1:]: (row["as_published"], row["corrected"]) for key, row in run.comparisons.items()}
+    assert ours["§5.1", "MNIST", "reference coverage"] == (0.4, 0.4)
+    assert ours["§5.1", "OrganMNIST", "adversarial density peak"] == (1.5, 1.5)
+    assert ours["§5.1", "MNIST", "density crossing eps"][0] == pytest.approx(2 / 3 + 0.3 / 1.1 / 3)
+    assert ours["§5", "MNIST", "accuracy (%)"] == (None, 90.0)
+    assert ours["stored results", "OrganMNIST", "robust accuracy (%) eps=0"] == (90.0, 90.0)
+    assert ours["Table 3", "MNIST", "model images"][1] == 67900
+    falls = measured(results(density=[1.0, 0.9, 0.5, 0.2])).comparisons
+    assert falls["vs22", "§5.1", "MNIST", "density crossing eps"]["corrected"] == "never"
+    notes = {key[1:]: row["cause"] for key, row in run.comparisons.items()}
+    assert "0.0389" in notes["§5.1", "OrganMNIST", "adversarial coverage smallest"]
+    assert "0.276" in notes["§5.1", "MNIST", "density crossing eps"]
+    assert notes["§5.1", "OrganMNIST", "adversarial density at eps=1"] == ""
+    assert "misprint" in notes["Table 3", "MNIST", "model images"]
+    assert not any(key[2] == "PathMNIST" for key in run.comparisons)
+
+
+def test_the_figure_shows_both_ways_in_pixels():
+    run = record.Run(NOTEBOOK, {"profile": "quick", "seed": 0})
+    found = results(
+        **{"density": [1.0, *[0.5] * 19], "coverage": [0.4, *[0.2] * 19]}, spread={mode: [1.0] for mode in MODES}
+    )
+    for result in found.values():
+        result.zero_gradient_share.update(dict.fromkeys(MODES, 0.0))
+    judge_fgsm.record_fgsm(run, list(found.values()))
+    sets = [result.image_set for result in found.values()]
+    figure = figures.density_over_epsilon(run.metrics, sets)
+    assert len(figure.axes) == 4
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    by_code, described = (lines[f"FGSM as the {way}"] for way in ("papers' code did it", "paper describes it"))
+    assert by_code.get_xdata()[-1] == pytest.approx(0.3081) and described.get_xdata()[-1] == 1
+    crossing = lines["crossing as printed in §5.1"]
+    assert crossing.get_xdata()[0] == pytest.approx(0.38 * 0.3081) and crossing.get_ydata()[0] == 0.997
+    assert run.metrics["fgsm.MNIST.std"] == [0.3081]
+
+
+# ---------------------------------------------------------------- once more, with other seeds and networks
+
+
+def test_a_whole_set_is_run_once_for_each_network(monkeypatch):
+    asked, weights = [], {"sha256": "0"}
+    monkeypatch.setattr(fgsm, "fgsm_experiment", lambda chosen, **options: asked.append(chosen.name))
+    monkeypatch.setattr(fgsm.models, "card", lambda name: weights)
+    fgsm._whole.cache_clear()
+    for digest in ("0", "1"):
+        weights["sha256"] = digest
+        for seed in range(2):
+            for name in ("mnist", "organamnist"):
+                fgsm.judged(vs22.SETS[name], queries=0, batch_size=100, rng=np.random.default_rng(seed))
+    assert asked.count("mnist") == 4 and asked.count("organamnist") == 2
+    fgsm._whole.cache_clear()
+
+
+def test_only_what_is_judged_is_run_where_nothing_else_is_wanted():
+    options = {"queries": 60, "batch_size": 20}
+    whole, lean = (
+        fgsm.fgsm_experiment(vs22.SETS["mnist"], **options, rng=np.random.default_rng(0), judged_only=only)
+        for only in (False, True)
+    )
+    for mode in MODES:
+        np.testing.assert_array_equal(whole.curves[mode].density, lean.curves[mode].density)
+        (peak,) = lean.noise[mode].x
+        assert peak == whole.curves[mode].x[1 + whole.curves[mode].density[1:].argmax()]
+    assert len(whole.noise[MODES[0]].x) == 20
+
+
+def test_replicate_compares_what_the_notebook_compares():
+    assert spread.REPLICATES[NOTEBOOK] == "compendium.nb02_primary_results"
+    small = {"images": 200, "draws": 3, "batch_size": 40, "queries": 60}
+    run = record.Run(NOTEBOOK, record.profile_parameters("paper") | small | {"seed": 1})
+    nb02.replicate(run)
+    assert run.metrics == {}
+    assert says(run).keys() == {*table1.SENTENCES, *judge_fgsm.SENTENCES, "normalisers-of-eqs-1-and-2"}
+    items = [key[1] for key in run.comparisons if key[1] != "claim"]
+    assert items.count("Table 1") == 48 and {"§4.1", "Table 3", "§5", "§5.1", "stored results"} < set(items)

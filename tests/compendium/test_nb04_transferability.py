@@ -1,4 +1,4 @@
-"""G17's Table 2: printed rows, draws shared by all changes, scans read off correctly, verdicts by their definitions."""
+"""G17's Table 2: printed rows, draws shared by all changes, scans read off correctly, what is recorded."""
 
 import math
 from types import SimpleNamespace
@@ -7,9 +7,11 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from judging import AGREES, DISAGREES, says
 from torch import nn
 
 from advlib import attacks
+from compendium import nb04_transferability as nb04
 from compendium.claims import published, record
 from compendium.common import g17
 from compendium.common.protocol import RatioComparison, density_ratio_comparison
@@ -283,29 +285,19 @@ def test_the_same_attack_on_several_networks(toy, toy_network):
 # ------------------------------------------------------------------------------------------------ comparisons
 
 
-def test_every_printed_number_gets_a_comparison_and_a_cause_where_it_needs_one():
-    run = record.start("99_test", profile="quick", seed=0)
-    judge.judge_table2(run, both_tables(1.1, 0.5))
+def test_every_printed_number_is_recorded_as_it_is(monkeypatch):
+    monkeypatch.setattr(record, "_stored_verdicts", dict)
+    run = new_run()
+    judge.record_table2(run, both_tables(1.1, 0.5))
     assert len(run.comparisons) == 22
-    table = published.claims_table([{"notebook": "99_test", "comparisons": list(run.comparisons.values())}])
-    mine = [claim for claim in table if claim.item == "Table 2" and claim.paper == "g17"]
-    assert {c.verdict for c in mine if c.column.startswith("R1")} == {"reproduced as published only"}
-    assert {c.verdict for c in mine if c.column.startswith("R2")} == {"reproduced"}
-    assert all(c.cause for c in mine if c.verdict != "reproduced")
-    frame = judge.table2_frame(run)
-    assert len(frame) == 22 and frame.loc[("MNIST", "R1 JSMA"), "band"] == "1.75 to 2.92"
-
-
-@pytest.mark.parametrize(("as_published", "corrected", "word", "cause"), [
-    (3.0, 3.0, "not reproduced", "suits the other rows"),
-    (3.0, 1.0, "reproduced", "by chance"),
-    (1.0, 1.0, "reproduced", "chosen by us"),
-])  # fmt: skip
-def test_causes_say_what_was_chosen(as_published, corrected, word, cause):
-    run = record.start("99_test", profile="quick", seed=0)
-    judge.judge_table2(run, both_tables(as_published, corrected))
-    entries = [c for c in run.comparisons.values() if c["column"].startswith("R1")]
-    assert {c["verdict"] for c in entries} == {word} and all(cause in c["cause"] for c in entries)
+    for key, comparison in run.comparisons.items():
+        if key[3].startswith("R1"):
+            expected = published.value(*key)
+            assert comparison["as_published"] == pytest.approx(1.1 * expected, rel=1e-9)  # not rounded
+            assert comparison["corrected"] == pytest.approx(0.5 * expected, rel=1e-9)
+            assert comparison["cause"] == "as published: 0.1, budget spent; corrected: 0.1, budget spent"
+        else:
+            assert comparison["as_published"] == pytest.approx(1) and comparison["cause"] == ""
 
 
 def detected(power, r2=1.0, **kwargs):
@@ -316,74 +308,128 @@ def detected(power, r2=1.0, **kwargs):
     return as_measured(RatioComparison(values, null), **kwargs)
 
 
-def judged(tables, control, networks, real_real):
-    run = record.start("04_transferability", profile="quick", seed=0)
-    network = [
-        detected(1.0, attack="TGSM eps=0.1", mode=mode) | {"network": name}
-        for name in networks
-        for mode in ("as published", "corrected")
-    ]
-    columns = [*NO_EFFECT, "row", "attack", "how", "power"]
-    control = pandas.DataFrame(control, columns=None if control else columns)
-    curves = pandas.DataFrame(dict(zip(("as published", "corrected"), real_real, strict=True)))
-    judge.judge_claims(run, pandas.DataFrame(tables), control, pandas.DataFrame(network), curves)
-    return {c["row"]: c for c in run.comparisons.values()}
+SENTENCES = ("transferable", "irrespective-of-attack", "single-and-multi-channel", "works-equally-well")
+STRONG = NO_EFFECT | {"fooled": 0.7, "l2": 2.0}
+NO_CONTROL = pandas.DataFrame(columns=["row", "attack", "how", "power", "fooled", "mode"])
 
 
-def with_powers(as_published, corrected, real_real):
-    effect = {"fooled": 0.7, "targeted": 0.5, "l0": 10, "l2": 2.0, "linf": 0.1}
-    tables = [
-        detected(power, row=row, attack=attack, mode=mode, effect=effect)
-        for mode, power in (("as published", as_published), ("corrected", corrected))
-        for row, attack in ROWS
-    ]
-    control = [detected(1.0, how="attack"), detected(1.0, how="aimless"), detected(0.1, how="aimless")]
-    return judged(tables, control, ["one", "other"], real_real)
+def new_run(network="0"):
+    return record.Run("04_transferability", {"profile": "quick", "seed": 0}, network)
 
 
-def test_claims_are_judged_by_the_weakest_row():
-    steady = [1.0, 1.3], [1.0, 1.1]
-    claims = with_powers(1.0, 0.2, steady)
-    assert {row: c["verdict"] for row, c in claims.items()} == {
-        "transferable": "reproduced as published only",
-        "irrespective-of-attack": "reproduced as published only",
-        "real-real-stationary": "reproduced",
-        "single-and-multi-channel": "reproduced as published only",
-        "model-agnostic": "reproduced",
-    }
-    assert "1 of 2 aimless changes" in claims["transferable"]["cause"]
-    assert "0.20" in claims["irrespective-of-attack"]["corrected"]
-    # Only the corrected run bears this sentence out, and the cause must say so.
-    assert claims["real-real-stationary"]["cause"].startswith("corrected only, as published it fails")
-    assert not claims["model-agnostic"]["cause"].startswith("corrected only")
-    claims = with_powers(0.2, 0.2, ([1.0, 1.3], [1.0, 1.3]))
-    assert {c["verdict"] for row, c in claims.items() if row != "model-agnostic"} == {"not reproduced"}
-    claims = with_powers(1.0, 1.0, steady)
-    assert {c["verdict"] for c in claims.values()} == {"reproduced"}
+def attacked(change=lambda row, attack: {}, mode="corrected", **kwargs):
+    """Table 2 in both modes, every batch told apart but where `change` gives other arguments of `detected`."""
+    lines = []
+    for name in ("as published", "corrected"):
+        for row, attack in ROWS:
+            other = change(row, attack) if name == mode else {}
+            lines.append(
+                detected(**{"power": 1.0, "effect": STRONG, "mode": name, "row": row, "attack": attack} | other)
+            )
+    return pandas.DataFrame(lines)
 
 
-def test_power_is_judged_by_attacks_that_fool_someone():
-    weak, strong = NO_EFFECT | {"fooled": 0.1, "l2": 1.0}, NO_EFFECT | {"fooled": 0.9, "l2": 5.0}
-    tables = [
-        detected(0.1, row=row, attack=attack, mode=mode, effect=weak)
-        if (row, attack) == ("MNIST", "JSMA")
-        else detected(1.0, row=row, attack=attack, mode=mode, effect=strong)
-        for mode in ("as published", "corrected")
-        for row, attack in ROWS
-    ]
-    claims = judged(tables, [], ["one"], ([1.0], [1.0]))
-    assert claims["irrespective-of-attack"]["verdict"] == "reproduced"
-    assert claims["transferable"]["verdict"] == "not reproduced"
+def outcomes(table, control=NO_CONTROL, mode="corrected"):
+    run, tables = new_run(), judge.by_mode(table, control)
+    judge.record_attacks(run, tables, control)
+    judge.record_channels(run, tables)
+    return [says(run, row)[mode] == AGREES for row in SENTENCES]
+
+
+def test_sentences_about_every_attack_need_each_of_them():
+    weak = {"power": 0.2}
+    assert outcomes(attacked()) == [True] * 4
+    assert outcomes(attacked(lambda *_: weak)) == [False] * 4
+    missed = attacked(lambda row, attack: weak if attack == "JSMA" and row != "MNIST" else {})
+    assert outcomes(missed) == [False] * 4
+    assert outcomes(missed, mode="as published") == [True] * 4
+    digits = attacked(lambda row, attack: weak if row == "MNIST" else {})
+    assert outcomes(digits) == [False] * 4
+    # Equal blindness is not "equally well", and nearly equal powers are.
+    assert outcomes(attacked(lambda row, attack: {"power": 0.95 if row == "MNIST" else 1.0}))[3]
+
+
+def test_attacks_that_fool_nobody_are_no_objection_and_pgd_counts_corrected():
+    harmless = {"power": 0.2, "effect": NO_EFFECT | {"fooled": 0.1}}
+    assert outcomes(attacked(lambda row, attack: harmless if attack == "JSMA" else {})) == [True] * 4
+    # Where none of the attacks on one kind of image fools most, all of them count.
+    only = attacked(lambda row, attack: harmless if row == "MNIST" else {})
+    assert outcomes(only) == [True, True, False, False]
+    pgd = detected(0.2, attack="PGD within 0.05", how="attack", mode="corrected", effect=STRONG)
+    control = pandas.DataFrame([pgd, pgd | {"attack": "coin flips of ±0.05", "how": "aimless"}])
+    assert outcomes(attacked(), control) == [False] * 4
+    assert outcomes(attacked(), control, "as published") == [True] * 4
+    control["fooled"] = 0.1
+    assert outcomes(attacked(), control) == [True] * 4
+    run = new_run()
+    judge.record_attacks(run, judge.by_mode(attacked(), control), control)
+    assert "0 of 1 aimless changes" in run.comparisons["g17", "claim", "transferable", ""]["cause"]
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"), [([1.0, 1.1], AGREES), ([1.0, 1.2], DISAGREES), ([1.2, 1.0], DISAGREES)]
+)
+def test_real_real_estimates_that_move_are_not_stationary(curve, expected):
+    run = new_run()
+    judge.record_stationary(run, pandas.DataFrame({"as published": [1.0, 1.0], "corrected": curve}))
+    assert says(run, "real-real-stationary") == {"as published": AGREES, "corrected": expected}
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1.0, AGREES), (0.5, DISAGREES)])
+def test_a_network_on_which_the_attack_is_missed_counts(power, expected):
+    run, network = new_run(), {"one": 1.0, "other": power}
+    lines = [detected(share, mode="corrected") | {"network": name} for name, share in network.items()]
+    judge.record_networks(run, pandas.DataFrame(lines))
+    assert says(run, "model-agnostic") == {"corrected": expected}
+
+
+def test_a_replicate_records_real_real_and_what_needs_no_jsma(toy, toy_network, monkeypatch):
+    monkeypatch.setattr(nb04, "REPLICATED_IMAGES", 40)
+    monkeypatch.setattr(measure, "POOL_SIZES", (40, 90))
+    monkeypatch.setattr(judge, "chosen_steps", lambda: 2)
+    run = new_run("1")
+    run.parameters |= {"draws": 3, "batch_size": 20, "images": 0, "colour_network": "cifar"}
+    nb04.replicate(run)
+    numbers = {key[2:] for key in run.comparisons if key[1] == "Table 2"}
+    assert numbers == {(row, f"R2 {attack}") for row, attack in ROWS}
+    rows = {key[2] for key in run.comparisons if key[1] == "claim"}
+    assert rows == {"transferable", "irrespective-of-attack", "real-real-stationary", "model-agnostic"}
+
+
+def test_the_stored_run_says_how_many_steps_it_chose():
+    assert judge.chosen_steps() in record.profile_parameters("paper")["tgsm_steps"]
+
+
+@pytest.mark.usefixtures("toy", "toy_network")
+def test_images_that_are_kept_give_what_the_scan_gives():
+    pools = [pool("mnist"), pool("cifar10")]
+    pandas.testing.assert_frame_equal(
+        measure.free_steps(pools, 3, g17.AS_PUBLISHED), measure.tgsm_scan(pools, [3], g17.AS_PUBLISHED)
+    )
+    names = measure.pgd_within_ball(pools, g17.CORRECTED)[["row", "attack"]].to_numpy().tolist()
+    assert names == [["MNIST", "PGD within 0.1"], ["CIFAR-10 (combined)", "PGD within 0.05"]]
 
 
 def test_frames_show_each_thing_once():
     table = whole_table()
     assert len(measure.printed_table2()) == 11
     assert len(measure.sizes_frame(table)) == 5  # JSMA and TGSM of MNIST, three in all, and two of CIFAR-10
+    moved = judge.moved_frame(both_tables(1.1, 0.5))
+    assert moved.shape == (5, 6) and moved.loc[("MNIST", "JSMA"), ("L2", "as the paper describes it")] == "0"
     run = record.start("99_test", profile="quick", seed=0)
     judge.record_measurements(run, "table2", table)
     assert run.metrics["table2.as published.MNIST.JSMA.r1"] == pytest.approx(2.34, rel=1e-2)
     assert "table2.as published.MNIST.JSMA.targeted" not in run.metrics
+
+
+def test_the_pairs_of_single_draws_are_counted(toy):
+    a, b, fit = measure.clean_fits(toy["mnist"], g17.AS_PUBLISHED, 6, 30, np.random.default_rng(0))
+    assert a.shape == b.shape == (6, 30)
+    again = measure.mean_ratios(*(toy["mnist"].reshape(90, -1),) * 2, a, b, "unsquared")
+    np.testing.assert_allclose(fit.mean_ratio_, again)
+    frame = judge.pairs_frame(fit)
+    pairs = set(zip(fit.sigma_.tolist(), fit.lambda_.tolist(), strict=True))
+    assert len(frame) == min(4, len(pairs)) and frame["draws"].sum() <= 6 and frame["draws"].is_monotonic_decreasing
 
 
 def test_intervals_are_apart_where_they_do_not_touch():

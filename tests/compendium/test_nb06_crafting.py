@@ -6,11 +6,12 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from scipy.spatial.distance import cdist
+from judging import AGREES, says
+from scipy.spatial.distance import cdist, pdist
 from torch import nn
 
 from advlib.ulsif import ULSIF
-from compendium.claims import record, verdicts
+from compendium.claims import record
 from compendium.common import g17, tables
 from compendium.nb06_crafting import judge, measure, search
 
@@ -98,7 +99,7 @@ def test_attackers_meet_at_the_same_tolerance(setting):
     assert fgsm.gap <= 1e6 and pgd.gap <= 1e6 and fgsm.epsilon == 0.3
     frame = measure.attackers_frame(compared)
     assert len(frame) == 2 and (frame["largest change"] <= 0.3 + 1e-6).all()
-    assert list(frame["weight w it ended with"]) == ["–", f"{pgd.weight:.3g}"]
+    assert list(frame["weight w it ended with"]) == ["–", f"{pgd.weight:.2g}"]
     assert measure.without_detector(compared).endswith(f"in {int(pgd.weight == 0)} of 1 rows")
     labels, rows = measure.example_rows(setting, compared, 4)
     assert len(rows) == 3 and all(images.shape == (4, 1, 6, 6) for _, images, _ in rows)
@@ -118,55 +119,126 @@ def test_usual_pairs_are_those_of_single_fits(setting):
     assert len(lines) == 2 and lines[1].startswith("ε = 0.3: ")
 
 
+def test_energy_distance_is_that_of_all_pairs_and_0_in_the_mean_without_a_difference():
+    rng = np.random.default_rng(7)
+    clean, moved = rng.random((40, 1, 3, 3)), rng.random((30, 1, 3, 3)) + 0.2
+    a, b = (np.stack([rng.choice(n, 12, replace=False) for _ in range(3)]) for n in (40, 30))
+    for t, found in enumerate(measure.energy_distances(clean, moved, a, b)):
+        x, y = clean[a[t]].reshape(12, -1), moved[b[t]].reshape(12, -1)
+        within = [pdist(batch).mean() for batch in (x, y)]
+        assert found == pytest.approx(2 * cdist(x, y).mean() - sum(within), rel=1e-6)
+    same = rng.normal(size=(400, 1, 3, 3))
+    a, b = (np.stack([rng.choice(400, 20, replace=False) for _ in range(300)]) for _ in range(2))
+    found = measure.energy_distances(same, same, a, b)
+    assert abs(found.mean()) < 4 * found.std() / np.sqrt(300)
+
+
+def test_order_agreement_counts_pairs_and_leaves_ties_out():
+    assert measure.order_agreement([1, 2, 3, 4], [2, 3, 5, 9]) == 1
+    assert measure.order_agreement([1, 2, 3, 4], [9, 5, 3, 2]) == -1
+    assert measure.order_agreement([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)
+    assert measure.order_agreement([1, 1, 2], [5, 7, 9]) == 1
+    assert measure.order_agreement([1, 1, 1], [1, 2, 3]) == 0
+
+
+def test_similarity_sees_the_search_and_the_energy(setting):
+    found = measure.curves([setting], [0.1, 1e6], rng=np.random.default_rng(3), **SMALL)
+    similar = measure.similarity([setting], found, rng=np.random.default_rng(4), **SMALL)
+    assert similar["epsilon"].tolist() == pytest.approx([0.3, 0.2, 0.1, found["epsilon"].min()])
+    assert similar["crafted"].tolist() == [False, False, False, True]
+    assert similar["energy"][:3].is_monotonic_decreasing  # a smaller step is nearer
+    frame = measure.similarity_frame(similar)
+    assert frame["energy left"].item() == pytest.approx(similar["energy"].iloc[-1] / similar["energy"].iloc[0])
+    assert -1 <= frame["agreement in order"].item() <= 1 and 0 <= frame["power"].item() <= 1
+
+
+SETTINGS = [(title, mode.name) for title in measure.IMAGE_SETS for mode in g17.MODES]
+GOOD = curve((5.0, 0.3, 0.06), (1.0, 0.2, 0.08), (0.05, 0.1, 0.1))
+
+
+def outcomes(bad, other, mode="corrected"):
+    """What the rule says of the sentences, if one setting has other curves than the rest."""
+    run = record.Run("06_crafting", {"profile": "quick", "seed": 0})
+    curves = [
+        (other if key == bad else GOOD).assign(**{"image set": key[0], "mode": key[1], "setting": ", ".join(key)})
+        for key in SETTINGS
+    ]
+    judge.record_curves(run, pandas.concat(curves))
+    rows = ("tolerance-lowers-eps", "accuracy-rises-little", "tolerance-0.05-fools-model")
+    return [says(run, row)[mode] == AGREES for row in rows]
+
+
+@pytest.mark.parametrize("title", measure.IMAGE_SETS)
+def test_sentences_of_section_5_must_hold_on_each_data_set(title):
+    bad = (title, "corrected")
+    assert outcomes(None, None) == [True] * 3
+    same_epsilon = curve((5.0, 0.1, 0.06), (0.05, 0.1, 0.1))
+    assert outcomes(bad, same_epsilon) == [False, True, True]
+    assert outcomes(bad, same_epsilon, mode="as published") == [True] * 3
+    # Accuracy rises by more, and half of it is not left yet.
+    assert outcomes(bad, curve((5.0, 0.3, 0.06), (0.05, 0.1, 0.2))) == [True, False, False]
+    # It does not rise, and the network is hardly fooled.
+    assert outcomes(bad, curve((5.0, 0.3, 0.6), (0.05, 0.1, 0.6))) == [True, True, False]
+    assert outcomes(bad, curve((5.0, 0.3, 0.5), (0.05, 0.1, 0.5))) == [True, True, True]
+
+
+def similar(bad, gaps=(0.1, 1.0, 2.0), crafted=(0.1, 0.2)):
+    """Energy distances 1, 2 and 3 over three ε in each setting, with other gaps, energy left and power in one."""
+    lines = []
+    for title, mode in SETTINGS:
+        chosen = (gaps, crafted) if (title, mode) == bad else ((0.1, 1.0, 2.0), (0.1, 0.2))
+        place = {"setting": f"{title}, {mode}", "image set": title, "mode": mode}
+        for k in range(3):
+            lines.append(place | {"epsilon": 0.1 * (k + 1), "crafted": False, "gap": chosen[0][k], "energy": k + 1.0,
+                                  "power": 1.0})  # fmt: skip
+        lines.append(place | {"epsilon": 0.05, "crafted": True, "gap": 0.05, "energy": 3 * chosen[1][0],
+                              "power": chosen[1][1]})  # fmt: skip
+    return pandas.DataFrame(lines)
+
+
+@pytest.mark.parametrize("title", measure.IMAGE_SETS)
+@pytest.mark.parametrize(("change", "expected"), [
+    ({}, (True, True)),
+    ({"gaps": (2.0, 1.0, 0.1)}, (False, True)),
+    ({"gaps": (1.0, 0.1, 2.0)}, (False, True)),
+    ({"crafted": (0.6, 0.2)}, (True, False)),
+    ({"crafted": (0.1, 0.6)}, (True, False)),
+])  # fmt: skip
+def test_sentences_about_similar_densities_flip_with_their_inputs(title, change, expected):
+    run = record.Run("06_crafting", {"profile": "quick", "seed": 0})
+    judge.record_similarity(run, similar((title, "corrected"), **change))
+    rows = ("smaller-tolerance-more-similar", "crafted-closer-in-density")
+    assert tuple(says(run, row)["corrected"] == AGREES for row in rows) == expected
+    assert all(says(run, row)["as published"] == AGREES for row in rows)
+    assert run.metrics["similarity.MNIST, as published.energy"] == [1.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize(
     ("accuracies", "fooled", "risen"), [((0.5, 0.4), True, 0.1), ((0.51, 0.0), False, 0.51), ((0.0, 0.0), True, 0.0)]
 )
 def test_words_of_the_sentences(accuracies, fooled, risen):
     found = curve((5.0, 0.3, accuracies[1]), (0.05, 0.1, accuracies[0]))
     assert judge.fools(found.iloc[1]) is fooled
-    assert judge.rise(found) == pytest.approx(risen)
+    assert judge.rise(found, "accuracy") == pytest.approx(risen)
     assert judge.falls(found)
     assert not judge.falls(curve((5.0, 0.1, 0), (0.05, 0.1, 0)))
     assert not judge.falls(curve((0.05, 0.1, 0), (1.0, 0.05, 0), (5.0, 0.2, 0)))
 
 
-SETTINGS = [(title, mode.name) for title in measure.IMAGE_SETS for mode in g17.MODES]
-
-
-def test_a_sentence_needs_one_data_set_in_both_modes():
-    def verdict(*true):
-        found = judge.over_image_sets({key: key in true for key in SETTINGS}, dict.fromkeys(SETTINGS, ""))
-        return verdicts.verdict(found.holds)
-
-    published, corrected, other_published, other_corrected = SETTINGS
-    assert verdict() == "not reproduced"
-    assert verdict(published) == "reproduced as published only"
-    assert verdict(published, other_corrected) == "reproduced as published only"
-    assert verdict(corrected) == "not reproduced"
-    assert verdict(other_published, other_corrected) == "reproduced"
-
-
-def test_record_holds_every_sentence_of_section_5():
+def test_the_table_of_sentences_is_shown_whole(monkeypatch):
+    monkeypatch.setattr(record, "_stored_verdicts", dict)
     run = record.Run("06_crafting", {"profile": "quick", "seed": 0})
-    found = [
-        curve((5.0, 0.3, 0.05), (0.05, 0.1, 0.9 if (title, mode) == SETTINGS[0] else 0.1)).assign(
-            **{"image set": title, "mode": mode, "setting": f"{title}, {mode}"}
-        )
-        for title, mode in SETTINGS
-    ]
-    judge.record_curves(run, pandas.concat(found))
+    curves = [GOOD.assign(**{"image set": t, "mode": m, "setting": f"{t}, {m}"}) for t, m in SETTINGS]
+    judge.record_curves(run, pandas.concat(curves))
+    judge.record_similarity(run, similar(None))
     frame = tables.claims_frame(run)
-    assert list(frame.index) == ["tolerance-lowers-eps", "accuracy-rises-little", "tolerance-0.05-fools-model"]
-    assert set(frame["verdict"]) == {"reproduced"}
+    assert len(frame) == 5 and "MNIST: ε 0.10 to 0.30; CIFAR-10 (grey): ε 0.10 to 0.30" in frame["corrected"].iloc[0]
     text = tables.wrapped(frame, "claims").to_html()
-    assert frame["cause"].iloc[2] in text and text == tables.wrapped(frame, "claims").to_html()
-    assert "not so for MNIST, as published" in frame.loc["tolerance-0.05-fools-model", "cause"]
-    assert frame.loc["tolerance-0.05-fools-model", "cause"].startswith("in both modes on CIFAR-10 (grey) only; ")
-    assert frame.loc["tolerance-lowers-eps", "cause"].startswith("in both modes on MNIST and CIFAR-10 (grey); ")
+    assert frame["corrected"].iloc[2] in text and text == tables.wrapped(frame, "claims").to_html()
     # The plain text is the whole table, and no address.
-    assert frame["cause"].iloc[2] in repr(tables.wrapped(frame, "claims"))
+    assert frame["corrected"].iloc[2] in repr(tables.wrapped(frame, "claims"))
     assert " at 0x" not in repr(tables.wrapped(frame, "claims"))
-    assert run.metrics["MNIST, as published.tolerance=0.05.accuracy"] == 0.9
+    assert run.metrics["MNIST, as published.tolerance=0.05.accuracy"] == 0.1
 
 
 def test_record_keeps_what_both_attackers_reach():

@@ -1,14 +1,15 @@
 """VS22 §5.2: what is scored, verdicts by definition, density without an attack, and the study of a file of tiles."""
 
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from recorded import Recorder, criteria_of, says
 
 from advlib.prdc import ReferenceManifold
 from compendium import paths as places
-from compendium.claims import published, verdicts
+from compendium.claims import published
 from compendium.common import boundary, vs22
 from compendium.nb07_boundary_attack import figures, judge, measure, pathmnist_tiles, rising_density
 
@@ -36,11 +37,12 @@ def walked(monkeypatch):
         return states
 
     monkeypatch.setattr(boundary, "attack", attack)
+    monkeypatch.setattr(measure, "CLEAN_BATCHES", 100)
+    monkeypatch.setattr(measure, "_fgsm_density", lambda mode, split, manifold: 0.5)
 
     def run(mode, sizes=(10, 20)):
         rng = np.random.default_rng(1)
-        clean = {size: vs22.score(MANIFOLD, IMAGES, vs22.sub_batches(40, size, rng)) for size in sizes}
-        return measure.outcome(mode, split, MANIFOLD, clean, [0, 100, 300], rng)
+        return measure.outcome(mode, split, measure.clean_holdout(split, sizes, rng), [0, 100, 300], rng)
 
     return run
 
@@ -53,6 +55,8 @@ def test_as_published_scores_every_image_and_corrected_the_adversarial_ones(walk
         assert list(result.attacked) == [10, 20] and len(result.medians("coverage")) == 2
         assert (np.diff(result.l2) < 0).all()
         assert result.by_steps.density[-1] == pytest.approx(result.attacked[20].density)
+        assert result.balls.mean() == pytest.approx(result.by_steps.density[-1])
+        assert result.attacked[10].batch_density.shape == (result.counts["scored"] // 10,)
     kept = np.arange(3, 40)
     assert both[1].by_steps.density[-1] == pytest.approx(MANIFOLD.density(vs22.flat(IMAGES[kept] * np.float32(0.8))))
     assert both[0].noise is None and both[1].noise is not None
@@ -74,50 +78,87 @@ def test_figures_are_drawn(walked):
     assert len(figures.tiles(pathmnist_tiles.stored()).axes) == 4
 
 
-class Recorder:
-    notebook = "07_boundary_attack"
-
-    def __init__(self):
-        self.metrics, self.rows = {}, {}
-
-    def metric(self, name, value):
-        self.metrics[name] = value
-
-    def compare(self, row):
-        self.rows[row["item"], row["row"], row["column"]] = row
+@pytest.fixture
+def pair(walked):
+    return [walked(vs22.AS_PUBLISHED), walked(vs22.CORRECTED)]
 
 
-def test_every_row_is_one_of_the_papers_and_every_sentence_is_judged(walked):
-    run, found = Recorder(), [walked(vs22.AS_PUBLISHED), walked(vs22.CORRECTED)]
-    judge.record(run, found, (1.0, {"as published": 0.5, "corrected": 0.5}), pathmnist_tiles.stored())
-    for key in run.rows:
-        published.lookup("vs22", *key)
-    sentences = [entry["row"] for entry in verdicts.sentences(run.notebook)]
-    assert [row for item, row, _ in run.rows if item == "claim"] == sentences
-    assert {column for item, row, column in run.rows if item == "§5.2"} == {
+def test_all_that_the_section_prints_is_recorded_and_every_sentence(pair):
+    run = Recorder()
+    judge.record(run, pair, pathmnist_tiles.stored())
+    assert {column for _, item, row, column in run.comparisons if item == "§5.2"} == {
         entry.column for entry in published.load("vs22", "§5.2") if entry.row == "MNIST"
     }
-    words = {row: entry["verdict"] for (_, row, _), entry in run.rows.items()}
-    assert words["path-boundary-density-opposite"] == words["path-density-not-like-mnist"]
-    assert words["path-density-not-like-mnist"] == "reproduced as published only"
-    assert words["path-density-rise-is-confinement"] == words["boundary-references-unchanged"] == "not reproduced"
+    assert run.sentences() == criteria_of("07_boundary_attack")
+    for row in ("path-boundary-density-opposite", "path-density-not-like-mnist", "path-density-rise-is-confinement"):
+        assert run.says(row) == "disagrees"
+    assert run.says("path-density-not-like-mnist", "as published") == "agrees"
+    assert run.says("boundary-references-unchanged") == "disagrees"
 
 
-@pytest.mark.parametrize(
-    ("aurocs", "word"),
-    [((0.95, 0.95), "reproduced"), ((0.95, 0.5), "reproduced as published only"), ((0.5, 0.95), "not reproduced")],
-)
-def test_what_holds_corrected_alone_is_not_reproduced(aurocs, word):
-    mnist = [
-        SimpleNamespace(
-            by_steps=SimpleNamespace(decisions=lambda statistic, auroc=auroc: ([auroc], [0])),
-            attacked={8: 0},
-            steps=(9,),
-        )
-        for auroc in aurocs
-    ]
-    found = judge.mnist_discernible(mnist)
-    assert verdicts.verdict(found.holds) == word and found.numbers == {"size": 8, "steps": 9}
+def test_ranges_are_quartiles_of_batches_of_the_papers_sizes(pair):
+    found = judge.section_numbers(pair[0], np.random.default_rng(0))
+    balls, normal = pair[0].balls, 0.674
+    half = normal * balls.std() / np.sqrt(21)  # of the smallest batches, of 21 images
+    assert found["adversarial density smallest"] == pytest.approx(balls.mean() - half, abs=0.3 * half)
+    assert found["adversarial density largest"] == pytest.approx(balls.mean() + half, abs=0.3 * half)
+    assert found["reference density"] == pair[0].clean.whole[0]
+
+
+def test_few_attacked_images_meet_few_references():
+    rng = np.random.default_rng(0)
+    assert len(boundary.manifold_in_proportion(REFERENCE, 20, 3.0, rng).radii_) == 60
+    assert len(boundary.manifold_in_proportion(REFERENCE, 40, 3.0, rng).radii_) == 90
+    assert len(boundary.manifold_in_proportion(REFERENCE, 1, 3.0, rng).radii_) == vs22.K + 1
+
+
+def test_disjoint_batches_share_no_image_and_p_values_are_two_sided():
+    batches = boundary.disjoint(23, 5, np.random.default_rng(0))
+    assert batches.shape == (4, 5) and len(np.unique(batches)) == 20
+    null = np.arange(99.0)
+    assert boundary.p_value(null, -1) == boundary.p_value(null, 100) == 0.02
+    assert boundary.p_value(null, 49) == 1
+
+
+def sentences(pair, **changes):
+    """What the corrected run says where it is changed."""
+    found = judge.sentences([pair[0], replace(pair[1], **changes)])
+    return {row: says(row, statistics["corrected"]) for row, statistics in found.items()}
+
+
+def test_sentences_follow_what_was_measured(pair):
+    clean = replace(pair[1].clean, under_fgsm=pair[1].clean.whole)
+    assert sentences(pair, clean=clean)["boundary-references-unchanged"] == "disagrees"  # the other mode's
+    both = [replace(result, clean=clean) for result in pair]
+    row = judge.sentences(both)["boundary-references-unchanged"]["corrected"]
+    assert says("boundary-references-unchanged", row) == "agrees"
+    for p, word in ((0.04, "agrees"), (0.06, "disagrees")):
+        found = sentences(pair, p={"density": 0.01, "coverage": p})
+        assert found["boundary-mnist-path-discernible"] == word
+    before, after = pair[1].clean.whole[0], pair[1].by_steps.density[-1]
+    for fgsm, word in ((before, "agrees"), (after**2 / before, "disagrees")):
+        assert sentences(pair, fgsm_density=fgsm)["boundary-worse-than-fgsm"] == word
+    still = {size: replace(score, batch_coverage=np.ones(3)) for size, score in pair[1].attacked.items()}
+    assert sentences(pair)["boundary-coverage-grows-with-batch"] == "agrees"
+    assert sentences(pair, attacked=still)["boundary-coverage-grows-with-batch"] == "disagrees"
+
+
+def test_sentences_on_tiles_follow_the_study(pair):
+    tiles = pathmnist_tiles.stored()
+    moves = tiles["movements"]
+
+    def found(mode="corrected", **changes):
+        changed = tiles | {"movements": moves.assign(**changes)}
+        return {row: says(row, of[mode]) for row, of in judge.tiles_sentences(changed, pair).items()}
+
+    rising = found(density=1 + moves["x"], largest_class=0.9)
+    assert rising["path-density-not-like-mnist"] == "agrees"
+    assert rising["path-density-rise-is-confinement"] == "agrees"
+    assert found(density=1 + moves["x"], largest_class=0.4)["path-density-rise-is-confinement"] == "disagrees"
+    assert found(density=1 + 0.9 * moves["x"])["path-density-not-like-mnist"] == "disagrees"
+    assert found()["path-boundary-density-opposite"] == "disagrees"
+    mnist = pair[0].by_steps.density[-1] < pair[0].by_steps.clean.density
+    assert found("as published")["path-boundary-density-opposite"] == ("agrees" if mnist else "disagrees")
 
 
 def test_shrunk_images_end_as_the_mean_and_clipped_ones_within_the_bounds():

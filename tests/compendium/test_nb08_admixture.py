@@ -1,17 +1,21 @@
 """VS22 §5.3: mixtures against brute force and their straight line, power against truth, verdicts by definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas
 import pytest
+import recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
 from advlib.prdc import ReferenceManifold, expected_coverage
+from compendium import nb08_admixture
 from compendium.claims import published
-from compendium.common import vs22
-from compendium.nb08_admixture import judge, mixtures, power
+from compendium.common import boundary, vs22
+from compendium.nb08_admixture import experiment, judge, mixtures, power
 from compendium.nb08_admixture.experiment import Admixture
 
 RNG = np.random.default_rng(0)
@@ -117,9 +121,9 @@ def test_a_fall_shows_beside_a_long_tail_upwards():
     """Equal tails find batches of density 0, which lie no further from the median than 5 % of the clean ones do."""
     null = np.random.default_rng(0).lognormal(0, 1, 2000)
     assert np.median(null) < np.quantile(np.abs(null - np.median(null)), 0.95)
-    assert power.outside(null, np.zeros(5)) == 1 and power.outside(null, np.full(5, 100.0)) == 1
-    assert 0.04 < power.outside(null, null) <= 0.05
-    assert power.outside(np.ones(100), np.ones(5)) == 0
+    assert boundary.outside(null, np.zeros(5)) == 1 and boundary.outside(null, np.full(5, 100.0)) == 1
+    assert 0.04 < boundary.outside(null, null) <= 0.05
+    assert boundary.outside(np.ones(100), np.ones(5)) == 0
 
 
 def test_cells_without_enough_attacked_images_stay_empty():
@@ -132,7 +136,7 @@ def test_cells_without_enough_attacked_images_stay_empty():
     # At 30 images only a share of 10 % could be drawn: batches of 10 are the largest in which half can be attacked.
     assert judge.detected_from(found) == 0.5
     assert judge.detected_from(power_against(CLEAN[:2] + 5, shares=(0, 0.5), rows=np.arange(2))) is None
-    frame = judge.detectable([Admixture(vs22.SETS["mnist"], {}, {}, {"corrected": {"": found}}, {}, 1, 1)])
+    frame = judge.detectable([Admixture(vs22.SETS["mnist"], {}, {"corrected": {"": found}})])
     assert list(frame.loc[("MNIST", "", "density")]) == ["50%", "> 10%", "–"]
 
 
@@ -197,68 +201,112 @@ def test_printed_densities_give_back_their_shares_but_for_one():
     assert frame["PathMNIST", 0.5] < 0.46
 
 
+def few(name, references=None, queries=0, rng=None, whole=vs22.reference_and_holdout):
+    """Few references, and half as many queries, of which none is drawn."""
+    split = whole(name, 400, 40)
+    return replace(split, image_set=replace(split.image_set, references=0))
+
+
 def toy_mixture(values):
     values = np.array(values, float)[None]
-    return mixtures.Mixture(np.zeros(1), values, values, 0.01, 100, 50)
+    return mixtures.Mixture(np.ones(1), values, values, 0.01, 100, 50)
 
 
-def test_progressive_by_definition():
-    assert judge.progressive(toy_mixture([1, 0.8, 0.6, 0.4, 0.2]), "density")
-    assert judge.progressive(toy_mixture([1, 2, 3, 4, 5]), "density")
-    assert not judge.progressive(toy_mixture([1, 0.4, 0.9, 0.4, 0.2]), "density")
-    assert judge.progressive(toy_mixture([1, 0.9, 1.0, 0.95, 0.99]), "density")  # too small a way to judge
+def test_the_smallest_step_is_a_share_of_the_way():
+    assert judge.least_step(toy_mixture([1, 0.8, 0.6, 0.4, 0.2]), "density") == pytest.approx(0.25)
+    assert judge.least_step(toy_mixture([1, 2, 3, 4.5, 5]), "density") == pytest.approx(0.125)
+    assert judge.least_step(toy_mixture([1, 0.4, 0.9, 0.4, 0.2]), "density") == pytest.approx(-0.625)
+    assert judge.least_step(toy_mixture([1, 0.9, 1.0, 0.95, 0.99]), "density") is None  # too small a way to judge
 
 
-def result_of(powers, in_paper=True):
-    """Results whose every map has these powers at 25 % and 100 %, at one size."""
+def test_four_sizes_are_looked_at():
+    assert judge.looked_at(np.linspace(0, 1, 21)).tolist() == [5, 10, 15, 20]
+    assert judge.looked_at(np.array([0.3])).tolist() == [0]
+
+
+def result_of(fgsm, walked=None, in_paper=True, mix=(1.0, 0.8, 0.6, 0.4, 0.2)):
+    """Results whose maps have these powers at 25 % and 100 %, at one size; density and coverage alike."""
     chosen = vs22.SETS["mnist" if in_paper else "bloodmnist"]
     columns = pandas.MultiIndex.from_product([mixtures.TABLES, [50]])
-    found = pandas.DataFrame([[power] * 2 for power in (0.05, *powers)], [0, 0.25, 1], columns)
-    mix = toy_mixture([1.0, 0.8, 0.6, 0.4, 0.2])
+
+    def found(powers):
+        return pandas.DataFrame([[power] * 2 for power in (0.05, *powers)], [0, 0.25, 1], columns)
+
+    maps = {"FGSM, ε = 0.1": found(fgsm), "boundary attack, 7 steps": found(walked or fgsm)}
     names = [mode.name for mode in vs22.MODES]
+    mixed = dict.fromkeys(names, toy_mixture(mix))
     counts = {"attacked": 9, "adversarial": 9, "scored": 9}
     return Admixture(
-        chosen, dict.fromkeys(names, mix), dict.fromkeys(names, mix), {name: {"FGSM": found} for name in names},
-        dict.fromkeys(names, counts), 7, 400,
+        chosen, mixed, dict.fromkeys(names, maps), mixed, (1.1, 0.15), dict.fromkeys(names, counts), 7, 400
     )  # fmt: skip
 
 
-class Recorder:
-    notebook = "08_admixture"
-
-    def __init__(self):
-        self.metrics, self.rows = {}, {}
-
-    def metric(self, name, value):
-        self.metrics[name] = value
-
-    def compare(self, row):
-        self.rows[row["item"], row["row"], row["column"]] = row
+def recorded_of(*results):
+    run = recorded.Recorder()
+    judge.record_admixture(run, results)
+    return run
 
 
-@pytest.mark.parametrize(("powers", "word"), [((0.9, 1.0), "reproduced"), ((0.5, 1.0), "not reproduced")])
-def test_claims_follow_the_maps(powers, word):
-    run = Recorder()
-    judge.record_admixture(run, [result_of(powers)])
-    for claim in ("admixture-25-percent-flagged", "admixture-25-percent-diverges"):
-        assert run.rows["claim", claim, ""]["verdict"] == word
-    assert run.rows["claim", "admixture-progressive", ""]["verdict"] == "reproduced"
-    assert run.rows["claim", "both-attacks-detected", ""]["verdict"] == "reproduced"  # at 100 %
-    assert "1.00: MNIST FGSM, m = 50" in run.rows["claim", "both-attacks-detected", ""]["corrected"]
-    assert run.rows["§6", "all", "smallest share flagged"]["verdict"] == word
-    assert run.rows["Table 4", "MNIST", "share=0.25"]["verdict"] == "reproduced"  # 0.8 is printed
-    assert run.rows["Table 5", "MNIST", "share=0.75"]["verdict"] == "not reproduced"  # 0.04 is printed, not 0.4
-    tables = [key for key in run.rows if key[0].startswith("Table")]
-    assert len(tables) == 8
-    for key in run.rows:
-        published.lookup("vs22", *key)
+def test_every_sentence_and_both_tables_are_recorded():
+    run = recorded_of(result_of((0.9, 1.0)))
+    assert run.sentences() == recorded.criteria_of("08_admixture")
+    assert {run.says(row) for row in run.sentences()} == {"agrees"}
+    assert run.ours("Table 4", "MNIST", "share=0.25") == (0.8, 0.8)
+    assert run.ours("Table 4", "MNIST", "share=0") == (1.1, 1.1)
+    assert run.ours("Table 5", "MNIST", "share=0") == (0.15, 0.15)
+    assert run.ours("§6", "all", "smallest share flagged") == (0.25, 0.25)
+    assert len([key for key in run.comparisons if key[1].startswith("Table")]) == 8
 
 
-def test_a_set_that_is_not_the_papers_has_no_row_in_its_tables():
-    run = Recorder()
-    judge.record_admixture(run, [result_of((1, 1), in_paper=False)])
-    assert not [key for key in run.rows if key[0].startswith("Table")]
+@pytest.mark.parametrize(
+    ("changes", "fails"),
+    [
+        ({"fgsm": (0.5, 1.0), "walked": (0.9, 1)}, {"admixture-25-percent-flagged", "admixture-25-percent-diverges"}),
+        ({"fgsm": (0.9, 1.0), "walked": (0.5, 1)}, {"boundary-admixture-told-apart"}),
+        ({"fgsm": (0.9, 1.0), "walked": (0.9, 0.7)}, {"both-attacks-detected"}),
+        ({"fgsm": (0.9, 0.7), "walked": (0.9, 1)}, {"both-attacks-detected"}),
+        ({"fgsm": (0.9, 1.0), "mix": (1, 1.1, 0.6, 0.4, 0.2)}, {"admixture-progressive"}),
+    ],
+)
+def test_each_sentence_follows_what_was_measured(changes, fails):
+    run = recorded_of(result_of((0.9, 1.0)), result_of(**changes))
+    assert {row for row in run.sentences() if run.says(row) == "disagrees"} == fails
+
+
+def test_never_is_a_share_too_and_a_set_that_is_not_the_papers_does_not_count():
+    assert recorded_of(result_of((0.1, 0.2))).ours("§6", "all", "smallest share flagged") == ("never", "never")
+    run = recorded_of(result_of((0.9, 1)), result_of((0.1, 0.2), in_paper=False))
+    assert run.ours("§6", "all", "smallest share flagged") == (0.25, 0.25)
+    assert not [key for key in run.comparisons if key[2] == "BloodMNIST"]
     assert any("BloodMNIST" in name for name in run.metrics)
+
+
+def test_without_the_boundary_attack_its_sentences_are_left_out():
+    whole = result_of((0.9, 1.0))
+    maps = {name: {"FGSM, ε = 0.1": found["FGSM, ε = 0.1"]} for name, found in whole.maps.items()}
+    run = recorded.Recorder()
+    judge.record_sentences(run, [Admixture(whole.image_set, whole.fgsm, maps)])
+    assert recorded.criteria_of("08_admixture") - run.sentences() == {
+        "boundary-admixture-told-apart", "both-attacks-detected"
+    }  # fmt: skip
+
+
+@pytest.mark.data
+def test_replicate_keeps_what_the_seed_does_not_change(monkeypatch):
+    calls = []
+    sweep = vs22.fgsm_sweep
+    monkeypatch.setattr(vs22, "fgsm_sweep", lambda *a: calls.append(a) or sweep(*a))
+    monkeypatch.setattr(power, "CLEAN_BATCHES", 100)
+    monkeypatch.setattr(vs22, "reference_and_holdout", few)
+    monkeypatch.setattr(vs22, "references_for", lambda image_set, queries, available, holdout: available)
+    experiment._balls.cache.clear()
+    experiment._fgsm_balls.cache.clear()
+    parameters = {"queries": 0, "fgsm_sizes": 3, "map_epsilons": [0.3], "mixed_shares": [0, 0.25, 1]}
+    for seed in (0, 1):
+        run = recorded.Recorder(seed=seed, mixed_sizes=[10, 20], mixed_draws=20, **parameters)
+        nb08_admixture.replicate(run)
+        assert len(run.comparisons) == 4
+        assert len(calls) == 8  # two sets, two modes; once for the mixtures, once for the maps
 
 
 def test_detectable_names_the_share_or_never():

@@ -9,14 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from recorded import Recorder, criteria_of, says
 from torchvision.models import ResNet18_Weights, resnet18
 
 from advlib import models
 from advlib.prdc import ReferenceManifold, expected_coverage
+from compendium import nb09_embedding_space
 from compendium.claims import published
 from compendium.common import tables, vs22
 from compendium.common.vs22 import Curve, Score
-from compendium.nb09_embedding_space import judge, measure
+from compendium.nb09_embedding_space import figures, judge, measure
 
 EPSILONS = [0.0, 0.2, 0.6]
 
@@ -125,34 +127,69 @@ def test_fig12_values_are_read_at_the_published_sizes():
     assert judge.fig12_value(curves, "adversarial coverage eps=1") == pytest.approx(0.02)
 
 
-def judged(results, function=judge.judge):
-    """What the judge records, by item, row and column."""
-    rows = []
-    run = SimpleNamespace(notebook="09_embedding_space", compare=rows.append)
-    function(run, results) if results else function(run)
-    return {(row["item"], row["row"], row["column"]): row for row in rows}
+def recorded(**curves):
+    """What is recorded of MNIST with given curves: as published, corrected, and other fields."""
+    run = Recorder()
+    judge.judge(run, [measure.SpaceCurves(vs22.SETS["mnist"], noise={}, **curves)])
+    return run
 
 
-def test_judge_gives_each_verdict_where_it_belongs():
-    old = fig12(1.288, 0.281, 0.1, 0.016)
-    new = fig12(0.5, 0.281, 0.1, 0.5, success=[0, 0.6, 0.9])
-    mnist = measure.SpaceCurves(vs22.SETS["mnist"], old, new, new)
-    found = judged([mnist])
-    assert found["Figure 12", "MNIST", "adversarial density eps=0.316"]["verdict"] == "reproduced as published only"
-    assert found["Figure 12", "MNIST", "adversarial coverage eps=0.316"]["verdict"] == "reproduced"
-    assert found["Figure 12", "MNIST", "adversarial density eps=1"]["verdict"] == "not reproduced"
-    assert found["Figure 12", "PathMNIST", "reference density"]["verdict"] == "not run here"
-    assert found["claim", "embeddings-tell-apart", ""]["verdict"] == "reproduced"
-    table = published.claims_table([{"notebook": "x", "profile": "quick", "comparisons": list(found.values())}])
-    items = ("Figure 12", "Table 1", "Table 2")
-    printed = sum(len(published.load("vs22", item)) for item in items)
-    assert len(found) == printed + 2 == sum(bool(c.notebook) for c in table)
+def test_values_of_both_modes_layers_and_sentences_are_recorded():
+    seen = {"success": [0, 0.6, 0.9]}
+    run = recorded(
+        as_published=fig12(1.288, 0.281, 0.1, 0.016), corrected=fig12(0.5, 0.281, 0.1, 0.5, **seen), shared=0.2
+    )
+    found = run.ours("Figure 12", "MNIST", "adversarial density eps=0.316")
+    assert found == pytest.approx((1.288, 0.5), abs=1e-3)
+    assert run.ours("Figure 12", "MNIST", "reference coverage") == (0.4, 0.4)
+    printed = [entry for entry in published.load("vs22", "Figure 12") if entry.row == "MNIST"]
+    layers = [entry for item in ("Table 1", "Table 2") for entry in published.load("vs22", item)]
+    judged = len(criteria_of("09_embedding_space")) - 1  # one is not run
+    assert len(run.comparisons) == len(printed) + len(layers) + judged
+    assert run.says("embeddings-tell-apart") == "agrees"
+    assert run.comparisons["vs22", "claim", "embeddings-tell-apart", ""]["as_published"] is None  # nothing was turned
 
 
-def test_judge_does_not_call_a_blind_embedding_reproduced():
-    blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
-    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])["claim", "embeddings-tell-apart", ""]
-    assert row["verdict"] == "not reproduced" and row["cause"]
+def test_sentences_follow_what_was_measured():
+    seen = {"success": [0, 0.6, 0.9]}
+    blind, strong = fig12(1.0, 0.4, 1.0, 0.4, **seen), fig12(1.3, 0.3, 0.8, 0.1, **seen)
+    for curves, word in ((blind, "disagrees"), (strong, "agrees")):
+        assert recorded(as_published=blind, corrected=curves).says("embeddings-tell-apart") == word
+    for shared, word in ((0.6, "disagrees"), (0.4, "agrees")):
+        run = recorded(as_published=blind, corrected=blind, shared=shared)
+        assert run.says("embedding-morphology-differs") == word
+    assert says("embedding-morphology-differs", {"largest share of neighbours in common": 0.5}) == "agrees"
+
+
+def test_neighbours_are_shared_by_the_same_space_and_not_by_another():
+    rng = np.random.default_rng(0)
+    queries, references = rng.normal(size=(40, 6)), rng.normal(size=(300, 6))
+    assert measure.shared_neighbours((queries, 2 * queries), (references, 2 * references)) == 1
+    others = rng.permutation(references)
+    assert measure.shared_neighbours((queries, queries), (references, others)) < 0.1
+    assert 0.3 < measure.shared_neighbours((queries, queries[:, :5]), (references, references[:, :5])) < 1
+
+
+def test_the_logits_alone_are_those_of_all_spaces(split, result):
+    found = measure.logit_curves(split, EPSILONS, 20, np.random.default_rng(1))
+    assert found.shared == pytest.approx(result.shared)
+    for mode in vs22.MODES:
+        alone, all_spaces = (curves.by_mode()[mode.name]["logits"] for curves in (found, result))
+        np.testing.assert_allclose(alone.density, all_spaces.density)
+        np.testing.assert_allclose(alone.accuracy, all_spaces.accuracy)
+        np.testing.assert_allclose(alone.coverage_quantiles, all_spaces.coverage_quantiles)
+
+
+def test_replicate_attacks_each_set_once_for_all_seeds(split, monkeypatch):
+    small = replace(split, images=split.images[:40], labels=split.labels[:40], index=split.index[:40])
+    sets = {"mnist": small, "organamnist": replace(small, image_set=vs22.SETS["organamnist"])}
+    calls, sweep = [], vs22.fgsm_sweep
+    monkeypatch.setattr(vs22, "fgsm_sweep", lambda *a: calls.append(a) or sweep(*a))
+    monkeypatch.setattr(vs22, "reference_and_holdout", lambda name, queries, rng: sets[name])
+    for seed in (0, 1):
+        run = Recorder(seed=seed, fgsm_sizes=3, images=0, batch_size=20)
+        nb09_embedding_space.replicate(run)
+        assert len(run.comparisons) >= 13 and len(calls) == 4
 
 
 def test_stored_fig12_holds_two_sizes_a_set():
@@ -168,22 +205,6 @@ def test_comparison_frame_shows_the_printed_number():
     assert frame.loc[("Figure 12", "MNIST", "reference density"), "published"] == 0.981
 
 
-def test_values_of_a_set_that_was_not_run_share_one_line():
-    blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
-    found = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])
-    frame = tables.comparison_frame(SimpleNamespace(comparisons=found, shown=itemgetter("verdict")))
-    rows = list(frame.index)
-    assert [row for row in rows if row[1] == "PathMNIST"] == [("Figure 12", "PathMNIST", "all values")]
-    assert sum(row[1] == "MNIST" for row in rows) == 6
-
-
-def test_a_claim_that_only_the_corrected_attack_can_test_says_so():
-    weak, strong = (fig12(1.3, 0.3, 0.8, 0.1, success=[0, share, share]) for share in (0.1, 0.9))
-    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], weak, strong, strong)])["claim", "embeddings-tell-apart", ""]
-    assert row["verdict"] == "reproduced" and row["as_published"].startswith("not testable on MNIST")
-    assert row["cause"].startswith("corrected only") and row["cause"].endswith("PathMNIST, OrganMNIST not run")
-
-
 def test_accuracy_is_the_networks_under_every_change(split, result):
     kept = {}
     frame = judge.accuracy_frame(SimpleNamespace(metric=kept.__setitem__), [result])
@@ -191,6 +212,25 @@ def test_accuracy_is_the_networks_under_every_change(split, result):
     clean = float(np.mean(predicted == split.labels))
     assert kept["mnist.corrected.accuracy"][0] == kept["mnist.noise.accuracy"][0] == pytest.approx(clean)
     assert len(kept) == 3 and frame.shape == (3, 7) and list(frame.index.get_level_values(0)) == ["MNIST"] * 3
+
+
+def test_curves_as_published_are_drawn_in_pixels(result):
+    figure = figures.space_curves([result], "density", {"MNIST": {1.0: 0.8}})
+    ends = {round(float(np.max(line.get_xdata())), 4) for line in figure.axes[0].lines if len(line.get_xdata()) > 2}
+    sigma = result.image_set.std[0]
+    assert round(0.6 * sigma, 4) in ends and len(figure.axes) == 3
+    assert any(list(line.get_xdata()) == [pytest.approx(sigma)] for line in figure.axes[2].lines)
+
+
+def test_stored_power_is_that_of_the_record(monkeypatch):
+    names = [f"{n}.{s}.{k}.power.coverage" for n in ("mnist", "organamnist") for s in judge.SPACES
+             for k in ("corrected", "noise")]  # fmt: skip
+    metrics = {name: [index / 100, 1 - index / 100] for index, name in enumerate(names)}
+    monkeypatch.setattr(judge.record, "references", lambda profile: [{"notebook": "x", "metrics": metrics}])
+    frame = judge.stored_power(SimpleNamespace(notebook="x"), "coverage")
+    assert frame.shape == (6, 4)
+    assert frame.loc[("OrganMNIST", "pixels")].tolist() == [0.06, 0.07, 0.94, 0.93]
+    assert judge.stored_power(SimpleNamespace(notebook="y"), "coverage").empty
 
 
 def test_hubs_are_the_most_balls_that_hold_one_query(split, result):
@@ -233,21 +273,20 @@ def test_weights_on_disk_give_pooled_features(tmp_path, monkeypatch):
     assert points["ImageNet ResNet-18"].shape == (3, 512)
 
 
+def layers():
+    run = Recorder()
+    judge.judge_layers(run)
+    return {key: row["corrected"] for key, row in run.comparisons.items()}
+
+
 def test_the_networks_have_the_layers_of_the_papers_tables():
-    rows = judged([], judge.judge_layers).values()
-    assert len(rows) == 15 and {row["verdict"] for row in rows} == {"reproduced"}
-    for row in rows:
-        published.lookup("vs22", row["item"], row["row"], row["column"])
-
-
-def test_the_benchmarks_accuracy_is_not_compared_with_ours():
-    blind = fig12(1.0, 0.4, 1.0, 0.4, success=[0, 0.6, 0.9])
-    row = judged([measure.SpaceCurves(vs22.SETS["mnist"], blind, blind, blind)])["claim", "accuracy-on-par", ""]
-    assert row["verdict"] == "not run here" and "%" in row["cause"]
+    found = layers()
+    assert len(found) == 15
+    assert found == {key: published.value(*key) for key in found}
 
 
 def test_a_layer_of_another_width_is_noticed(monkeypatch):
     build = models.build
     monkeypatch.setattr(models, "build", lambda name: build("bloodmnist-vs22" if name == "pathmnist-vs22" else name))
-    wrong = [row for row in judged([], judge.judge_layers).values() if row["verdict"] == "not reproduced"]
-    assert [(row["row"], row["column"]) for row in wrong] == [("7 Dense", "size PathMNIST")]
+    wrong = [key[2:] for key, size in layers().items() if size != published.value(*key)]
+    assert wrong == [("7 Dense", "size PathMNIST")]

@@ -34,17 +34,23 @@ def test_every_image_is_counted_once(classes, e, n, seed):
     predictions = np.random.default_rng(seed).integers(0, classes, (e, n))
     counts = geometry.label_counts(predictions, classes)
     assert counts.shape == (e, classes) and (counts.sum(axis=1) == n).all()
-    label, _, share = geometry.dominance(counts, counts[0], np.arange(e))
+    label, _, share = geometry.dominance(counts, np.arange(e))
     assert 1 / classes <= share <= 1 and (predictions[-1] == label).mean() == share
 
 
 def test_dominance_begins_at_the_start_of_the_last_unbroken_reign():
     counts = np.array([[9, 1], [5, 5], [2, 8], [5, 5], [1, 9], [0, 10]])
     epsilons = [0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    assert geometry.dominance(counts, np.array([6, 4]), epsilons) == (1, 0.4, 1.0)
-    # Most frequent throughout, but never twice as often as in truth.
-    assert geometry.dominance(counts[[0, 0]], np.array([6, 4]), [0, 0.5]) == (0, None, 0.9)
-    assert geometry.dominance(counts[[0, 0]], np.array([4, 6]), [0, 0.5]) == (0, 0.0, 0.9)
+    assert geometry.dominance(counts, epsilons) == (1, 0.4, 1.0)
+    assert geometry.dominance(counts[[0, 0]], [0, 0.5]) == (0, 0.0, 0.9)
+    # Most frequent throughout, but never more than half.
+    assert geometry.dominance(np.array([[4, 3, 3], [5, 3, 2]]), [0, 0.5]) == (0, None, 0.5)
+
+
+def test_far_radii_are_few_of_a_normal_distribution_and_outliers_are_found():
+    radii = 10 + np.random.default_rng(0).normal(size=100_000)
+    assert geometry.far_share(radii) == pytest.approx(0.0035, abs=0.001)
+    assert geometry.far_share(np.r_[radii, np.full(5_000, 30)]) > 0.04
 
 
 # ---------------------------------------------------------------- maps

@@ -1,16 +1,16 @@
 """The metric analysis on a small image set: its parts against the plain functions, its verdicts by hand."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from recorded import Recorder, criteria_of, says
 from scipy.spatial.distance import cdist
 
 from advlib import models
-from compendium.claims import published
+from compendium import nb10_metric_analysis
 from compendium.common import vs22
-from compendium.nb10_metric_analysis import geometry, judge, measure
+from compendium.nb10_metric_analysis import figures, geometry, judge, measure
 
 EPSILONS = np.linspace(0, 1, 5)
 
@@ -76,9 +76,10 @@ def test_centres_compare_clean_with_attacked(result):
 
 def test_onset_is_where_the_shift_stays_above(result):
     moves = replace(result.centres, shifts={"x": np.array([0.0, 3, 1, 3, 3])}, threshold=2.0)
-    assert moves.onset("x", EPSILONS) == 0.75
-    assert replace(moves, threshold=5.0).onset("x", EPSILONS) is None
-    assert replace(moves, threshold=-1.0).onset("x", EPSILONS) == 0.0
+    assert moves.onset("x") == 0.75
+    assert replace(moves, threshold=5.0).onset("x") is None
+    assert replace(moves, threshold=-1.0).onset("x") == 0.0
+    assert moves.beyond_chance("x", [0.3, 1]) == 1.5 and moves.beyond_chance("x", [0.5, 1]) == 0.5
 
 
 def test_maps_and_joint_map(result):
@@ -92,51 +93,128 @@ def test_maps_and_joint_map(result):
     assert sorted(np.concatenate([joint["real_labels"], joint["adversarial_labels"]])) == sorted(result.attacked.labels)
 
 
-def stand_in(result, name, **predicted):
-    """The analysis of another image set with the same points, and given predictions."""
-    attacked = replace(result.attacked, image_set=vs22.SETS[name], predicted={**result.attacked.predicted, **predicted})
-    return replace(result, attacked=attacked)
+def test_the_network_is_asked_only_where_it_matters(split):
+    found = measure.attacked_alone(split, tuple(EPSILONS), 0.5)
+    whole = measure.attacked_alone(split, tuple(EPSILONS))
+    for mode in (measure.AS_PUBLISHED, measure.CORRECTED):
+        assert (found.predicted[mode][:3] == -1).all()
+        np.testing.assert_array_equal(found.predicted[mode][3:], whole.predicted[mode][3:])
 
 
-def words(label):
-    """Predictions that turn to one class after the third of five sizes."""
+def stand_in(result, name, label):
+    """The analysis of another image set with the same points, all turned to one class from the third of five ε on."""
     truth = np.tile(np.arange(10), 12)
-    return np.stack([truth, truth, np.full(120, label), np.full(120, label), np.full(120, label)])
+    turned = np.stack([truth, truth, *(np.full(120, label),) * 3])
+    predicted = dict.fromkeys(("as published", "corrected"), turned)
+    return replace(result, attacked=replace(result.attacked, image_set=vs22.SETS[name], predicted=predicted))
 
 
-def judged(results):
-    """What the judge records, in order."""
-    rows = []
-    judge.judge(SimpleNamespace(notebook="10_metric_analysis", compare=rows.append), results)
-    return rows
+def test_every_number_and_sentence_of_the_sets_that_are_there_is_recorded(result):
+    sets = [stand_in(result, name, label) for name, label in (("mnist", 8), ("organamnist", 3))]
+    run = Recorder()
+    judge.judge(run, sets)
+    assert run.ours("Appendix C", "MNIST", "dominant class") == (8, 8)
+    assert run.ours("Appendix C", "MNIST", "dominant class from eps") == (0.5, 0.5)
+    path = {"class-2-dominates-path", "path-cluster-volumes-shrink", "path-classes-confined"}
+    assert run.sentences() == criteria_of("10_metric_analysis") - path
+    for row in ("class-8-dominates", "organ-labels-like-mnist", "always-a-particular-class"):
+        assert run.says(row) == "agrees"
+    run = Recorder()
+    judge.judge(run, [*sets, stand_in(result, "pathmnist", 2)])
+    assert run.sentences() == criteria_of("10_metric_analysis")
+    assert run.ours("Appendix C", "PathMNIST", "dominant class") == (2, 2)
 
 
-def test_judge_speaks_about_every_sentence_of_its_part(result):
-    eights = {"as published": words(8), "corrected": words(8)}
-    results = [stand_in(result, "mnist", **eights), stand_in(result, "organamnist", **eights)]
-    rows = {(row["item"], row["row"], row["column"]): row for row in judged(results)}
-    assert rows["Appendix C", "MNIST", "dominant class"]["verdict"] == "reproduced"
-    assert rows["Appendix C", "MNIST", "dominant class from eps"]["verdict"] == "reproduced"
-    assert rows["claim", "class-8-dominates", ""]["verdict"] == "reproduced"
-    assert rows["claim", "organ-labels-like-mnist", ""]["verdict"] == "reproduced"
-    for claim in ("class-2-dominates-path", "path-cluster-volumes-shrink", "path-classes-confined"):
-        assert rows["claim", claim, ""]["verdict"] == "not run here"
-    mine = {entry.key[1:] for entry in published.load("vs22", "Appendix C")}
-    assert mine <= set(rows)
-    published.claims_table([{"notebook": "x", "profile": "quick", "comparisons": list(rows.values())}])
+def sentences(mnist, organ=None, mode="corrected"):
+    found = judge.sentences({"MNIST": mnist, "OrganMNIST": organ or mnist})
+    return {row: says(row, statistics[mode]) for row, statistics in found.items() if mode in statistics}
 
 
-def test_judge_with_pathmnist_leaves_nothing_out(result):
-    threes, twos = ({mode: words(label) for mode in ("as published", "corrected")} for label in (3, 2))
-    results = [
-        stand_in(result, "mnist", **threes),
-        stand_in(result, "organamnist"),
-        stand_in(result, "pathmnist", **twos),
-    ]
-    rows = {(row["item"], row["row"]): row for row in judged(results)}
-    assert rows["claim", "class-8-dominates"]["verdict"] == "not reproduced"
-    assert rows["claim", "class-8-dominates"]["cause"]
-    assert rows["claim", "class-2-dominates-path"]["verdict"] == "reproduced"
-    assert all(row["verdict"] != "not run here" for row in rows.values())
-    assert len(judged(results)) == len(judged(results[:2]))
-    published.claims_table([{"notebook": "x", "profile": "quick", "comparisons": judged(results)}])
+def test_sentences_about_classes_follow_the_predictions(result):
+    eights, threes = stand_in(result, "mnist", 8), stand_in(result, "mnist", 3)
+    assert sentences(threes)["class-8-dominates"] == "disagrees"
+    assert sentences(threes)["always-a-particular-class"] == "agrees"
+    truth = np.tile(np.arange(10), 12)
+    split = replace(
+        eights, attacked=replace(eights.attacked, predicted=dict.fromkeys(judge.MODES, np.stack([truth] * 5)))
+    )
+    for row in ("always-a-particular-class", "organ-labels-like-mnist"):
+        assert sentences(eights, split)[row] == "disagrees"
+
+
+def test_sentences_about_centres_and_volumes_follow_the_geometry(result):
+    base = stand_in(result, "mnist", 8)
+
+    def centres(values):
+        shifts = dict.fromkeys(judge.MODES, np.array(values, float))
+        found = sentences(replace(base, centres=replace(base.centres, shifts=shifts, threshold=1.0)))
+        return found["centres-move"], found["organ-centres-move-late"]
+
+    assert centres([0, 3, 3, 3, 3]) == ("agrees", "disagrees")
+    assert centres([0, 0.5, 0.9, 3, 3]) == ("disagrees", "agrees")
+    assert centres([0, 0.5, 0.9, 0.9, 0.9]) == ("disagrees", "disagrees")
+
+    def volume(values, mode="corrected"):
+        grown = np.tile(np.array(values, float)[:, None], 10)
+        volumes = {
+            name: replace(found, sums=np.exp(grown), by_prediction=grown) for name, found in base.volumes.items()
+        }
+        return sentences(replace(base, volumes=volumes), mode=mode)["cluster-8-volume-grows"]
+
+    for mode in judge.MODES:
+        assert volume([0, 1, 2, 3, 4], mode) == "agrees"
+        assert volume([4, 3, 2, 1, 0], mode) == volume([0, 5, 1, 4, 3], mode) == "disagrees"
+
+
+def test_outliers_and_a_hold_out_elsewhere_are_noticed(result):
+    near = judge.packed([result])
+    manifold = result.attacked.manifold
+    far = replace(result, attacked=replace(result.attacked, clean=result.attacked.clean + 9))
+    assert judge.packed([far])["smallest share of the hold-out in a ball"] == 0
+    assert near["largest share of far radii"] == geometry.far_share(np.asarray(manifold.radii_))
+    statistics = {"largest share of far radii": 0.001, "smallest share of the hold-out in a ball": 0.97}
+    assert says("manifold-packed-without-outliers", statistics) == "agrees"
+    assert says("manifold-packed-without-outliers", statistics | {"largest share of far radii": 0.01}) == "disagrees"
+    assert says("manifold-packed-without-outliers", statistics | judge.packed([far])) == "disagrees"
+
+
+def test_sentences_on_pathmnist_follow_what_was_measured(result):
+    path = stand_in(result, "pathmnist", 2)
+    found = judge._path_sentences(path)
+    assert says("class-2-dominates-path", found["class-2-dominates-path"]["corrected"]) == "agrees"
+    other = judge._path_sentences(stand_in(result, "pathmnist", 3))
+    assert says("class-2-dominates-path", other["class-2-dominates-path"]["corrected"]) == "disagrees"
+    for value, word in ((-0.1, "agrees"), (0.1, "disagrees")):
+        assert says("path-cluster-volumes-shrink", {"change of log volume": value}) == word
+    confined = {"distance to the middle over clean": 0.9, "density": 2.1}
+    assert says("path-classes-confined", confined) == "agrees"
+    assert says("path-classes-confined", confined | {"density": 0.9}) == "disagrees"
+
+
+def test_replicate_attacks_each_set_once_for_all_seeds(split, monkeypatch):
+    calls, sweep = [], vs22.fgsm_images
+    monkeypatch.setattr(vs22, "fgsm_images", lambda *a: calls.append(a) or sweep(*a))
+    sets = {"mnist": split, "organamnist": replace(split, image_set=vs22.SETS["organamnist"])}
+    monkeypatch.setattr(vs22, "reference_and_holdout", lambda name, *_: sets[name])
+    measure.attacked_alone.cache.clear()
+    for seed in (0, 1):
+        run = Recorder(seed=seed, fgsm_sizes=5, images=0)
+        nb10_metric_analysis.replicate(run)
+        assert {"class-8-dominates", "centres-move", "organ-centres-move-late"} <= run.sentences()
+        assert "manifold-packed-without-outliers" not in run.sentences() and len(calls) == 4
+
+
+def test_figures_count_sizes_in_pixels(result):
+    figure = figures.density_parts(result)
+    sigma = result.attacked.image_set.std[0]
+    ends = {round(float(np.max(line.get_xdata())), 4) for line in figure.axes[0].lines if len(line.get_xdata()) == 5}
+    assert len(figure.axes) == 5 and ends == {1.0, round(sigma, 4)}
+    assert len(figures.cluster_volumes([result]).axes) == 2
+    assert len(figures.scaled_centres(result).axes) == 7  # six matrices and the scale
+
+
+def test_a_map_shows_its_middle_whatever_lies_far_out():
+    far = np.vstack([np.random.default_rng(0).random((99, 2)), [[1e6, 1e6]]])
+    panel = {"places": far, "predicted": np.zeros(100, int), "epsilon": 0.0, "agreement": 1.0, "chance": 1.0}
+    axis = figures.distortion_maps({"MNIST": [panel]}, {"MNIST": 10}).axes[0]
+    assert axis.get_xlim()[1] < 2 and axis.get_ylim()[1] < 2

@@ -2,41 +2,53 @@
 
 import numpy as np
 import pytest
+from recorded import Recorder, criteria_of, says
 
 from compendium import nb11_runtime as nb11
 from compendium.claims import published
-
-
-class Recorder:
-    notebook = "11_runtime"
-
-    def __init__(self):
-        self.comparisons = {}
-
-    def compare(self, row):
-        self.comparisons[tuple(row[part] for part in ("paper", "item", "row", "column"))] = row
 
 
 def timed(n, prdc, ours):
     return {"n": n, "fit_s": ours / 2, "score_s": ours / 2, "product_s": ours / 3, "prdc_s": prdc}
 
 
-@pytest.mark.parametrize(
-    ("prdc", "word"), [(10, "reproduced as published only"), (89, "reproduced as published only"), (95, "reproduced")]
-)
+@pytest.mark.parametrize(("prdc", "word"), [(10, "disagrees"), (89, "disagrees"), (95, "agrees")])
 def test_nearly_a_hundred_times_is_judged_by_the_largest_size_that_prdc_ran_at(prdc, word):
     run = Recorder()
-    cause = nb11.judge_runtime(run, [timed(1000, 500, 1), timed(5000, prdc, 1), timed(10_000, None, 3)])
-    sentence = run.comparisons["vs22", "claim", "runtime-100x", ""]
-    number = run.comparisons["vs22", "Appendix D", "all", "speed-up over prdc"]
-    assert sentence["verdict"] == number["verdict"] == word
-    assert sentence["corrected"] == number["corrected"] == prdc
-    assert sentence["cause"] == number["cause"] == cause and f"ours gives {prdc} at n = 5,000" in cause
-    for key in run.comparisons:
-        published.lookup(*key)
-    seconds = [key for key in run.comparisons if key[1] == "Figure 13"]
-    assert ("vs22", "Figure 13", "prdc", "seconds n=10000") not in seconds and len(seconds) == 5
-    assert {run.comparisons[key]["verdict"] for key in seconds} == {"not run here"}
+    nb11.judge_runtime(run, [timed(1000, 500, 1), timed(5000, prdc, 1), timed(10_000, None, 3)])
+    assert run.sentences() == criteria_of("11_runtime")
+    assert run.says("runtime-100x") == word
+    assert run.ours("Appendix D", "all", "speed-up over prdc") == (None, prdc)
+    seconds = {key[2:]: row["corrected"] for key, row in run.comparisons.items() if key[1] == "Figure 13"}
+    assert seconds == {("prdc", "seconds n=1000"): 500, ("prdc", "seconds n=5000"): prdc}
+
+
+def test_the_stored_seconds_decide_as_published_and_flip_it(monkeypatch):
+    times = [timed(1000, 50, 1), timed(5000, 10, 1)]
+    run = Recorder()
+    nb11.judge_runtime(run, times)
+    stored = {n: nb11.published_seconds()["prdc"][n] / s for n, s in nb11.published_seconds()["n2gem GPU"].items()}
+    assert nb11.published_speedups()["n2gem GPU"] == stored
+    assert run.says("runtime-100x", "as published") == says(
+        "runtime-100x", {"speed-up over prdc at the largest size": stored[max(stored)]}
+    )
+    slow = {
+        name: {n: 2 * s if name != "prdc" else s for n, s in of.items()}
+        for name, of in nb11.published_seconds().items()
+    }
+    monkeypatch.setattr(nb11, "published_seconds", lambda: {name: dict(of) for name, of in slow.items()})
+    nb11.judge_runtime(run, times)
+    assert run.says("runtime-100x", "as published") == "disagrees"
+
+
+def test_growth_is_the_exponent():
+    assert nb11.growth({10: 1.0, 100: 100.0, 30: 9.0}) == pytest.approx(2)
+    run = Recorder()
+    nb11.judge_runtime(run, [timed(1000, 1, 1), timed(4000, 16, 4)])
+    assert run.metrics["growth exponent, here"] == pytest.approx({"prdc": 2, "ours": 1})
+    assert set(run.metrics["growth exponent, stored seconds"]) == {
+        entry.row for entry in published.load("vs22", "Figure 13")
+    }
 
 
 def test_ours_and_prdc_agree_and_contenders_are_timed():
@@ -46,7 +58,9 @@ def test_ours_and_prdc_agree_and_contenders_are_timed():
     assert len(nb11.speedups(rows, nb11.published_speedups()).axes) == 2
 
 
-def test_a_ratio_is_written_beside_each_fit():
+def test_the_ratio_of_the_fits_is_drawn_beside_their_seconds():
     times = [{"n": 25, "ours_s": 0.001, "densratio_s": 0.05}, {"n": 50, "ours_s": 0.002, "densratio_s": 0.2}]
-    (axis,) = nb11.ulsif_speedups(times).axes
-    assert [text.get_text() for text in axis.texts] == ["× 50", "× 100"]
+    seconds, ratio = nb11.ulsif_speedups(times).axes
+    drawn = [list(line.get_ydata()) for line in ratio.lines if len(line.get_ydata())]
+    assert [pytest.approx([50, 100])] == drawn
+    assert "seconds" in seconds.get_title() and "densratio" in ratio.get_title()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas
 import pytest
+from recorded import Recorder, criteria_of, says
 from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn.linear_model import Ridge
@@ -312,16 +313,59 @@ def test_power_by_references_keeps_the_level_and_sees_what_is_far_away(monkeypat
     assert (table["far"].power == 1).all()
 
 
-def test_judge_looks_at_the_weakest_attack_on_pixels():
-    weak = [{"dataset": "mnist", "test": test, "perturbation": attack, "kind": "attack", "size": 0.03, "m": 25,
-             "share": 1.0, "power": power}
-            for test, attack, power in (("density · pixels", "FGSM", 0.9), ("coverage · pixels", "FGSM", 0.1),
-                                        ("density · pixels", "PGD", 0.2), ("coverage · pixels", "PGD", 0.3),
-                                        ("nearest ball · texture", "PGD", 0.8))]  # fmt: skip
-    rows = {}
-    run = SimpleNamespace(notebook="13_hypothesis_tests", compare=lambda row: rows.update({row["row"]: row}))
-    judge.judge(run, pandas.DataFrame(weak), pandas.DataFrame({"inside": [True, True]}))
-    assert rows["independent-of-attack"]["verdict"] == "not reproduced"
-    assert rows["independent-of-attack"]["cause"].endswith("least under PGD on MNIST")
-    assert rows["detects-imperceptible"]["verdict"] == "reproduced" and not rows["detects-imperceptible"]["cause"]
-    assert rows["hypothesis-tests-would-help"]["verdict"] == rows["model-agnostic"]["verdict"] == "reproduced"
+def powers(**changed):
+    """Powers of density and coverage: 0.9 against every attack but where it is said otherwise."""
+    rows = [
+        {"dataset": dataset, "test": test, "perturbation": attack, "kind": "attack", "size": size, "m": m, "share": 1.0,
+         "power": changed.get(f"{attack} {test[:3]}", 0.9) if m == largest else 0.1}
+        for dataset in ("mnist", "organamnist")
+        for test in ("density · pixels", "coverage · pixels")
+        for attack, size, largest in (("FGSM", 0.03, 100), ("FGSM", 0.2, 100), ("JSMA", np.nan, 25))
+        for m in (25, 100)
+        if m <= largest
+    ]  # fmt: skip
+    blind = [row | {"dataset": "cifar10", "power": 0.0} for row in rows]
+    return pandas.DataFrame(rows + blind + [row | {"test": "MMD · pixels", "power": 0.0} for row in rows])
+
+
+def sentences(inside=(True, True), networks=(0.9, 0.85), **changed):
+    seen = pandas.DataFrame({"dataset": "mnist", "network": ["a", "b"], "size": 0.1, "power": networks})
+    found = judge.sentences(powers(**changed), pandas.DataFrame({"inside": list(inside)}), seen)
+    assert set(found) == criteria_of("13_hypothesis_tests")
+    return {row for row, statistics in found.items() if says(row, statistics) == "agrees"}
+
+
+def test_sentences_follow_what_was_measured():
+    everything = sentences()
+    assert everything == criteria_of("13_hypothesis_tests")
+    assert everything - sentences(**{"JSMA den": 0.7, "JSMA cov": 0.7}) == {"independent-of-attack"}
+    assert everything - sentences(**{"JSMA den": 0.7}) == set()  # the better of the two
+    assert everything - sentences(**{"FGSM cov": 0.7}) == {"detects-imperceptible"}  # both are asked for
+    assert everything - sentences(inside=[False] * 3) == {"hypothesis-tests-would-help"}
+    assert everything - sentences(networks=(0.9, 0.6)) == {"model-agnostic"}
+    low = sentences(**{"FGSM den": 0.5, "FGSM cov": 0.5})
+    assert everything - low == {"independent-of-attack", "detects-imperceptible", "hypothesis-tests-would-help"}
+
+
+def test_what_was_not_measured_is_left_out():
+    no_networks = pandas.DataFrame(columns=["dataset", "network", "size", "power"])
+    table = powers()
+    found = judge.sentences(table[table["size"] != 0.03], pandas.DataFrame({"inside": [True]}), no_networks)
+    assert set(found) == {"independent-of-attack", "hypothesis-tests-would-help"}
+    run = Recorder()
+    judge.judge(run, table, pandas.DataFrame({"inside": [True]}), no_networks)
+    assert run.says("independent-of-attack") == "agrees" and "model-agnostic" not in run.sentences()
+
+
+def test_two_networks_are_attacked_and_their_batches_drawn_alike(monkeypatch, rng):
+    split, asked = a_split(rng), []
+
+    def attack(function, network, images, labels, epsilon):
+        asked.append(network)
+        return SimpleNamespace(images=images * (1 - epsilon))
+
+    monkeypatch.setattr(power, "stored_attack", attack)
+    found = power.by_network({"mnist": split, "bloodmnist": split}, [0.1, 0.9], batch_size=20, batches=39, rng=rng)
+    assert set(asked) == {"mnist-vs22", "mnist-cleverhans"} and len(found) == 4
+    assert found.groupby("size").power.nunique().eq(1).all()  # the same change, the same power
+    assert (found[found["size"] == 0.9].power == 1).all()

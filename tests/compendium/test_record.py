@@ -30,7 +30,7 @@ def test_a_run_leaves_one_complete_file(runs, capsys):
     run.verdict("water is wet", np.bool_(True))
     comparison = {
         "paper": "g17", "item": "Table 1", "row": "MNIST", "column": "R1 eps=0.1", "as_published": 1.8,
-        "corrected": 2.0, "verdict": "reproduced", "cause": "",
+        "corrected": 2.0, "cause": "",
     }  # fmt: skip
     run.compare(comparison)
     run.compare(comparison)  # a cell that is run twice
@@ -91,11 +91,6 @@ def test_what_is_no_number_is_refused(value):
         start().metric("x", value)
 
 
-def test_an_unknown_verdict_word_is_refused():
-    with pytest.raises(ValueError, match="verdict must be one of"):
-        start().compare({"paper": "g17", "item": "", "row": "", "column": "", "verdict": "fine"})
-
-
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     paths.write_atomically(path, "old")
@@ -133,11 +128,17 @@ def test_every_kind_of_parameter_has_a_notebook():
     assert set(kinds.PARAMETERS) == known
 
 
-def test_a_quick_page_says_where_the_seed_decides(monkeypatch):
-    comparison = {"paper": "g17", "item": "Table 1", "row": "MNIST", "column": "R1 eps=0.1", "verdict": "reproduced"}
-    seen = {"g17 | Table 1 | MNIST | R1 eps=0.1": ["reproduced", "not reproduced"]}
-    monkeypatch.setattr(record, "undecided", lambda: {"99_test": seen})
+def test_a_page_shows_the_verdict_of_all_stored_runs(monkeypatch):
+    row = {"paper": "g17", "item": "Table 1", "row": "MNIST", "column": "R1 eps=0.1"}
+    monkeypatch.setattr(record, "_stored_verdicts", lambda: {tuple(row.values()): "not reproduced"})
     quick, paper = (record.start("99_test", profile=profile, seed=0) for profile in ("quick", "paper"))
-    assert quick.shown(comparison) == "undecided at this scale: reproduced or not reproduced"
-    assert paper.shown(comparison) == "reproduced"
-    assert quick.shown({**comparison, "row": "CIFAR-10 (red)"}) == "reproduced"
+    assert quick.shown(row) == paper.shown(row) == "not reproduced"
+    assert quick.shown({**row, "row": "CIFAR-10 (red)"}) == "not run here"
+
+
+def test_a_run_with_another_network_draws_others():
+    runs = [record.Run("99_test", {"profile": "quick", "seed": 3}, network) for network in ("0", "1", "1")]
+    shipped, one, again = (run.rng("draws").random(4) for run in runs)
+    np.testing.assert_array_equal(shipped, start().rng("draws").random(4))
+    np.testing.assert_array_equal(one, again)
+    assert not np.isin(one, shipped).any()

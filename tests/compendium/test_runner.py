@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import nbformat
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from compendium import paths as places
-from compendium import runner
+from compendium import runner, summaries
 from compendium.claims import record
 
 CODE = """run = record.start("99_toy", profile=profile, seed=seed, draws=draws)"""
@@ -124,3 +125,37 @@ def test_digest_sees_cells_and_not_outputs():
     assert runner.source_digest(notebook) == before
     notebook.cells[0].source = "a = 2"
     assert runner.source_digest(notebook) != before
+
+
+def test_several_at_a_time(house, log, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    toy(places.NOTEBOOKS, body="import os; run.metric('x', int(os.environ['OMP_NUM_THREADS']))")
+    toy(places.NOTEBOOKS, body="# a comment\nraise RuntimeError('no luck')", name="98_toy")
+    toy(places.NOTEBOOKS, body="import os; os._exit(1)", name="97_toy")
+    outcomes = runner.run_all([], "quick", {}, log, jobs=3)
+    assert [(o.notebook, o.status) for o in outcomes] == [("97_toy", "failed"), ("98_toy", "failed"), ("99_toy", "ran")]
+    assert "cell 6 of 7: the kernel died" in outcomes[0].message
+    assert outcomes[1].message == (
+        "cell In [5] of the section “99 · Toy”, `raise RuntimeError('no luck')`: RuntimeError: no luck"
+    )
+    assert metrics()["metrics"]["x"] == max(1, os.cpu_count() // 3)
+    assert "3 of 3 notebooks to run; no record says how long 97_toy, 98_toy, 99_toy may take." in said(log)
+    table = Console(file=io.StringIO(), width=200)
+    table.print(summaries.of_runs(outcomes, "quick"))
+    assert len(said(table).splitlines()) < 24 and said(table).count("failed") == 2
+
+
+def test_what_a_call_will_take_is_said_before(house, log):
+    plan = {}
+    for name, seconds in (("97_toy", 30), ("98_toy", 90), ("99_toy", 3600)):
+        toy(places.NOTEBOOKS, name=name)
+        stored = {"duration_s": seconds}
+        record.reference_path(name, "quick").write_text(json.dumps(stored))
+        plan[places.NOTEBOOKS / f"{name}.ipynb"] = {"profile": "quick", "seed": 0, "draws": 3}
+    assert runner.forecast(plan, 1) == "3 of 3 notebooks to run: about 1:02:00 by the stored records."
+    assert runner.forecast(plan, 2) == "3 of 3 notebooks to run, 2 at a time: about 1:00:00 by the stored records."
+    first = list(plan)[-1]
+    runner.run_notebook(first, plan[first], log)
+    assert runner.forecast(plan, 1).startswith("2 of 3 notebooks to run: about 2:00 ")
+    assert runner.forecast({first: plan[first]}, 1).startswith("Nothing to run: all 1 are still valid")
+    assert runner.forecast({first: plan[first]}, 1, force=True).startswith("1 of 1 notebooks to run: about 1:00:00")

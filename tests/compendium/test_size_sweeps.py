@@ -142,6 +142,8 @@ def test_accuracies_and_usual_settings_are_said_once_each():
 
 def test_frames_have_a_line_for_each_result_and_draw():
     results = [result(*apart(), mode=mode, size=n) for mode in MODES for n in (20, 10)]
-    assert len(size_sweeps.size_frame(results)) == 4
+    ends = size_sweeps.ends_frame(results)
+    assert list(ends.index) == [(mode, "MNIST") for mode in MODES]
+    assert list(ends.columns[:2]) == ["AUROC, 20 images", "power, 20 images"] and set(ends.to_numpy().flat) == {"1.00"}
     draws = size_sweeps.draws_frame(results)
     assert len(draws) == 4 * 3 * 40 and (draws["ratio"] == draws["ratio without own kernels"]).all()

@@ -21,7 +21,6 @@ A statement or checked cell that does not come out the same in every run is list
 
 import json
 import math
-import operator
 import os
 import sys
 from collections import defaultdict
@@ -187,25 +186,6 @@ def undecided(records, cells):
     return found
 
 
-def flips(records):
-    """Return the comparisons with the papers whose verdict is not the same in all runs, and what came out."""
-    key = operator.itemgetter("paper", "item", "row", "column")
-    seen = defaultdict(list)
-    for each in records.values():
-        for comparison in each["comparisons"]:
-            if comparison["verdict"] not in seen[" | ".join(key(comparison))]:
-                seen[" | ".join(key(comparison))].append(comparison["verdict"])
-    return {name: found for name, found in seen.items() if len(found) > 1}
-
-
-def store_flips(notebook, found):
-    """Put a notebook's part into the file by which its quick page says "undecided"."""
-    stored = {"generated_by": "tests/expected/derive.py", "verdicts": {**record.undecided(), notebook: found}}
-    stored["verdicts"] = dict(sorted(stored["verdicts"].items()))
-    paths.write_atomically(places.REFERENCE / "undecided.json", json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
-    record.undecided.cache_clear()
-
-
 def derive(path, console):
     """Run one notebook under every seed and setting and return the content of its YAML file."""
     plan = {f"seed {seed}": (seed, ONE_THREAD) for seed in SEEDS}
@@ -222,7 +202,6 @@ def derive(path, console):
         if elsewhere and alike:
             settings.append(stored["environment"]["cpu"])
             records[settings[-1]], cells[settings[-1]] = stored, checked_cells(path)
-    store_flips(path.stem, flips(records))
     numbers = {label: dict(scalars(each["metrics"])) for label, each in records.items()}
     # Seconds and ratios of seconds belong to the machine, not to the method; what a seed leaves empty has no band.
     names = [n for n in numbers["seed 0"] if not n.startswith("time.") and all(n in each for each in numbers.values())]

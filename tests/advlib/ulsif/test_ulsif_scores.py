@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from densratio import densratio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from advlib.ulsif import (
     ULSIF,
     fit_batch,
     kernels,
+    leave_one_out,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::advlib.ulsif.GridEdgeWarning")
@@ -75,6 +77,35 @@ def test_scores_where_the_closed_form_takes_over(kernel):
     expected, scale = plain_scores(numerator, denominator, model.centers_, kernel, sigmas, [1e-3, 1.0])
     assert_scores(model.loocv_scores_, (expected, scale), rtol=1e-10)
     assert (model.loocv_scores_ == 0).any() and (np.abs(model.loocv_scores_) > 0.1).any()
+
+
+@pytest.mark.parametrize(("n_nu", "n_de", "b"), [(40, 40, 100), (30, 50, 12), (50, 30, 45)])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_weights_are_computed_only_where_one_may_be_negative(monkeypatch, kernel, n_nu, n_de, b):
+    """With a bound that shows nothing all weights are: the same scores for more products."""
+    numerator, denominator = samples(n_nu, n_de, 30, shift=0.1, spread=1.1)
+    points = [rows * 10 / math.sqrt(60) for rows in (numerator, denominator)]
+    least, products = min(n_nu, n_de), []
+    multiply = leave_one_out.product
+
+    def counted(left, right, out=None):
+        products.append(left.shape[1] == least and right.shape[1] == right.shape[2])
+        return multiply(left, right, out=out)
+
+    monkeypatch.setattr(leave_one_out, "product", counted)
+    quick = ULSIF(kernel=kernel, n_kernels=b).fit(*points)
+    few = sum(products)
+    products.clear()
+    bound = leave_one_out._InEigenbasis._bound
+
+    def useless(self):
+        first, radius, width = bound(self)
+        return first, torch.full_like(radius, math.inf), torch.ones_like(width)
+
+    monkeypatch.setattr(leave_one_out._InEigenbasis, "_bound", useless)
+    slow = ULSIF(kernel=kernel, n_kernels=b).fit(*points)
+    assert 0 < few < sum(products)
+    np.testing.assert_allclose(quick.loocv_scores_, slow.loocv_scores_, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -1,0 +1,473 @@
+"""VS22's experiments again with the networks that its authors trained, at the paper's sizes, in both modes.
+
+The stored record `results/reference/authors.json` was made by
+
+    python -m compendium.authors [PART …]
+
+with parts such as "fgsm MNIST", "boundary OrganMNIST" or "fgsm PathMNIST"; without any, all are run. A part renews its
+own numbers and keeps the others. The networks' weights are fetched or taken from the folder that `ADVLIB_N2GEM` names
+(`advlib.n2gem`). PathMNIST runs on the tiles of a file in MedMNIST's format with `images`, `labels` and
+`unlabelled_images`, in the folder that `ADVLIB_PATHMNIST_TILES` names, and is left out where there is none.
+
+*As published* follows the order of operations of the authors' code: the network ends in log-softmax, of which foolbox
+takes the cross-entropy, softmax included, once more. That changes no prediction, but FGSM's direction where the
+softmax is saturated in float32. Points are normalised images, as there; only where the deviations of the colours differ
+that is another distance than that of pixels.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from advlib import datasets, environment, models, paths
+from advlib.attacks import AdversarialBatch
+from advlib.prdc import ReferenceManifold
+from advlib.progress import track
+from compendium import paths as places
+from compendium.claims import published, stored
+from compendium.common import boundary, vs22
+from compendium.common.vs22 import AS_PUBLISHED, CORRECTED, EPSILONS, MODES, Curve, Split
+from compendium.nb02_primary_results.judge_fgsm import read_off
+from compendium.nb08_admixture.mixtures import SHARES, TABLES, mixture
+from compendium.nb09_embedding_space.judge import fig12_value
+from compendium.nb09_embedding_space.measure import LOGITS, embeddings
+from compendium.nb10_metric_analysis import geometry
+
+STORED = "authors.json"
+"""Under `results/reference/`."""
+
+SEEDS = range(5)
+TILES = "ADVLIB_PATHMNIST_TILES"
+NETWORKS = {"MNIST": "mnist-n2gem", "OrganMNIST": "organmnist-n2gem", "PathMNIST": "pathmnist-n2gem"}
+STEPS = (0, 10_000, 25_000)
+"""Of the boundary attack; the last state counts."""
+
+BOUNDARY_IMAGES = {
+    "MNIST": {AS_PUBLISHED.name: 100, CORRECTED.name: 50},
+    "OrganMNIST": {AS_PUBLISHED.name: 50, CORRECTED.name: 20},
+}
+"""Images of the hold-outs that are attacked, at even steps: few, because each takes 25,000 steps."""
+
+PARTS = (*(("fgsm", title) for title in NETWORKS), *(("boundary", title) for title in BOUNDARY_IMAGES))
+
+
+class Values:
+    """Numbers by the key of a printed one, mode and seed.
+
+    Attributes
+    ----------
+    found : dict
+        "vs22 | item | row | column" → mode → seed → number, None where the rerun has none.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, dict[str, float | None]]] = {}
+
+    def add(self, key: Sequence[str], mode: vs22.Mode, seed: int, value: float | None) -> None:
+        """Keep a number; `key` must be one of `data/published/vs22.csv`."""
+        published.lookup(*key)
+        by_mode = self.found.setdefault(" | ".join(key), {})
+        by_mode.setdefault(mode.name, {})[str(seed)] = None if value is None else float(f"{value:.6g}")
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One draw of references, and of queries where they are drawn too."""
+
+    seed: int
+    split: Split
+    manifold: ReferenceManifold
+
+
+def points(split: Split, images: np.ndarray) -> np.ndarray:
+    """Return pixels (n, c, h, w) as the points that the authors' metrics take: normalised images, (n, c·h·w)."""
+    return vs22.flat(AS_PUBLISHED.to_attack(split.image_set, images))
+
+
+def tiles_file() -> Path | None:
+    """Return the file of PathMNIST's tiles, or None where no folder is named.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not hold exactly one .npz file.
+    """
+    folder = os.environ.get(TILES)
+    if not folder:
+        return None
+    files = sorted(Path(folder).expanduser().glob("*.npz"))
+    if len(files) != 1:
+        raise FileNotFoundError(f"{TILES} must name a folder with one .npz file, but {folder} has {len(files)}")
+    return files[0]
+
+
+def tiles_split(path: Path, rng: np.random.Generator) -> Split:
+    """Divide PathMNIST's tiles in the paper's ratio of references to queries; queries are labelled ones, drawn.
+
+    Parameters
+    ----------
+    path : Path
+        For `advlib.datasets.load_npz`, which says what it raises; with unlabelled images.
+    rng : numpy.random.Generator
+    """
+    data = datasets.load_npz(path)
+    chosen = vs22.with_network(vs22.image_set("pathmnist"), NETWORKS["PathMNIST"])
+    labelled = len(data.train_images)
+    total = labelled + len(data.unlabelled_images)
+    queries = round(total * chosen.queries / (chosen.queries + chosen.references))
+    if queries > labelled:
+        raise ValueError(f"{path} must hold at least {queries} labelled images for {total} in all, but has {labelled}")
+    order = rng.permutation(labelled)
+    held, rest = order[:queries], order[queries:]
+    reference = np.concatenate([data.train_images[rest], data.unlabelled_images])
+    index = np.concatenate([rest, np.arange(labelled, total)])
+    unknown = np.concatenate([data.train_labels[rest], np.full(total - labelled, -1)])
+    return Split(chosen, reference, unknown, index, data.train_images[held], data.train_labels[held], held)
+
+
+def references(title: str) -> Iterator[Reference]:
+    """Draw the references of the FGSM experiments: five times, once where the whole model set is the reference."""
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        if title == "PathMNIST":
+            split = tiles_split(tiles_file(), rng)
+        else:
+            name = models.spec(NETWORKS[title]).dataset
+            split = vs22.reference_and_holdout(name, rng=rng, network=NETWORKS[title])
+        yield Reference(seed, split, ReferenceManifold(vs22.K).fit(points(split, split.reference)))
+        if title != "PathMNIST" and not split.image_set.references:
+            return
+
+
+# ---------------------------------------------------------------- FGSM
+
+
+def attacked(split: Split, model: nn.Module) -> dict[str, list[AdversarialBatch]]:
+    """Attack all queries by FGSM at the paper's 20 ε, mode's name → batches."""
+    by_mode = {}
+    for mode in MODES:
+        network = nn.Sequential(model, nn.LogSoftmax(1)) if mode.normalised_twice else model
+        sweep = vs22.fgsm_sweep(mode, split.image_set, network, split.images, split.labels)
+        by_mode[mode.name] = list(track(sweep, f"{split.image_set.title}, {mode.name}", len(EPSILONS)))
+    return by_mode
+
+
+def fgsm(title: str) -> tuple[Values, dict[str, Any]]:
+    """Rerun §5's accuracy, §5.1, Figure 12, appendix C and the stored FGSM results on one image set.
+
+    Returns
+    -------
+    values : Values
+    about : dict
+        Sizes ("references", "queries"), "curves" (mode → seed → statistic → 20 values) and "class shares" (mode → ε →
+        share of each predicted class).
+    """
+    values, about, batches, before = Values(), {"curves": {mode.name: {} for mode in MODES}}, None, None
+    for drawn in references(title):
+        split = drawn.split
+        model = vs22.network(split.image_set)
+        if before is None or not np.array_equal(before, split.index):
+            batches, before = attacked(split, model), split.index
+            logits = {mode: [_logits(model, batch.images) for batch in sweep] for mode, sweep in batches.items()}
+            clean_logits = _logits(model, split.images)
+        if "class shares" not in about:
+            about["class shares"] = labels(values, split, batches, logits)
+            about |= {"references": len(split.reference), "queries": len(split.images)}
+        images = {mode: [points(split, batch.images) for batch in sweep] for mode, sweep in batches.items()}
+        curves = curves_of(drawn, drawn.manifold, points(split, split.images), images, batches)
+        inner = ReferenceManifold(vs22.K).fit(_logits(model, split.reference))
+        inside = curves_of(drawn, inner, clean_logits, logits, batches)
+        accuracy = float(np.mean(clean_logits.argmax(axis=1) == split.labels))
+        for mode in MODES:
+            curve = curves[mode.name]
+            lists = {"density": curve.density, "coverage": curve.coverage, "accuracy": curve.accuracy}
+            about["curves"][mode.name][str(drawn.seed)] = {
+                what: [float(f"{x:.5g}") for x in line] for what, line in lists.items()
+            }
+            for entry in published.load("vs22"):
+                if entry.row == title:
+                    found = _number(entry, mode, curve, inside[mode.name], accuracy)
+                    if found is not _OTHER:
+                        values.add(entry.key, mode, drawn.seed, found)
+    return values, about
+
+
+_OTHER = object()
+
+
+def _number(
+    entry: published.Published, mode: vs22.Mode, curve: Curve, inside: Curve, accuracy: float
+) -> float | object | None:
+    """Read a printed number off the rerun; `_OTHER` if it is none of FGSM's."""
+    if entry.item == "§5":
+        return 100 * float(curve.accuracy[0] if mode.normalised_twice else accuracy)
+    if entry.item == "stored results" and "accuracy" in entry.column:
+        return 100 * float(curve.accuracy[0])
+    if entry.item in ("§5.1", "stored results"):
+        return read_off(entry.column, curve)
+    return fig12_value({LOGITS: inside}, entry.column) if entry.item == "Figure 12" else _OTHER
+
+
+def _logits(model: models.Classifier, images: np.ndarray) -> np.ndarray:
+    return embeddings(model, np.asarray(images))[LOGITS]
+
+
+def curves_of(
+    drawn: Reference,
+    manifold: ReferenceManifold,
+    clean: np.ndarray,
+    moved: Mapping[str, Sequence[np.ndarray]],
+    batches: Mapping[str, Sequence[AdversarialBatch]],
+) -> dict[str, Curve]:
+    """Score attacked images, as points of one space, against one draw of references.
+
+    Parameters
+    ----------
+    drawn : Reference
+        For sub-batches.
+    manifold : ReferenceManifold
+        Of the references in that space.
+    clean : (m, d) array
+        The untouched queries.
+    moved, batches : mapping
+        Mode's name → attacked queries at each ε, (m, d) in that space and as the attack gave them.
+    """
+    size = min(100, len(clean))
+    rows = vs22.sub_batches(len(clean), size, np.random.default_rng(drawn.seed), least=2)
+    score = vs22.score(manifold, clean, rows)
+    found = {}
+    for mode, sweep in batches.items():
+        queries = (replace(batch, images=here) for batch, here in zip(sweep, moved[mode], strict=True))
+        title = f"{drawn.split.image_set.title}, {mode}, seed {drawn.seed}"
+        found[mode] = vs22.density_coverage_curve(
+            manifold, clean, queries, EPSILONS, rows, title=title, clean_score=score
+        )
+    return found
+
+
+def labels(
+    values: Values,
+    split: Split,
+    batches: Mapping[str, Sequence[AdversarialBatch]],
+    logits: Mapping[str, Sequence[np.ndarray]],
+) -> dict[str, list[list[float]]]:
+    """Rerun appendix C: what the network says of the attacked images, as notebook 10 asks it, and class centres.
+
+    Parameters
+    ----------
+    values : Values
+        Gets the numbers.
+    split, batches
+        The queries, and mode's name → these attacked at each ε.
+    logits : mapping
+        Mode's name → the network's logits of these, normalised once.
+
+    Returns
+    -------
+    dict
+        Mode's name → for each ε the share of each class among the predictions.
+    """
+    title, shares = split.image_set.title, {}
+    classes = models.spec(split.image_set.network).classes
+    columns = {entry.column for entry in published.load("vs22", "Appendix C") if entry.row == title}
+    for mode in MODES:
+        sweep = batches[mode.name]
+        said = [found.argmax(axis=1) for found in logits[mode.name]]
+        counts = geometry.label_counts(np.stack(said), classes)
+        shares[mode.name] = (counts / len(split.labels)).round(4).tolist()
+        label, start, _ = geometry.dominance(counts, np.array(EPSILONS))
+        found = {"dominant class": label, "dominant class from eps": start}
+        for column in columns & set(found):
+            values.add(("vs22", "Appendix C", title, column), mode, 0, found[column])
+        if "centre shift from eps" in columns:
+            moved = np.stack([vs22.flat(batch.images) for batch in sweep])
+            for seed in SEEDS:
+                shift, chance = geometry.centre_shift(
+                    vs22.flat(split.images), moved, split.labels, classes, np.random.default_rng(seed)
+                )
+                onset = geometry.start_of_last_run(shift > chance, np.array(EPSILONS))
+                values.add(("vs22", "Appendix C", title, "centre shift from eps"), mode, seed, onset)
+    return shares
+
+
+# ---------------------------------------------------------------- boundary attack
+
+
+def quartile_range(values: np.ndarray, batches: Mapping[int, np.ndarray]) -> dict[str, float]:
+    """Return the smallest lower and the largest upper quartile of batch means over batch sizes, as §5.2 prints them.
+
+    Parameters
+    ----------
+    values : (n,) float array
+        One an image.
+    batches : mapping
+        Size → (T, size) rows.
+    """
+    lower, upper = np.array([np.quantile(values[rows].mean(axis=1), (0.25, 0.75)) for rows in batches.values()]).T
+    return {"smallest": float(lower.min()), "largest": float(upper.max())}
+
+
+def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
+    """Rerun §5.2 and Tables 4 and 5 on one image set.
+
+    Densities come from the whole model set as the reference. Coverage depends on the ratio of references to queries:
+    for the attacked images, of which there are fewer than in the paper, that many fewer references are drawn.
+
+    Returns
+    -------
+    values : Values
+    about : dict
+        "references", "queries" of the untouched hold-out, "steps", and for each mode images "attacked", "adversarial",
+        "without a start", "scored" and "references for coverage".
+    """
+    name = models.spec(NETWORKS[title]).dataset
+    whole = vs22.reference_and_holdout(name, references=0, network=NETWORKS[title])
+    manifold = ReferenceManifold(vs22.K).fit(points(whole, whole.reference))
+    clean = points(whole, whole.images)
+    density, coverage = manifold.density_coverage(clean)
+    sizes = stored.load({"attack": "boundary", "data set": title, "statistic": "median"})["x"].astype(int).unique()
+    values, about = Values(), {"references": len(whole.reference), "queries": len(whole.images), "steps": STEPS[-1]}
+    for mode in MODES:
+        split = vs22.reference_and_holdout(name, 1, BOUNDARY_IMAGES[title][mode.name], network=NETWORKS[title])
+        state = boundary.attack(mode, split, STEPS)[-1]
+        rows = boundary.scored_rows(mode, state)
+        few = round(len(whole.reference) * len(rows) / len(whole.images))
+        about[mode.name] = {
+            "attacked": len(split.images), "adversarial": int(state.success.sum()), "scored": len(rows),
+            "without a start": int((state.clean_correct & (state.l2 == 0)).sum()), "references for coverage": few,
+        }  # fmt: skip
+        before, after = points(split, split.images[rows]), points(split, np.asarray(state.images)[rows])
+        counts = {"reference": manifold.ball_counts(clean), "adversarial": manifold.ball_counts(after)}
+        for seed in SEEDS:
+            rng = np.random.default_rng(seed)
+            chosen = whole.reference[rng.permutation(len(whole.reference))[:few]]
+            balls = ReferenceManifold(vs22.K).fit(points(whole, chosen))
+            found = _mixed(mode, {"density": manifold, "coverage": balls}, before, after, seed)
+            found["density"][0], found["coverage"][0] = density, coverage
+            ranges = {
+                kind: quartile_range(n / vs22.K, _batches(kind, n, sizes, whole, rng)) for kind, n in counts.items()
+            }
+            _keep(values, title, mode, seed, found, ranges)
+    return values, about
+
+
+def _mixed(
+    mode: vs22.Mode, manifolds: Mapping[str, ReferenceManifold], before: np.ndarray, after: np.ndarray, seed: int
+) -> dict[str, list[float]]:
+    """Mix attacked images into clean ones in `SHARES`: statistic → its values, by its own manifold."""
+    found = {}
+    for statistic, manifold in manifolds.items():
+        rng = np.random.default_rng([seed, 1])  # the same images for both
+        mixed = mixture(manifold, before, [after], [STEPS[-1]], rng, twins=not mode.normalised_twice)
+        found[statistic] = getattr(mixed, statistic)[0].tolist()
+    return found
+
+
+def _batches(
+    kind: str, counts: np.ndarray, sizes: Sequence[int], whole: Split, rng: np.random.Generator
+) -> dict[int, np.ndarray]:
+    """As many batches of each size as the hold-out gives: disjoint, or of the few attacked images with replacement."""
+    found = {}
+    for size in sizes:
+        shape = (len(whole.images) // size, size)
+        if kind == "reference":
+            found[size] = rng.permutation(len(counts))[: shape[0] * size].reshape(shape)
+        else:
+            found[size] = rng.integers(len(counts), size=shape)
+    return found
+
+
+def _keep(
+    values: Values,
+    title: str,
+    mode: vs22.Mode,
+    seed: int,
+    found: Mapping[str, Sequence[float]],
+    ranges: Mapping[str, Mapping[str, float]],
+) -> None:
+    for entry in published.load("vs22", "§5.2"):
+        kind, what, *edge = entry.column.split()
+        if entry.row == title:
+            end = found[what][0 if kind == "reference" else -1]
+            values.add(entry.key, mode, seed, ranges[kind][edge[0]] if edge else end)
+    for statistic, item in TABLES.items():
+        for share, value in zip(SHARES[:-1], found[statistic], strict=False):
+            values.add(("vs22", item, title, f"share={share:g}"), mode, seed, value)
+
+
+# ---------------------------------------------------------------- the record
+
+
+SETTINGS = {
+    "networks": NETWORKS,
+    "seeds": "of the drawn references; where the whole model set is the reference there is one run, seed 0",
+    "PathMNIST": "tiles of the official training part only, in the paper's ratio of references to queries; the network "
+    "may have been trained on them, and the density of moved images depends on the number of references",
+    "boundary attack, density": "against the whole model set; ranges are the smallest lower and largest upper quartile "
+    "over the authors' batch sizes, of attacked images in batches drawn with replacement",
+    "boundary attack, coverage": "of attacked images against so many references that images and references are in the "
+    "paper's ratio; fewer references have larger balls, which untouched images do not feel and moved ones may",
+}
+
+
+def run(parts: Sequence[tuple[str, str]], path: Path | None = None) -> Path:
+    """Run some of `PARTS` and renew their numbers in the stored record, which each finished part leaves complete.
+
+    Raises
+    ------
+    ValueError
+        For an unknown part.
+    FileNotFoundError
+        If the authors' weights are missing, or the folder with PathMNIST's tiles has none.
+    """
+    for part in parts:
+        if part not in PARTS:
+            known = ", ".join(" ".join(known) for known in PARTS)
+            raise ValueError(f"a part must be one of {known}, but is {' '.join(part)}")
+    path = places.REFERENCE / STORED if path is None else Path(path)
+    for kind, title in parts:
+        if title == "PathMNIST" and tiles_file() is None:
+            print(f"PathMNIST is left out: no folder with its tiles is named in {TILES}")
+            continue
+        values, about = (fgsm if kind == "fgsm" else boundary_attack)(title)
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        sizes = record.get("settings", {}).get("sizes", {})
+        curves = record.get("curves", {}) | ({title: about.pop("curves")} if kind == "fgsm" else {})
+        shares = record.get("class shares", {}) | ({title: about.pop("class shares")} if kind == "fgsm" else {})
+        record = {
+            "generated_by": "python -m compendium.authors",
+            "settings": SETTINGS | {"sizes": sizes | {f"{kind} {title}": about}},
+            "values": record.get("values", {}) | values.found,
+            "curves": curves,
+            "class shares": shares,
+            "environment": environment.environment(),
+        }
+        paths.write_atomically(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        print(f"{kind} {title}: {path} written", flush=True)
+    return path
+
+
+def load(path: Path | None = None) -> dict[str, Any]:
+    """Read the stored record.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none; the message says how it is made.
+    """
+    path = places.REFERENCE / STORED if path is None else Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no record at {path}; make it with: python -m compendium.authors") from None
+
+
+if __name__ == "__main__":
+    run([tuple(part.split()) for part in sys.argv[1:]] or PARTS)
