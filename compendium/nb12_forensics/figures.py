@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
