@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import pandas
+import seaborn
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from advlib.figures import ADVERSARIAL, NOISE, PUBLISHED, REAL, subplots
+from advlib.figures import ADVERSARIAL, LIMIT, NOISE, PUBLISHED, REAL, subplots
 
 _SIZES = (("#56B4E9", "o"), (REAL, "s"), (NOISE, "^"), (ADVERSARIAL, "D"))
 """Colour and marker of each ε of Table 1."""
@@ -42,4 +44,37 @@ def one_at_a_time(found: pandas.DataFrame, printed: Sequence[float]) -> Figure:
     axis.set_yticks(range(len(names)), names)
     axis.set(xscale="log", ylim=(len(names) - 0.5, -0.6), xlabel="mean density ratio R1, MNIST (dotted: as printed)")
     figure.legend(loc="outside lower center", ncols=len(printed))
+    return figure
+
+
+def networks_2017(lines: pandas.DataFrame, epsilon: float = 0.3) -> Figure:
+    """Draw R1 of every variant against its share of unmoved pixels, a panel a row of Table 1.
+
+    Parameters
+    ----------
+    lines : pandas.DataFrame
+        From `networks_2017.judged`.
+    epsilon : float
+        Below the plateau.
+    """
+    lines = lines[(lines["epsilon"] == epsilon) & ~lines["row"].str.contains("combined")]
+    kinds = list(lines["variant"].unique())
+    palette = dict(zip(kinds, seaborn.color_palette("colorblind", len(kinds)), strict=True))
+    figure, axes = subplots(1, lines["row"].nunique(), figsize=(2.6 * lines["row"].nunique(), 3.9), sharex=True)
+    for (row, mine), axis in zip(lines.groupby("row", sort=False), axes, strict=True):
+        axis.axhspan(mine["printed_low"].iloc[0], mine["printed_high"].iloc[0], color=PUBLISHED, alpha=0.15, lw=0)
+        axis.axhline(mine["printed"].iloc[0], color=PUBLISHED, lw=1)
+        for entry in mine.itertuples():
+            colour, x = palette[entry.variant], 100 * entry.zero_share
+            axis.plot([x, x], [entry.coin_flips, entry.r1], color=colour, lw=0.7, alpha=0.6)
+            axis.plot(x, entry.coin_flips, "_", color=colour, ms=8)
+            marker = {"true labels": "o", "own predictions": "s", "dropout on": "^"}[entry.attack]
+            axis.plot(x, entry.r1, marker, color=colour, ms=6, mfc="none" if entry.attack != "true labels" else None)
+        axis.set(title=row, xlabel="unmoved pixels (%)")
+    axes[0].set_ylabel(f"mean density ratio R1, ε = {epsilon:g}")
+    handles = [Line2D([], [], color=palette[name], marker="o", ls="", label=name) for name in kinds]
+    marks = {"own predictions": "s", "dropout on": "^", "coin flips, same unmoved pixels": "_"}
+    handles += [Line2D([], [], color=LIMIT, marker=m, ls="", mfc="none", label=name) for name, m in marks.items()]
+    handles.append(Line2D([], [], color=PUBLISHED, label="printed, with its interval"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
