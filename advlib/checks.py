@@ -1,11 +1,17 @@
 """Checks of arrays at the public border: one sentence that names the argument, what it was and what it must be."""
 
+import os
 import warnings
 
 import numpy as np
 import torch
 
 ArrayLike = np.ndarray | torch.Tensor
+
+
+def usual_device() -> str | None:
+    """Where networks and manifolds go that are given no device: what `ADVLIB_DEVICE` names, such as "cuda"."""
+    return os.environ.get("ADVLIB_DEVICE") or None
 
 
 def as_matrix(

@@ -37,7 +37,7 @@ from advlib.architectures import (
     vs22_medmnist,
     vs22_mnist,
 )
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, usual_device
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
     name : str
         One of `NAMES`, of `AUTHORS`, or of `SPECS` if trained here.
     device : torch.device, optional
-        Where it goes; the CPU by default.
+        Where it goes; by default where `ADVLIB_DEVICE` says, or else the CPU.
     folder : path, optional
         Instead of the package's own weights, or those of `weights_from`; of `AUTHORS`, of the place where
         `advlib.n2gem.read` looks.
@@ -273,11 +273,11 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
     FileNotFoundError
         If weights or card are missing.
     """
-    model = build(name)
+    model = build(name).to(device or usual_device())
     if name in AUTHORS:
         constants = {f"normalize.{key}": value for key, value in model.normalize.state_dict().items()}
         _fill(model, name, "the authors' weights", constants | n2gem.read(name, folder))
-        return model.to(device).eval().requires_grad_(False)
+        return model.eval().requires_grad_(False)
     weights, _ = _found(name, folder)
     expected = card(name, weights.parent)["sha256"]
     try:
@@ -297,7 +297,7 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
     except SafetensorError as error:
         raise ValueError(f"the weights {weights} must fit the architecture of {name}, but do not: {error}") from None
     _fill(model, name, f"the weights {weights}", state)
-    return model.to(device).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def _fill(model: Classifier, name: str, what: str, state: dict[str, torch.Tensor]) -> None:

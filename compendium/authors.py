@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from advlib import datasets, environment, models, paths
@@ -34,7 +35,7 @@ from compendium import paths as places
 from compendium.claims import published, stored
 from compendium.common import boundary, vs22
 from compendium.common.vs22 import AS_PUBLISHED, CORRECTED, EPSILONS, MODES, Curve, Split
-from compendium.nb02_primary_results.judge_fgsm import read_off
+from compendium.nb02b_density_coverage.judge_fgsm import read_off
 from compendium.nb08_admixture.mixtures import SHARES, TABLES, mixture
 from compendium.nb09_embedding_space.judge import fig12_value
 from compendium.nb09_embedding_space.measure import LOGITS, embeddings
@@ -53,7 +54,7 @@ BOUNDARY_IMAGES = {
     "MNIST": {AS_PUBLISHED.name: 100, CORRECTED.name: 50},
     "OrganMNIST": {AS_PUBLISHED.name: 50, CORRECTED.name: 20},
 }
-"""Images of the hold-outs that are attacked, at even steps: few, because each takes 25,000 steps."""
+"""Images of the hold-outs that are attacked, at even steps: few, because each takes 25,000 steps; all on a GPU."""
 
 PARTS = (*(("fgsm", title) for title in NETWORKS), *(("boundary", title) for title in BOUNDARY_IMAGES))
 
@@ -334,9 +335,12 @@ def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
     density, coverage = manifold.density_coverage(clean)
     sizes = stored.load({"attack": "boundary", "data set": title, "statistic": "median"})["x"].astype(int).unique()
     values, about = Values(), {"references": len(whole.reference), "queries": len(whole.images), "steps": STEPS[-1]}
+    gpu = boundary.on_gpu()
+    about["GPU"] = torch.cuda.get_device_name(0) if gpu else None
     for mode in MODES:
-        split = vs22.reference_and_holdout(name, 1, BOUNDARY_IMAGES[title][mode.name], network=NETWORKS[title])
-        state = boundary.attack(mode, split, STEPS)[-1]
+        count, chunk = (0, len(whole.images)) if gpu else (BOUNDARY_IMAGES[title][mode.name], boundary.CHUNK)
+        split = vs22.reference_and_holdout(name, 1, count, network=NETWORKS[title])
+        state = boundary.attack(mode, split, STEPS, chunk=chunk)[-1]
         rows = boundary.scored_rows(mode, state)
         few = round(len(whole.reference) * len(rows) / len(whole.images))
         about[mode.name] = {

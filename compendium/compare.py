@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from advlib import paths
+from compendium import paths as places
 from compendium.claims import record
 
 BANDS = paths.HOME / "tests" / "expected"
@@ -122,7 +123,7 @@ def load(place: Path) -> dict[tuple[str, str], dict[str, Any]]:
         files = [place]
     elif place.is_dir():
         files = [place / "metrics.json"] if (place / "metrics.json").is_file() else sorted(place.glob("*/metrics.json"))
-        files = files or sorted(place.glob("[0-9][0-9]_*.json"))
+        files = files or sorted(place.glob(f"{places.NUMBERED}.json"))
     else:
         raise ValueError(f"there is no {place}: give a metrics.json, a run's folder or a profile's folder")
     if not files:

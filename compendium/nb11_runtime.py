@@ -7,10 +7,13 @@ ideas away one by one.
 
 import contextlib
 import io
+import json
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +21,21 @@ import pandas
 import torch
 from matplotlib.figure import Figure
 
-from advlib.figures import CORRECTED, LIMIT, PUBLISHED, REAL
+from advlib.environment import environment
+from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, PUBLISHED, REAL
+from advlib.paths import write_atomically
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from advlib.ulsif import GridEdgeWarning, fit_batch
+from compendium import paths as places
 from compendium.claims import published, verdicts
 from compendium.common import panels
 
 K = 5
 """Neighbours in every timing, as in VS22."""
+
+FIGURE_SIZES = (1_000, 5_000, 10_000, 25_000, 50_000)
+"""References, and as many queries, in VS22's Fig. 13."""
 
 
 def in_turns(rounds: int, **contenders: Callable[[], object]) -> dict[str, float]:
@@ -103,6 +112,72 @@ def manifold_times(
             row["agree"] = all(abs(theirs[name] - row[name]) <= 1e-12 for name in ("density", "coverage"))
         times.append(row | in_turns(repeats, **contenders))
     return times
+
+
+def gpu_times(
+    sizes: Sequence[int], dimension: int, peer_limit: int, repeats: int, rng: np.random.Generator, device: str = "cuda"
+) -> list[dict[str, Any]]:
+    """Time density and coverage on a GPU, from arrays in main memory to the two numbers, and prdc on the CPU beside it.
+
+    Parameters
+    ----------
+    sizes, dimension, peer_limit, repeats, rng
+        As for `manifold_times`.
+    device : str
+        Where our engine works, and where the two bare float32 products are taken.
+
+    Returns
+    -------
+    list of dict
+        n; in seconds gpu_s (fit and score), score_s, product_s, prdc_s (None above `peer_limit`); agree: whether
+        prdc, or above `peer_limit` our engine on the CPU, gives the same.
+    """
+    times = []
+    for n in track(sizes, "density and coverage on a GPU, n", len(sizes)):
+        reference, queries = rng.standard_normal((2, n, dimension), dtype=np.float32)
+        fitted = ReferenceManifold(K, device=device).fit(reference)
+        a, b = (torch.from_numpy(values).to(device) for values in (reference, queries))
+
+        def product(a: torch.Tensor = a, b: torch.Tensor = b) -> float:
+            return float((a @ a.T)[0, 0] + (b @ a.T)[0, 0])  # reading a number waits for the GPU
+
+        found = fitted.density_coverage(queries)
+        contenders: dict[str, Callable[[], object]] = {
+            "gpu_s": lambda r=reference, q=queries: ReferenceManifold(K, device=device).fit(r).density_coverage(q),
+            "score_s": lambda fitted=fitted, queries=queries: fitted.density_coverage(queries),
+            "product_s": product,
+        }
+        row: dict[str, Any] = {"n": n, "prdc_s": None}
+        if n <= peer_limit:
+            theirs = _prdc(reference, queries)
+            row["agree"] = all(abs(theirs[name] - getattr(found, name)) <= 1e-12 for name in ("density", "coverage"))
+            row |= in_turns(1, prdc_s=lambda r=reference, q=queries: _prdc(r, q))
+        else:
+            row["agree"] = ReferenceManifold(K, device="cpu").fit(reference).density_coverage(queries) == found
+        times.append(row | in_turns(repeats, **contenders))
+    return times
+
+
+GPU_RECORD = places.REFERENCE / "gpu_runtime.json"
+"""What `python -m compendium.nb11_runtime` stored on a machine with a GPU."""
+
+
+def gpu_stored() -> dict[str, Any]:
+    """Read the stored run on a GPU: "times" from `gpu_times`, "environment" with the GPU's name."""
+    return json.loads(GPU_RECORD.read_text(encoding="utf-8"))
+
+
+def store_gpu_times(path: Path = GPU_RECORD, device: str = "cuda", sizes: Sequence[int] = FIGURE_SIZES) -> None:
+    """Time and store VS22's sizes of Fig. 13 on this machine's GPU."""
+    times = gpu_times(sizes, 512, 10_000, 3, np.random.default_rng(0), device)
+    settings = {"dimension": 512, "k": K, "repeats": 3, "prdc": "once, on this machine's CPU, all threads"}
+    content = {
+        "generated_by": "python -m compendium.nb11_runtime",
+        "settings": settings,
+        "times": times,
+        "environment": environment(),
+    }
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def ulsif_times(
@@ -199,7 +274,14 @@ def judge_runtime(run: Any, times: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def speedups(manifold: Sequence[Mapping[str, Any]], printed: Mapping[str, Mapping[int, float]]) -> Figure:
+ON_GPU = "ours on a GPU: fit and score"
+
+
+def speedups(
+    manifold: Sequence[Mapping[str, Any]],
+    printed: Mapping[str, Mapping[int, float]],
+    gpu: Sequence[Mapping[str, Any]] = (),
+) -> Figure:
     """Draw VS22 Fig. 13 again: speed-up over prdc and our own seconds, against the sample size.
 
     Parameters
@@ -208,6 +290,8 @@ def speedups(manifold: Sequence[Mapping[str, Any]], printed: Mapping[str, Mappin
         From `manifold_times`.
     printed : dict
         From `published_speedups`.
+    gpu : sequence of dict
+        From `gpu_times`, of another machine.
     """
     x, beta, seconds = "reference images n = queries m (512 features)", "speed-up β: T(prdc) / T", "the same in seconds"
     palette = {
@@ -221,6 +305,13 @@ def speedups(manifold: Sequence[Mapping[str, Any]], printed: Mapping[str, Mappin
             rows.append({x: row["n"], "name": next(iter(palette)), seconds: prdc})
         for name, taken in zip(list(palette)[1:4], ours, strict=True):
             rows.append({x: row["n"], "name": name, seconds: taken, beta: prdc / taken if prdc else None})
+    for row in gpu:
+        palette[ON_GPU] = ADVERSARIAL
+        taken, prdc = row["gpu_s"], row["prdc_s"]
+        rows.append({x: row["n"], "name": ON_GPU, seconds: taken, beta: prdc / taken if prdc else None})
+    if gpu:
+        stored = published_seconds()["n2gem GPU"].items()
+        rows += [{x: n, "name": "n2gem GPU, published", seconds: value} for n, value in stored]
     for name, line in printed.items():
         palette[f"{name}, published"] = PUBLISHED
         rows += [{x: n, "name": f"{name}, published", beta: value} for n, value in line.items()]
@@ -253,3 +344,7 @@ def ulsif_speedups(times: Sequence[Mapping[str, Any]]) -> Figure:
     )  # fmt: skip
     figure.axes[1].set(yscale="linear", ylim=(0, None))
     return figure
+
+
+if __name__ == "__main__":
+    store_gpu_times(*map(Path, sys.argv[1:2]))

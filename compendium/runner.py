@@ -40,7 +40,7 @@ def notebooks(names: Iterable[str] = ()) -> list[Path]:
     UnknownNotebook
         When a name fits none.
     """
-    there = sorted(places.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    there = sorted(places.NOTEBOOKS.glob(f"{places.NUMBERED}.ipynb"))
     chosen: list[Path] = []
     for name in names:
         found = [path for path in there if path.stem.startswith(name.removesuffix(".ipynb"))]
@@ -265,7 +265,7 @@ def run_all(
     Parameters
     ----------
     names : iterable of str
-        Beginnings of notebook names, such as "02".
+        Beginnings of notebook names, such as "02" (both 02a and 02b) or "02b".
     profile : str
         A file in `params/`.
     overrides : dict

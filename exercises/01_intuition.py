@@ -63,4 +63,4 @@ exercises.check("01.3", my_mean_over_a, my_mean_over_b)
 # On [0, 1] the ratio is 1 / ½ = 2, elsewhere 0. Over the denominator the mean is $\int p_b\, p_a / p_b = \int p_a =
 # 1$, whatever the densities are: it can say nothing. Over the numerator it is $\int p_a^2 / p_b$, and by
 # Cauchy–Schwarz $1 = \left(\int \tfrac{p_a}{\sqrt{p_b}} \sqrt{p_b}\right)^2 \le \int p_a^2 / p_b$. So the true mean
-# is never below 1. An *estimate* can be, and in notebook 02 it is.
+# is never below 1. An *estimate* can be, and in notebook 02a it is.

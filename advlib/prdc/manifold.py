@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike, as_matrix, whole
+from advlib.checks import ArrayLike, as_matrix, usual_device, whole
 from advlib.prdc import saving
 from advlib.prdc.balls import Balls
 from advlib.prdc.radii import fit_radii
@@ -39,7 +39,8 @@ class ReferenceManifold(BaseEstimator):
         the reference's own dtype and N·(d + 6) of 2 bytes (4 where bfloat16 products are slow). No N×M array is
         ever made. `hits` returns what it finds, whatever its size.
     device : torch.device or str, optional
-        Where the products run; by default where the reference lies (an array: the CPU). Results are the same.
+        Where the products run; by default where `ADVLIB_DEVICE` says, or else where the reference lies (an array: the
+        CPU). Results are the same.
 
     Attributes
     ----------
@@ -85,7 +86,7 @@ class ReferenceManifold(BaseEstimator):
             Where `reference`, `k` or `memory_gb` cannot be used, or every radius is zero because each point has k
             or more copies: strictly inside a ball of radius zero lies nothing, so all results would be zero.
         """
-        matrix = as_matrix(reference, "reference", dtype=float_type(reference), device=self.device)
+        matrix = as_matrix(reference, "reference", dtype=float_type(reference), device=self.device or usual_device())
         self._fit_points(matrix, "reference")
         empty = int((self.radii_ == 0).sum())
         if empty == len(self.radii_):
@@ -295,7 +296,7 @@ class ReferenceManifold(BaseEstimator):
             As in the constructor.
         """
         manifold = cls(k, memory_gb=memory_gb, device=device)
-        points = RoundedPoints(torch.from_numpy(reference).to(device), memory_gb)
+        points = RoundedPoints(torch.from_numpy(reference).to(device or usual_device()), memory_gb)
         manifold._hold(Balls(points, radii * points.scale))
         return manifold
 

@@ -134,7 +134,7 @@ def start(notebook: str, **parameters: Any) -> Run:
     Parameters
     ----------
     notebook : str
-        The notebook's name without ending, for instance "02_primary_results".
+        The notebook's name without ending, for instance "02a_density_ratio".
     **parameters
         Everything in the notebook's `parameters` cell, by name; `profile` and `seed` are required.
 

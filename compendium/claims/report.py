@@ -134,7 +134,7 @@ def _evidence(claim: Claim) -> str:
 
 
 def _link(notebook: str) -> str:
-    return f"[{notebook[:2]}](../notebooks/{notebook}.ipynb)" if notebook else ""
+    return f"[{places.number(notebook)}](../notebooks/{notebook}.ipynb)" if notebook else ""
 
 
 def _runs() -> str:

@@ -63,7 +63,7 @@ TABLE1 = {
 
 TOLERANCE = 0.25
 """A rerun number agrees with a printed one when they differ by at most this share of the printed one. The paper's
-network is unknown; see `notebooks/02_primary_results` for how far retrained networks spread."""
+network is unknown; see `notebooks/02a_density_ratio` for how far retrained networks spread."""
 
 
 def test_images(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray]:

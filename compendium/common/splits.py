@@ -345,3 +345,12 @@ def network(chosen: ImageSet) -> models.Classifier:
         If its weights are missing, as PathMNIST's are until somebody trains them; the sentence says with what command.
     """
     return models.load_trained(chosen.network).to(memory_format=torch.channels_last)
+
+
+def held_out(network: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Take `count` (0 or more than there are: all) of a network's held-out images and labels at even steps."""
+    held = models.partition(network)
+    n = len(held.holdout_images)
+    count = min(count or n, n)
+    part = np.arange(count) * n // count
+    return held.holdout_images[part], held.holdout_labels[part]

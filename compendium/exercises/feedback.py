@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -10,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from compendium import paths as places
 
 _HERE = Path(__file__).parent
 
@@ -81,10 +84,10 @@ def feedback_on(name: str, *answers: Any) -> Feedback:
 
 
 def checks_of(number: str) -> ModuleType:
-    """Import the checks of notebook `number`, such as "01"; its `EXERCISES` holds them in order."""
+    """Import the checks of notebook `number`, such as "01" or "02a"; its `EXERCISES` holds them in order."""
     found = sorted(_HERE.glob(f"nb{number}_*.py"))
-    if len(number) != 2 or not number.isdigit() or not found:
-        there = ", ".join(path.stem[2:4] for path in sorted(_HERE.glob("nb[0-9][0-9]_*.py")))
+    if not re.fullmatch(r"\d\d[a-z]?", number) or not found:
+        there = ", ".join(places.number(path.stem)[2:] for path in sorted(_HERE.glob(f"nb{places.NUMBERED}.py")))
         raise ValueError(f"no exercises of notebook {number!r}; there are those of {there}")
     return importlib.import_module(f"compendium.exercises.{found[0].stem}")
 

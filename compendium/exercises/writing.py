@@ -97,7 +97,7 @@ def sources(names: Iterable[str] = ()) -> list[Path]:
     ValueError
         When a name fits none.
     """
-    there = sorted(places.EXERCISES.glob("[0-9][0-9]_*.py"))
+    there = sorted(places.EXERCISES.glob(f"{places.NUMBERED}.py"))
     wanted = list(names)
     for name in wanted:
         if not any(path.stem.startswith(name) for path in there):
@@ -245,7 +245,7 @@ def solutions(title: str, stem: str, cells: Iterable[Cell]) -> NotebookNode:
     cells : iterable of Cell
     """
     heading = Cell("markdown", _SOLUTIONS.format(title=title, stem=stem))
-    notebook = nbformat.v4.new_notebook(cells=_notebook_cells([heading, *cells], stem[:2], solved=True))
+    notebook = nbformat.v4.new_notebook(cells=_notebook_cells([heading, *cells], places.number(stem), solved=True))
     for cell in notebook.cells:  # solutions lie one folder deeper
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace("](../docs/", "](../../docs/")
@@ -276,12 +276,12 @@ def write(names: Iterable[str] = ()) -> list[Path]:
     """
     written = []
     for source in sources(names):
-        (path,) = runner.notebooks([source.stem])
+        (path,), number = runner.notebooks([source.stem]), places.number(source.stem)
         notebook = nbformat.read(path, as_version=4)
         cells = parse(source.read_text(encoding="utf-8"), source.name)
         pair = {
-            path: with_exercises(notebook, cells, path.stem[:2]),
-            path.parent / "solutions" / f"{path.stem[:2]}.ipynb": solutions(title_of(notebook), path.stem, cells),
+            path: with_exercises(notebook, cells, number),
+            path.parent / "solutions" / f"{number}.ipynb": solutions(title_of(notebook), path.stem, cells),
         }
         for target, made in pair.items():
             target.parent.mkdir(exist_ok=True)

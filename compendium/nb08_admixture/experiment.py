@@ -109,8 +109,10 @@ class _Images:
 class _Boundary:
     """The boundary attack on some of an image set's queries."""
 
-    def __init__(self, images: _Images, count: int, steps: Sequence[int], references: int, seed: int) -> None:
-        self.images, self.steps, self.seed = images, steps, seed
+    def __init__(
+        self, images: _Images, count: int, steps: Sequence[int], references: int, seed: int, chunk: int = boundary.CHUNK
+    ) -> None:
+        self.images, self.steps, self.seed, self.chunk = images, steps, seed, chunk
         n = len(images.whole.images)
         self.tried = np.arange(min(count or n, n)) * n // min(count or n, n)  # as `reference_and_holdout` takes a part
         self.split = images._cut(min(references, len(images.order)))
@@ -134,7 +136,7 @@ class _Boundary:
         """
         whole, tried, rng = self.images.whole, self.tried, self.images.rng
         part = replace(whole, images=whole.images[tried], labels=whole.labels[tried], index=whole.index[tried])
-        state = boundary.attack(mode, part, self.steps, seed=self.seed)[-1]
+        state = boundary.attack(mode, part, self.steps, seed=self.seed, chunk=self.chunk)[-1]
         scored = boundary.scored_rows(mode, state)
         rows, moved, twins = tried[scored], state.images[scored], not mode.normalised_twice
         by_ratio = boundary.manifold_in_proportion(whole.reference, len(rows), self.per_query, rng)
@@ -194,14 +196,41 @@ def experiment(
     return Admixture(chosen, fgsm, powers, mixed, walk.clean(), counts, *sizes)
 
 
-def fgsm_alone(
-    chosen: vs22.ImageSet, *, epsilons: Sequence[float], maps: Maps, queries: int, rng: np.random.Generator
+@dataclass(frozen=True)
+class Walk:
+    """Settings of the boundary attack: images (0: all), steps, the attack's seed and `boundary.attack`'s chunk."""
+
+    images: int
+    steps: Sequence[int]
+    seed: int
+    chunk: int
+
+
+def replicated(
+    chosen: vs22.ImageSet,
+    *,
+    epsilons: Sequence[float],
+    maps: Maps,
+    queries: int,
+    rng: np.random.Generator,
+    walk: Walk | None = None,
 ) -> Admixture:
-    """Run what `experiment` does with FGSM; what the seed does not change is kept for the next call."""
+    """Run what `experiment` does with FGSM and, if asked, with the boundary attack against the whole model set.
+
+    What the seed does not change is kept for the next call.
+    """
     images, fgsm, powers = _Images(chosen, queries, maps, rng), {}, {}
     for mode in vs22.MODES:
         attacked = [hits for _, hits in _fgsm_balls(images.split, mode, tuple(epsilons))]
         twins = not mode.normalised_twice
         fgsm[mode.name] = mixture(images.manifold, images.hits, attacked, epsilons, rng, twins=twins)
         powers[mode.name] = images.fgsm_maps(mode)
-    return Admixture(chosen, fgsm, powers)
+    if walk is None:
+        return Admixture(chosen, fgsm, powers)
+    attack = _Boundary(images, walk.images, walk.steps, 0, walk.seed, walk.chunk)
+    mixed, counts = {}, {}
+    for mode in vs22.MODES:
+        mixed[mode.name], power, counts[mode.name] = attack.run(mode)
+        powers[mode.name][f"boundary attack, {walk.steps[-1]} steps"] = power
+    sizes = int(walk.steps[-1]), len(attack.split.reference)
+    return Admixture(chosen, fgsm, powers, mixed, attack.clean(), counts, *sizes)

@@ -39,11 +39,12 @@ def record_admixture(run: Any, results: Sequence[Admixture]) -> None:
                     values = [None if np.isnan(value) else value for value in power[statistic].to_numpy().ravel()]
                     run.metric(f"{prefix}.{name}.power.{title}.{statistic}", values)
         if result.image_set.in_paper:
-            _record_tables(run, result)
+            record_tables(run, result)
     record_sentences(run, [result for result in results if result.image_set.in_paper])
 
 
-def _record_tables(run: Any, result: Admixture) -> None:
+def record_tables(run: Any, result: Admixture) -> None:
+    """Record Tables 4 and 5 on one image set, from the boundary attack's mixtures."""
     for statistic, item in TABLES.items():
         counts = " and ".join(str(found.n_queries) for found in result.boundary.values())
         steps = f"{counts} attacked images, {result.boundary_steps} steps"

@@ -49,9 +49,9 @@ def test_the_library_knows_no_paper():
 def test_no_notebook_of_the_compendium_imports_another():
     against = set()
     for path in paths_of("compendium"):
-        own = re.match(r"nb\d\d", path.relative_to(ROOT / "compendium").parts[0])
+        own = re.match(r"nb\d\d[a-z]?", path.relative_to(ROOT / "compendium").parts[0])
         for name in imported_modules(path):
-            other = re.match(r"compendium\.(nb\d\d)", name)
+            other = re.match(r"compendium\.(nb\d\d[a-z]?)", name)
             if own and other and other[1] != own[0]:
                 against.add((path.relative_to(ROOT).as_posix(), name))
     assert not against

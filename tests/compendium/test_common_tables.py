@@ -7,12 +7,12 @@ from compendium.common import tables
 def test_a_page_shows_the_stored_numbers_and_verdicts(monkeypatch):
     number, sentence = ("g17", "Table 1", "MNIST", "R1 eps=0.3"), ("vs22", "claim", "sensitivity-to-k", "")
     stored = [
-        published.Claim(*number, 20.7, 159.75, "never", "not reproduced", "a cause", "02_primary_results"),
-        published.Claim(*sentence, "words", "long words", None, "reproduced", "", "12_forensics"),
+        published.Claim(*number, 20.7, 159.75, "never", "not reproduced", "a cause", "02a_density_ratio"),
+        published.Claim(*sentence, "words", "long words", None, "reproduced", "", "12b_forensics_vs22"),
     ]
     monkeypatch.setattr(published, "read_claims", lambda: stored)
     monkeypatch.setattr(record, "_stored_verdicts", lambda: {claim.key: claim.verdict for claim in stored})
-    run = record.Run("02_primary_results", {"profile": "quick", "seed": 0})
+    run = record.Run("02a_density_ratio", {"profile": "quick", "seed": 0})
     other = ("g17", "Table 1", "MNIST", "R1 eps=0.5")
     shown = tables.learned(run, {number: "a number", sentence: "a sentence", other: "not run"}).data
     assert shown.loc["a number"].tolist()[1:] == ["160", "never", "not reproduced"]

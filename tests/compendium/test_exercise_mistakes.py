@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 
 from advlib.prdc import ReferenceManifold
 from compendium.exercises import feedback, feedback_on, small, writing
+from compendium.paths import number
 
 
 def sorted_distances(points):
@@ -99,6 +100,13 @@ def mean_coverage(draw, n, m, k, repeats, anew=True):
     return np.mean(found)
 
 
+def published_step(pixels, signs, epsilon, mean, std, bounds=True, way=True, pixels_back=True):
+    x = (pixels - mean) / std
+    aim = np.clip(x + epsilon * signs, 0, 1) if bounds else x + epsilon * signs
+    moved = x + np.clip(aim - x, -epsilon, epsilon) if way else aim
+    return mean + std * moved if pixels_back else moved
+
+
 MEAN = small.reference().mean(axis=0, keepdims=True)
 
 MISTAKES = [
@@ -116,23 +124,30 @@ MISTAKES = [
     ("01.3", 0.5, 1, "1 divided by one half"),
     ("01.3", 2, 2, "half of its points"),
     ("01.3", 3, 1, "Over the numerator"),
-    ("02.1", partial(theta, clip=False), "Nearly: negative weights"),
-    ("02.1", partial(theta, per=len), "not the numerator's"),
-    ("02.1", partial(theta, per=lambda phi: 1), "divide Φᵀ Φ by its number of rows"),
-    ("02.1", partial(theta, total=True), "not the sum"),
-    ("02.1", partial(theta, everywhere=True), "on the diagonal"),
-    ("02.1", lambda nu, de, lam: theta(nu, de, 2 * lam), "differs from uLSIF's by"),
-    ("02.1", lambda nu, de, lam: np.zeros(nu.shape[1]), "differs from uLSIF's by"),
-    ("02.1", non_negative, "right"),
-    ("02.2", lambda phi, lam: phi.mean(0) @ phi.mean(0), "λ is missing"),
-    ("02.2", lambda phi, lam: phi.mean(0).mean() / lam, "the mean weight"),
-    ("02.2", lambda phi, lam: np.linalg.norm(phi.mean(0)) / lam, "square the norm"),
-    ("02.2", lambda phi, lam: 7, "a fit gives"),
-    ("02.3", 0, 1, "the range of x"),
-    ("02.3", 0.765, 0.468, "comes first"),
-    ("02.3", 0.468, 0.297, "comes first"),
-    ("02.3", 0.1, 0.765, "The lower end"),
-    ("02.3", 0.468, 1.0, "The upper end"),
+    ("02a.1", partial(theta, clip=False), "Nearly: negative weights"),
+    ("02a.1", partial(theta, per=len), "not the numerator's"),
+    ("02a.1", partial(theta, per=lambda phi: 1), "divide Φᵀ Φ by its number of rows"),
+    ("02a.1", partial(theta, total=True), "not the sum"),
+    ("02a.1", partial(theta, everywhere=True), "on the diagonal"),
+    ("02a.1", lambda nu, de, lam: theta(nu, de, 2 * lam), "differs from uLSIF's by"),
+    ("02a.1", lambda nu, de, lam: np.zeros(nu.shape[1]), "differs from uLSIF's by"),
+    ("02a.1", non_negative, "right"),
+    ("02a.2", lambda phi, lam: phi.mean(0) @ phi.mean(0), "λ is missing"),
+    ("02a.2", lambda phi, lam: phi.mean(0).mean() / lam, "the mean weight"),
+    ("02a.2", lambda phi, lam: np.linalg.norm(phi.mean(0)) / lam, "square the norm"),
+    ("02a.2", lambda phi, lam: 7, "a fit gives"),
+    ("02b.1", 0, 1, "the range of x"),
+    ("02b.1", 0.765, 0.468, "comes first"),
+    ("02b.1", 0.468, 0.297, "comes first"),
+    ("02b.1", 0.1, 0.765, "The lower end"),
+    ("02b.1", 0.468, 1.0, "The upper end"),
+    ("02b.2", partial(published_step, pixels_back=False), "not pixels"),
+    ("02b.2", partial(published_step, bounds=False), "bounds are missing"),
+    ("02b.2", partial(published_step, way=False), "jumped further than ε"),
+    ("02b.2", lambda p, s, e, m, d: np.clip(p + d * e * s, 0, 1), "hold for x here"),
+    ("02b.2", lambda p, s, e, m, d: published_step(p, s, e, m, d) - p, "the change alone"),
+    ("02b.2", lambda p, s, e, m, d: p + (published_step(p, s, e, m, d) - p) / d, "multiply it by σ"),
+    ("02b.2", lambda p, s, e, m, d: p, "differs from the library's step"),
     ("03.1", 100, 1.25, "not 1"),
     ("03.1", 1, 1, "does not make the ratio 1"),
     ("03.1", 10, 10, "80 images: a fit gives another number"),
@@ -235,17 +250,22 @@ MISTAKES = [
     ("11.2", lambda x, y: cdist(x, y, "sqeuclidean"), "do it in float32"),
     ("11.3", 10, 20, "both grow"),
     ("11.3", 100, 2.5, "8 bytes"),
-    ("12.1", partial(coverage, others=0), "N − 1, not N"),
-    ("12.1", partial(coverage, last=1), "One factor too many"),
-    ("12.1", partial(coverage, last=-1), "One factor is missing"),
-    ("12.1", lambda n, m, k: 1 - coverage(n, m, k), "*empty* balls"),
-    ("12.1", lambda n, m, k: 1 - ((n - 1) / (n - 1 + m)) ** k, "without replacement"),
-    ("12.2", 0.3081 / 0.1307, 1.57, "MNIST: that is σ/μ"),
-    ("12.2", 0.42, 0.47, "that is μ, in pixels"),
-    ("12.2", 0.424, 1, "OrganMNIST: black is"),
-    ("12.3", partial(lead, drop=False), "still in the sum"),
-    ("12.3", lambda z, y: -lead(z, y), "the other way round"),
-    ("12.3", partial(lead, naive=True), "take the largest off"),
+    ("12a.1", 2 * math.log(1000), 0.1327, "divide by 28"),
+    ("12a.1", 2 * math.log(1000) / 784, 0.1327, "not 784 ε"),
+    ("12a.1", 0.4934, math.sqrt(math.log(1000)) / 28, "the 2 of 2σ² is missing"),
+    ("12a.1", 0.1327, 0.4934, "comes first"),
+    ("12a.1", 0.4934, 0.2, "solve for d"),
+    ("12a.2", partial(lead, drop=False), "still in the sum"),
+    ("12a.2", lambda z, y: -lead(z, y), "the other way round"),
+    ("12a.2", partial(lead, naive=True), "take the largest off"),
+    ("12b.1", partial(coverage, others=0), "N − 1, not N"),
+    ("12b.1", partial(coverage, last=1), "One factor too many"),
+    ("12b.1", partial(coverage, last=-1), "One factor is missing"),
+    ("12b.1", lambda n, m, k: 1 - coverage(n, m, k), "*empty* balls"),
+    ("12b.1", lambda n, m, k: 1 - ((n - 1) / (n - 1 + m)) ** k, "without replacement"),
+    ("12b.2", 0.3081 / 0.1307, 1.57, "MNIST: that is σ/μ"),
+    ("12b.2", 0.42, 0.47, "that is μ, in pixels"),
+    ("12b.2", 0.424, 1, "OrganMNIST: black is"),
     ("13.1", lambda v, d: (d >= v).mean(), "The batch itself counts, above and below"),
     ("13.1", lambda v, d: (1 + (d >= v).sum()) / len(d), "Divide by 1 + the number of draws"),
     ("13.1", lambda v, d: (1 + (d <= v).sum()) / (1 + len(d)), "large values are extreme"),
@@ -276,8 +296,8 @@ def test_a_usual_mistake_is_told(mistake):
 
 def test_every_exercise_knows_mistakes():
     there = {
-        f"{path.stem[:2]}.{place}"
+        f"{number(path.stem)}.{place}"
         for path in writing.sources()
-        for place in range(1, len(feedback.checks_of(path.stem[:2]).EXERCISES) + 1)
+        for place in range(1, len(feedback.checks_of(number(path.stem)).EXERCISES) + 1)
     }
     assert {mistake[0] for mistake in MISTAKES} == there

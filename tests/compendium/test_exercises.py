@@ -39,7 +39,7 @@ def run(path, solved):
 def imported():
     """Peers warn of their own affairs when they are imported; that is not what is tested."""
     for path in SOURCES:
-        feedback.checks_of(path.stem[:2])
+        feedback.checks_of(places.number(path.stem))
 
 
 # -------------------------------------------------------------------------------------------------- every exercise
@@ -54,7 +54,7 @@ def test_unsolved_exercises_run_and_say_what_is_missing(path):
     began = time.process_time()
     texts = run(path, solved=False)
     assert texts and all(
-        re.fullmatch(rf"Exercise {path.stem[:2]}\.\d: not answered yet\. .{{10,}}\n", t) for t in texts
+        re.fullmatch(rf"Exercise {places.number(path.stem)}\.\d: not answered yet\. .{{10,}}\n", t) for t in texts
     )
     assert time.process_time() - began < 2 * len(texts)
 
@@ -62,14 +62,15 @@ def test_unsolved_exercises_run_and_say_what_is_missing(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_solved_exercises_pass(path):
     texts = run(path, solved=True)
-    assert texts and all(re.fullmatch(rf"Exercise {path.stem[:2]}\.\d: right\. .{{10,}}\n", t) for t in texts), texts
+    right = rf"Exercise {places.number(path.stem)}\.\d: right\. .{{10,}}\n"
+    assert texts and all(re.fullmatch(right, t) for t in texts), texts
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_exercises_are_numbered_explained_and_half_of_them_code(path):
     cells = cells_of(path)
-    checks = feedback.checks_of(path.stem[:2]).EXERCISES
-    names = [f"{path.stem[:2]}.{place}" for place in range(1, len(checks) + 1)]
+    checks = feedback.checks_of(places.number(path.stem)).EXERCISES
+    names = [f"{places.number(path.stem)}.{place}" for place in range(1, len(checks) + 1)]
     code = [cell for cell in cells if cell.kind == "code"]
     assert 2 <= len(checks) <= 4
     assert [re.search(r'exercises\.check\("(.+?)"', cell.text)[1] for cell in code] == names
@@ -128,11 +129,11 @@ def cells_and_outputs(notebook):
 def test_notebooks_and_solutions_are_what_the_sources_say(path):
     (file,) = runner.notebooks([path.stem])
     notebook = nbformat.read(file, as_version=4)
-    fresh = writing.with_exercises(notebook, cells_of(path), path.stem[:2])
+    fresh = writing.with_exercises(notebook, cells_of(path), places.number(path.stem))
     again = "run `advlib exercises`"
     assert cells_and_outputs(fresh) == cells_and_outputs(notebook), again
     assert fresh.metadata == notebook.metadata, again
-    stored = nbformat.read(file.parent / "solutions" / f"{path.stem[:2]}.ipynb", as_version=4)
+    stored = nbformat.read(file.parent / "solutions" / f"{places.number(path.stem)}.ipynb", as_version=4)
     solved = writing.solutions(writing.title_of(notebook), file.stem, cells_of(path))
     assert [cell.source for cell in stored.cells] == [cell.source for cell in solved.cells], again
     # Their outputs may carry measured numbers, which differ in the last digit between processors.

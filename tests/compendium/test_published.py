@@ -262,7 +262,7 @@ def test_a_wrong_header_is_refused(tmp_path, monkeypatch):
         published.load("g17")
 
 
-CLAIM = Claim("g17", "Table 1", "MNIST", "R1 eps=0.1", 1.83, 1.85, None, "not reproduced", "why", "02_primary_results")
+CLAIM = Claim("g17", "Table 1", "MNIST", "R1 eps=0.1", 1.83, 1.85, None, "not reproduced", "why", "02a_density_ratio")
 
 
 def test_claims_file_round_trip(tmp_path):

@@ -17,7 +17,7 @@ from compendium.site import build, notebook, reference
 from compendium.site.markdown import Pages, slug
 from compendium.site.maths import FONT, mathml
 
-SHOWN = ("01", "03", "12")  # pictures and maths; tables; causes
+SHOWN = ("01", "03", "12a")  # pictures and maths; tables; causes
 RUN_HERE = "01"
 CODE = re.compile(r"```.*?```|`[^`]*`", re.S)
 FORMULA = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$[^$]+?(?<!\\)\$", re.S)
@@ -278,7 +278,7 @@ def tab(tmp_path_factory):
 
 
 EACH_KIND = [
-    "index", "01_intuition", "03_sample_size", "12_forensics", "claims", "timings", "docs", "doc-results", "api",
+    "index", "01_intuition", "03_sample_size", "12a_forensics_g17", "claims", "timings", "docs", "doc-results", "api",
     "api-detectors", "api-ulsif",
 ]  # fmt: skip
 

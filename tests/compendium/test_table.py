@@ -21,7 +21,7 @@ def comparison(key=KEY, **changes):
 
 
 def measured(*comparisons, spread=(), authors=None):
-    return table.measured([{"notebook": "02_primary_results", "comparisons": list(comparisons)}], spread, authors)
+    return table.measured([{"notebook": "02a_density_ratio", "comparisons": list(comparisons)}], spread, authors)
 
 
 def spread(key, as_published, corrected):
@@ -32,7 +32,7 @@ def spread(key, as_published, corrected):
             off = 0.002 * network - 0.004 + 0.001 * seed
             row = comparison(key, as_published=as_published + off, corrected=corrected + off)
             runs.append({"network": network, "seed": seed, "comparisons": [row]})
-    return {"notebook": "02_primary_results", "runs": runs}
+    return {"notebook": "02a_density_ratio", "runs": runs}
 
 
 def test_every_printed_number_has_a_kind_and_its_reference_is_printed_too():
@@ -76,7 +76,7 @@ def find(found, key=KEY):
 
 def test_a_single_run_decides_nothing():
     claim, (first, second) = find(measured(comparison(), comparison(R2, as_published=1.3, corrected=1.0)))
-    assert claim.verdict == "undecided" and claim.notebook == "02_primary_results"
+    assert claim.verdict == "undecided" and claim.notebook == "02a_density_ratio"
     assert (claim.as_published, claim.corrected) == (1.85, 2.5)
     assert first.says == second.says == rule.UNDECIDED and (first.networks, first.runs) == (1, 1)
 

@@ -14,7 +14,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 GLOSSARY = (DOCS / "glossary.md").read_text(encoding="utf-8")
 TEACHING = (DOCS / "teaching.md").read_text(encoding="utf-8")
 ANCHORS = re.findall(r'<a id="([^"]+)"></a>', GLOSSARY)
-EXERCISE = r"\b\d\d\.\d\b"
+EXERCISE = r"\b\d\d[a-z]?\.\d\b"
 
 
 def entries():
@@ -69,7 +69,7 @@ def test_the_minutes_of_a_plan_add_up(title):
 
 
 def test_sections_and_exercises_that_the_guide_names_exist():
-    named = re.findall(r"\[(\d\d) §(\d+)\]\(\.\./notebooks/(\d\d)_", TEACHING)
+    named = re.findall(r"\[(\d\d[a-z]?) §(\d+)\]\(\.\./notebooks/(\d\d[a-z]?)_", TEACHING)
     assert len(named) > 20
     for number, section, link in named:
         (path,) = runner.notebooks([number])
@@ -78,4 +78,5 @@ def test_sections_and_exercises_that_the_guide_names_exist():
     exercises = set(re.findall(EXERCISE, TEACHING))
     assert len(exercises) > 15
     for name in exercises:
-        assert 1 <= int(name[3:]) <= len(feedback.checks_of(name[:2]).EXERCISES), name
+        number, _, place = name.partition(".")
+        assert 1 <= int(place) <= len(feedback.checks_of(number).EXERCISES), name

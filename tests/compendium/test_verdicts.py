@@ -26,7 +26,7 @@ def test_a_number_is_kept_with_both_ways_of_rerunning(run):
     verdicts.number(run, NUMBER, {"as published": 1.85, "corrected": None}, "no clipping")
     assert run == [dict(zip(("paper", "item", "row", "column"), NUMBER, strict=True))
                    | {"as_published": 1.85, "corrected": None, "cause": "no clipping"}]  # fmt: skip
-    found = table.measured([{"notebook": "02_primary_results", "comparisons": run}])
+    found = table.measured([{"notebook": "02a_density_ratio", "comparisons": run}])
     claim = next(c for c in table.claims_table(found)[0] if c.key == NUMBER)
     assert (claim.published, claim.as_published, claim.verdict) == (1.83, 1.85, "undecided")
 

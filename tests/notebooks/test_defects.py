@@ -21,7 +21,7 @@ from compendium import nb01_intuition as nb01
 from compendium import runner
 from compendium.claims import record
 from compendium.common import g17, size_sweeps, vs22
-from compendium.nb02_primary_results import fgsm
+from compendium.nb02b_density_coverage import fgsm
 from compendium.nb13_hypothesis_tests import calibration, perturbations
 
 pytestmark = pytest.mark.data
@@ -52,7 +52,7 @@ def sample_sizes_of_mnist() -> record.Run:
 
 
 def fgsm_on_mnist() -> record.Run:
-    run = start("02")
+    run = start("02b")
     options = {name: run.parameters[name] for name in ("queries", "batch_size")}
     result = fgsm.fgsm_experiment(vs22.SETS["mnist"], **options, rng=run.rng("fgsm mnist"))
     for name, curve in result.curves.items():

@@ -11,6 +11,7 @@ import papermill
 import pytest
 from structure import MARKER, problems, sanitizer_problems
 
+from compendium import paths as places
 from compendium import runner
 
 SANITIZER = Path(__file__).parents[1] / "nbval_sanitize.cfg"
@@ -29,7 +30,7 @@ def test_every_check_is_live(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_shape(path):
     cells = nbformat.read(path, as_version=4).cells
-    assert cells[0].source.startswith(f"# {path.stem[:2]} · ")
+    assert cells[0].source.startswith(f"# {places.number(path.stem)} · ")
     assert "Runtime" in cells[0].source
     assert "What you will see" in cells[1].source
     assert all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(cells[2].source).body)

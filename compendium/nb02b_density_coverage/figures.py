@@ -1,0 +1,71 @@
+"""Figure of notebook 02b_density_coverage."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from advlib.figures import MARKERS, NOISE, PUBLISHED, REAL, subplots
+from compendium.claims import published
+from compendium.common import panels, vs22
+
+_WAYS = {
+    vs22.AS_PUBLISHED.name: "FGSM as the papers' code did it",
+    vs22.CORRECTED.name: "FGSM as the paper describes it",
+}
+
+
+def density_over_epsilon(metrics: Mapping[str, Any], sets: Sequence[vs22.ImageSet]) -> Figure:
+    """Draw VS22 Fig. 3a again: density over ε, and below it how much the network still reads rightly.
+
+    Parameters
+    ----------
+    metrics : dict
+        Of a run, or of its record, as `judge_fgsm.record_fgsm` fills them.
+    sets : sequence of ImageSet
+        A column each. The lower ε axis counts pixels, the upper one σ of the set, as VS22 do.
+    """
+    figure, axes = subplots(2, len(sets), figsize=(3.3 * len(sets), 5.6), sharex="col", squeeze=False)
+    epsilons = np.array(vs22.EPSILONS)
+    for (above, below), image_set in zip(axes.T, sets, strict=True):
+        sigma = max(image_set.std)
+        of = f"fgsm.{image_set.title}."
+        for mode in vs22.MODES:
+            sizes = epsilons * mode.pixel_size(image_set, 1.0)
+            style = {"color": panels.PALETTE[mode.name], "marker": MARKERS[mode.name], "ms": 4}
+            above.plot(sizes, metrics[f"{of}{mode.name}.density"], label=_WAYS[mode.name], **style)
+            below.plot(sizes, metrics[f"{of}{mode.name}.accuracy"], **style)
+        flips = metrics[f"{of}{vs22.AS_PUBLISHED.name}.coin_flips_density"]
+        tossed = "coin flips, else as the papers' code did it"
+        above.plot(epsilons * sigma, flips, ":", color=NOISE, lw=2.5, label=tossed)
+        above.axhline(metrics[f"{of}reference_density"], color=REAL, lw=1.2, label="clean images")
+        _printed(above, image_set)
+        above.set_title(image_set.title, pad=8)
+        above.set(xlim=(-0.01, 1.03 * sigma), ylim=(-0.05, None))
+        below.set(ylim=(-0.03, 1.05), xlabel="FGSM size ε (L∞, pixels from 0 to 1)")
+        scale = above.secondary_xaxis("top", functions=(lambda x, s=sigma: x / s, lambda x, s=sigma: x * s))
+        scale.set_xlabel("ε in σ, as VS22 count")
+    axes[0, 0].set_ylabel("density (clean: 1)")
+    axes[1, 0].set_ylabel("share read rightly")
+    legend: dict[str, Any] = {}
+    for axis in axes[0]:
+        legend |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def _printed(axis: Any, image_set: vs22.ImageSet) -> None:
+    """Mark the crossing of the clean density that §5.1 prints, and what the authors stored of the curve."""
+    sigma, start = max(image_set.std), "adversarial density eps="
+    stored = [
+        (min(vs22.EPSILONS, key=lambda e: abs(e - float(entry.column.removeprefix(start)))) * sigma, entry.value)
+        for entry in published.load("vs22", "stored results")
+        if entry.row == image_set.title and entry.column.startswith(start)
+    ]
+    if stored:
+        axis.plot(*zip(*stored, strict=True), "kx", ms=7, mew=1.6, label="stored by the authors", zorder=4)
+    found = {entry.column: entry.value for entry in published.load("vs22", "§5.1") if entry.row == image_set.title}
+    if "density crossing eps" in found:
+        point = found["density crossing eps"] * sigma, found["reference density"]
+        axis.plot(*point, "s", color=PUBLISHED, mfc="none", ms=9, label="crossing as printed in §5.1", zorder=4)

@@ -1,1 +1,0 @@
-"""Notebook 12_forensics: its experiment, its verdicts, its figures."""

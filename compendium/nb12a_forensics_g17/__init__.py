@@ -1,0 +1,1 @@
+"""Notebook 12a_forensics_g17: its experiments, its causes, its figure."""
