@@ -110,15 +110,3 @@ def _short(value: float | str | None) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return f"{float(f'{value:.2g}'):g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
-    """Show a run's comparisons with VS22's items: published, as published, corrected, verdict, band and cause."""
-    frame = comparisons(run, items, "vs22")
-    quoted = frame["source"].str.partition("“")[2].str.rstrip("”")
-    printed = [
-        words if pandas.isna(value) else f"{value:g}" for value, words in zip(frame["published"], quoted, strict=True)
-    ]
-    where = frame[["item", "row", "column"]].agg(" ".join, axis=1).str.strip()
-    frame = frame.assign(where=where, published=printed).set_index("where")
-    return frame[["published", *_OURS]].rename(columns={"cause": "band and cause"})
