@@ -7,8 +7,6 @@ A notebook measures; it judges nothing. The verdict follows from all runs at pap
 from collections.abc import Mapping
 from typing import Any
 
-import pandas
-
 from compendium.claims.published import Key
 from compendium.claims.table import criteria
 
@@ -81,9 +79,3 @@ def _row(key: Key, ours: Mapping[str, float | str | None], note: str) -> dict[st
         raise ValueError(f"ours must have the keys {AS_PUBLISHED!r} and {CORRECTED!r}, but has {', '.join(unknown)}")
     names = dict(zip(("paper", "item", "row", "column"), key, strict=True))
     return {**names, "as_published": ours.get(AS_PUBLISHED), "corrected": ours.get(CORRECTED), "cause": note}
-
-
-def rows(run: Any, item: str | None = None) -> pandas.DataFrame:
-    """Tabulate what a run has compared so far, of one item or all: row, column, ours, stored verdict, cause."""
-    chosen = [entry for entry in run.comparisons.values() if item is None or entry["item"] == item]
-    return pandas.DataFrame([{**entry, "verdict": run.shown(entry)} for entry in chosen])

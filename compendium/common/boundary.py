@@ -12,9 +12,6 @@ from advlib.checks import usual_device
 from advlib.prdc import ReferenceManifold
 from compendium.common import vs22
 
-PAPER_STEPS = 25_000
-"""foolbox's default, which VS22 took."""
-
 PAPER_SIZES = {"MNIST": (67_900, 2_100), "OrganMNIST": (54_142, 4_708), "PathMNIST": (30_547, 5_359)}
 """Reference images and queries behind the full-batch coverages of §5.2."""
 
@@ -74,6 +71,7 @@ def attack(
             split.labels,
             seed=seed,
             chunk=chunk,
+            **({} if chunk <= 100 else {"batch_size": chunk}),  # the attack's own default; part of a stored set's name
             steps=[int(count) for count in steps],
             outside=mode.normalised_twice,
         )

@@ -10,7 +10,6 @@ L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv
 """
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -98,7 +97,7 @@ def printed_r1(name: str, epsilon: float) -> float:
     return published.value("g17", "Table 1", name, f"R1 eps={epsilon:g}")
 
 
-def published_table1() -> list[SimpleNamespace]:
-    """R2 of each row and ε of Table 1 as printed, as `row` and `r2.mean`; of notebook 04 alone."""
-    entries = [entry for entry in published.load("g17", "Table 1") if entry.column.startswith("R2")]
-    return [SimpleNamespace(row=entry.row, r2=SimpleNamespace(mean=entry.value)) for entry in entries]
+def printed_r2(name: str) -> list[float]:
+    """Mean R2 of a row of Table 1 as printed, one for each ε."""
+    entries = published.load("g17", "Table 1")
+    return [entry.value for entry in entries if entry.row == name and entry.column.startswith("R2")]

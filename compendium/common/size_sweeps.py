@@ -106,10 +106,6 @@ class SizeResult:
         """Mean and 95 % interval of "r1", "r2" or "noise", if asked without the kernels' part on themselves."""
         return Summary.of(getattr(self, side) - (self.own[side] if without_own else 0))
 
-    def usual_setting(self, side: str) -> tuple[float, float]:
-        """σ and λ that most draws of a side chose; of equally frequent ones the smallest."""
-        return most_frequent(self.settings[side])
-
 
 def most_frequent(pairs: np.ndarray) -> tuple[Any, Any]:
     """Return the most frequent row of (n, 2) numbers; of equally frequent ones the smallest."""
@@ -289,12 +285,6 @@ def accuracy_lines(results: Sequence[SizeResult]) -> list[str]:
     networks = {(r.row.partition(" (")[0], r.mode): r.accuracies for r in results}
     words = "{}, {}: accuracy {:.2f}, under FGSM {:.2f}, under noise {:.2f}"
     return [words.format(*network, *accuracies) for network, accuracies in networks.items()]
-
-
-def usual_lines(results: Sequence[SizeResult]) -> list[str]:
-    """Say which σ and λ most draws chose for R1 and for R2, row by row (channels apart, with settings)."""
-    words = "{}, {}, {} images: R1 σ {:.2g}, λ {:.2g}; R2 σ {:.2g}, λ {:.2g}"
-    return [words.format(r.row, r.mode, r.size, *r.usual_setting("r1"), *r.usual_setting("r2")) for r in results]
 
 
 # ------------------------------------------------------------------------------------------------ frames and figure

@@ -6,12 +6,12 @@ from typing import Any
 import pandas
 from pandas.io.formats.style import Styler
 
-from compendium import paths as places
 from compendium.claims import published, record
 
 _KEY = ["paper", "item", "row", "column"]
 _OURS = ["as published", "corrected", "verdict", "cause"]
 _LEARNED = ["printed", "as the papers' code did it", "as the paper describes it", "verdict"]
+_SCALES = ["this run", "at paper scale"]
 
 
 class _WholeTable(Styler):
@@ -64,38 +64,37 @@ def comparisons(run: Any, items: Sequence[str] | None = None, paper: str | None 
     return pandas.DataFrame(rows, columns=[*_KEY, "published", "source", *_OURS])
 
 
-def learned(run: Any, rows: Mapping[published.Key, str]) -> Styler:
-    """Show what the stored runs at paper scale say of a few printed numbers and sentences, two digits a number.
+def learned(run: Any, rows: Mapping[published.Key | str, str], name: str = "learned") -> Styler:
+    """Show printed numbers and sentences, or numbers of this run, beside the stored runs at paper scale.
 
     Parameters
     ----------
     run : compendium.claims.record.Run
     rows : dict
-        Key (paper, item, row, column) → short words that name the line.
+        Words that name the line, by key (paper, item, row, column) as in `data/published/`, or by metric of this run.
+    name : str
+        Unique in the notebook, see `wrapped`.
+
+    Returns
+    -------
+    Styler
+        Of a key what is printed, both ways at paper scale, and the verdict; of a metric this run and paper scale.
+        Numbers have two digits. What no run at paper scale has stored is left blank.
     """
     claims = {claim.key: claim for claim in published.read_claims()}
-    lines = {
-        words: [_printed(key), *map(_short, (claims[key].as_published, claims[key].corrected)),
-                run.shown(dict(zip(_KEY, key, strict=True)))]
-        for key, words in rows.items()
-    }  # fmt: skip
-    return wrapped(pandas.DataFrame.from_dict(lines, orient="index", columns=_LEARNED), "learned")
 
+    def of_key(key: published.Key) -> list[str]:
+        claim = claims.get(key)
+        ours = (claim.as_published, claim.corrected) if claim else (None, None)
+        return [_printed(key), *map(_short, ours), run.shown(dict(zip(_KEY, key, strict=True)))]
 
-def beside_paper(run: Any, rows: Mapping[str, str]) -> Styler:
-    """Show numbers of this run beside those of the stored run at paper scale, two digits each.
-
-    Parameters
-    ----------
-    run : compendium.claims.record.Run
-    rows : dict
-        Metric → words that name the line. What no run at paper scale has stored is left blank.
-    """
-    stored = {r["notebook"]: r["metrics"] for r in record.references("paper")}.get(run.notebook, {})
-    lines = {words: [_short(run.metrics[name]), _short(stored.get(name))] for name, words in rows.items()}
-    return wrapped(
-        pandas.DataFrame.from_dict(lines, orient="index", columns=["this run", "at paper scale"]), "beside-paper"
-    )
+    metrics = [what for what in rows if isinstance(what, str)]
+    if metrics:
+        stored = {r["notebook"]: r["metrics"] for r in record.references("paper")}.get(run.notebook, {})
+        lines, columns = [[_short(run.metrics[what]), _short(stored.get(what))] for what in metrics], _SCALES
+    else:
+        lines, columns = [of_key(key) for key in rows], _LEARNED
+    return wrapped(pandas.DataFrame(lines, index=list(rows.values()), columns=columns), name)
 
 
 def _printed(key: published.Key) -> str:
@@ -110,13 +109,7 @@ def _short(value: float | str | None) -> str:
     """Write a number with two digits and without an exponent; words stay as they are."""
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def claims_frame(run: Any) -> pandas.DataFrame:
-    """Show a run's comparisons with sentences: by short name, the sentence, as published, corrected, verdict, cause."""
-    frame = comparisons(run, ["claim"]).assign(published=lambda table: table["source"])
-    return frame.rename(columns={"row": "claim"}).set_index("claim")[["published", *_OURS]]
+    return f"{float(f'{value:.2g}'):g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
@@ -129,51 +122,3 @@ def section_frame(run: Any, items: Sequence[str]) -> pandas.DataFrame:
     where = frame[["item", "row", "column"]].agg(" ".join, axis=1).str.strip()
     frame = frame.assign(where=where, published=printed).set_index("where")
     return frame[["published", *_OURS]].rename(columns={"cause": "band and cause"})
-
-
-def comparison_frame(run: Any) -> pandas.DataFrame:
-    """Show all of a run's comparisons by item, row and column: published, as published, corrected, verdict, cause.
-
-    Values of an image set that was not run share one line.
-    """
-    frame = comparisons(run).astype(object)
-    not_run = (frame["verdict"] == "not run here") & (frame["item"] != "claim")
-    frame.loc[not_run, ["column", "published"]] = "all values", None
-    frame = frame.groupby(["item", "row", "column"], sort=False).last()
-    return frame[["published", *_OURS]].fillna("")
-
-
-def judged(run: Any, keys: Sequence[tuple[str, str, str, str]], name: str) -> Styler:
-    """Show printed numbers and sentences beside the stored runs at paper scale, which decide, with their verdicts.
-
-    Parameters
-    ----------
-    run : compendium.claims.record.Run
-    keys : sequence of (paper, item, row, column)
-        As in `data/published/`; eight at most are read on a page.
-    name : str
-        Unique in the notebook, see `wrapped`.
-
-    Returns
-    -------
-    Styler
-        Ours have two significant digits. For a sentence both columns are blank: what was measured for it is in
-        `docs/results.md`.
-    """
-    stored = published.read_claims() if (places.RESULTS / "claims.csv").is_file() else []
-    claims = {claim.key: claim for claim in stored}
-    lines = []
-    for key in keys:
-        entry, claim = published.lookup(*key), claims.get(key)
-        ours = [claim.as_published, claim.corrected] if claim is not None and entry.value is not None else ["", ""]
-        named = f"sentence: {entry.row.replace('-', ' ')}" if entry.item == "claim" else " ".join(key[1:])
-        where = f"{entry.paper.upper()} {named}"
-        printed = entry.source if entry.value is None else f"{entry.value:g}"
-        lines.append([where, printed, *map(_two_digits, ours), run.shown(dict(zip(_KEY, key, strict=True)))])
-    columns = ["where", "printed", "as the papers' code did it", "as the paper describes it", "verdict"]
-    return wrapped(pandas.DataFrame(lines, columns=columns).set_index("where"), name)
-
-
-def _two_digits(value: float | str | None) -> str:
-    """Write a number with two significant digits and without a power of ten; words as they are."""
-    return f"{float(f'{value:.2g}'):g}" if isinstance(value, (int, float)) else value or ""

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -112,18 +113,19 @@ def convergence(found: Sequence[Outcome]) -> Figure:
 
 
 def boundary_examples(found: Sequence[Outcome]) -> Figure:
-    """Draw one image of each set before the attack, at its start and at its end, in both modes.
+    """Draw one image of each outcome before the attack, at its start and at its end: what it is read as, how far it is.
 
     Parameters
     ----------
     found : sequence of Outcome
-        As for `batch_size_curves`.
+        From `measure.outcomes`, or some of them: a row each.
     """
-    figure, axes = subplots(len(found), 3, figsize=(6.6, 2.05 * len(found)), squeeze=False)
+    figure, axes = subplots(len(found), 3, figsize=(6.6, 2.5 * len(found)), squeeze=False)
     for line, result in zip(axes, found, strict=True):
         words = (f"{result.title}, {result.mode.name}", "start", f"after {result.steps[-1]:,} steps")
-        for axis, image, word in zip(line, result.examples, words, strict=True):
-            show_image(axis, image, word)
+        shown = zip(line, result.examples, words, result.examples_read, result.examples_l2, strict=True)
+        for axis, image, word, label, far in shown:
+            show_image(axis, image, f"{word}\nread as class {label}, L2 distance {far:.1f}")
             axis.title.set_fontsize(9)
     return figure
 
@@ -138,7 +140,7 @@ def movements(controls: pandas.DataFrame) -> Figure:
     """
     shrunk = controls["name"] == "shrunk toward the mean"
     sets = controls["image set"] + controls["references"].map(", {:,} references".format)
-    x = "how far: ε in σ, or share of the way"
+    x, ways = "how far", {"clip": "ε in σ, the deviation of the set's pixels", "shrink": "share of the way to the mean"}
     frame = controls.assign(**{
         x: controls["x"].where(~shrunk, 1 - controls["x"]), "line": sets,
         "how": controls["name"].where(shrunk, "clipped to [μ, μ + σ]:\nFGSM's program without its step"),
@@ -150,13 +152,16 @@ def movements(controls: pandas.DataFrame) -> Figure:
     for axis in figure.axes[:2]:
         _log(axis)
         axis.axhline(1, color=LIMIT, lw=0.9, ls="--")
+    for axis in figure.axes[2:]:
+        axis.set_xlabel(ways["shrink" if "shrunk" in axis.get_title() else "clip"])
     return figure
 
 
 def tiles(found: Mapping[str, Any]) -> Figure:
-    """Draw the PathMNIST study of a file: density, coverage, distance from the mean and accuracy over ε.
+    """Draw the PathMNIST study of a file: density, coverage, distance from the mean and accuracy over ε in pixels.
 
-    Dotted black is what the paper prints.
+    As published, ε counts in the deviation by which images were normalised, in the mean over the colours; the figure
+    ends at one deviation of the file's own. Dotted black is what the paper prints.
 
     Parameters
     ----------
@@ -170,20 +175,19 @@ def tiles(found: Mapping[str, Any]) -> Figure:
         ("corrected", "FGSM corrected"): "FGSM corrected, pixels in [0, 1]",
     }
     distance = "median distance from the mean, over that of untouched images"
-    moves = found["movements"].assign(ε=found["movements"]["x"])
+    x, own = "FGSM size ε in pixels (L∞)", float(np.mean(found["std"]))
+    unit = found["movements"]["way"].map({"own statistics": own, "one half": 0.5, "corrected": 1.0})
+    moves = found["movements"].assign(**{x: found["movements"]["x"] * unit}).query(f"`{x}` <= {own * 1.01}").copy()
     moves["line"] = pandas.MultiIndex.from_frame(moves[["way", "name"]]).map(names)
     moves[distance] = moves["distance"] / moves.groupby(["way", "name"])["distance"].transform("first")
     accuracy = "accuracy of the attacked network"
     shown = ["density", "coverage", distance, accuracy]
     frame = (
-        moves.rename(columns={"accuracy": accuracy})
-        .dropna(subset="line")
-        .melt(["ε", "line"], shown, "quantity")
-        .dropna()
+        moves.rename(columns={"accuracy": accuracy}).dropna(subset="line").melt([x, "line"], shown, "quantity").dropna()
     )
     palette = dict(zip(names.values(), (AS_PUBLISHED, PUBLISHED, "#56B4E9", CORRECTED), strict=True))
     figure = panels.lines(
-        frame, x="ε", y="value", col="quantity", col_wrap=2, hue="line", style="line", palette=palette, size=(4.7, 3.1),
+        frame, x=x, y="value", col="quantity", col_wrap=2, hue="line", style="line", palette=palette, size=(4.7, 3.1),
         share=False, legend_columns=2, axis={"ylabel": ""},
     )  # fmt: skip
     printed = {statistic: [("§5.2", f"reference {statistic}", "published, clean")] for statistic in STATISTICS}
@@ -193,7 +197,6 @@ def tiles(found: Mapping[str, Any]) -> Figure:
             value = published.value("vs22", item, "PathMNIST", column)
             axis.axhline(value, color=PUBLISHED, lw=0.9, ls=(0, (1, 3)))
             axis.annotate(word, (0.98, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
-    _log(figure.axes[2])
     figure.axes[3].set_ylim(0, 1)
     counts = found["counts"]
     title = f"{found['title']}: {counts['reference']:,} references, {counts['queries']} attacked"

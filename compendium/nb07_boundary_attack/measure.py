@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import eagerpy
 import numpy as np
+import torch
+from foolbox.attacks.boundary_attack import draw_proposals
 from scipy import sparse
 
 from advlib import attacks
@@ -84,6 +87,10 @@ class Outcome:
         Of Gaussian noise as far from each image, in L2, as the attack went, in the largest batches.
     examples : (3, c, h, w) float32
         The scored image of median distance: before, at the start and after the last step.
+    examples_read : (3,) int64
+        The class that the network reads in each of `examples`.
+    examples_l2 : (3,) float64
+        Their distances from the first, in pixels of [0, 1].
     """
 
     image_set: vs22.ImageSet
@@ -100,6 +107,8 @@ class Outcome:
     fgsm_density: float | None
     noise: vs22.Score | None = field(repr=False)
     examples: np.ndarray = field(repr=False)
+    examples_read: np.ndarray = field(repr=False)
+    examples_l2: np.ndarray = field(repr=False)
 
     @property
     def title(self) -> str:
@@ -190,7 +199,16 @@ def outcome(
         _fgsm_density(mode, split, clean.manifold) if split.image_set.in_paper else None,
         noise,
         np.stack([split.images[shown], states[0].images[shown], last.images[shown]]),
+        _read(
+            split.labels[shown], last.clean_correct[shown], [state.predictions[shown] for state in (states[0], last)]
+        ),
+        np.array([0.0, states[0].l2[shown], last.l2[shown]], float),
     )
+
+
+def _read(label: int, read_rightly: bool, later: Sequence[int]) -> np.ndarray:
+    """Classes that are read before the attack and later; an image that was misread before is left alone by it."""
+    return np.array([label if read_rightly else later[0], *later], np.int64)
 
 
 def _median_row(distance: np.ndarray, rows: np.ndarray) -> int:
@@ -284,3 +302,34 @@ def outcomes(
         clean = clean_holdout(vs22.reference_and_holdout(image_set.name, references), batch_sizes, rng)
         found += [outcome(mode, split, clean, counts, rng, seed, chunk) for mode in vs22.MODES]
     return found
+
+
+def foolbox_candidate(
+    original: np.ndarray, current: np.ndarray, sideways: float, towards: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one candidate of the boundary attack as foolbox does, for comparison with a step by hand.
+
+    Parameters
+    ----------
+    original, current : (d,) float arrays
+        The image and where the attack stands, both in [0, 1].
+    sideways, towards : float
+        Lengths of the two parts of a step, as shares of the distance between the images.
+    seed : int
+        Of the direction; torch's own global generator is left as it was.
+
+    Returns
+    -------
+    noise, candidate : (d,) float64
+        The normal vector that the direction was made of, and the candidate.
+    """
+    here, there = (torch.as_tensor(image, dtype=torch.float64)[None] for image in (original, current))
+    way = here - there
+    distance, ones = way.norm(dim=1), torch.ones(1, dtype=torch.float64)
+    given = (here, there, way, way / distance, distance, sideways * ones, towards * ones)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        noise = torch.randn(len(original), dtype=torch.float64)
+        torch.manual_seed(seed)  # foolbox draws the same
+        candidate, _ = draw_proposals((0, 1), *map(eagerpy.astensor, given))
+    return noise.numpy(), candidate.raw[0].numpy()

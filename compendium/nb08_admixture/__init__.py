@@ -15,7 +15,7 @@ def replicate(run: Any) -> None:
     maps = experiment.Maps(*(tuple(chosen[name]) for name in names), chosen["mixed_draws"])
     walk = None
     if boundary.on_gpu():  # notebook 07's, so that one attack serves both
-        walk = experiment.Walk(boundary.GPU_IMAGES, chosen["boundary_steps"], chosen["seed"], boundary.GPU_CHUNK)
+        walk = experiment.Walk(boundary.GPU_IMAGES, chosen["boundary_steps"], 0, boundary.GPU_CHUNK)
     results = [
         experiment.replicated(
             image_set,

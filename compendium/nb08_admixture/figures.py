@@ -7,11 +7,15 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from advlib.figures import ADVERSARIAL, REAL, subplots
+from advlib.figures import ADVERSARIAL, REAL
 from compendium.claims import published
 from compendium.common import panels, vs22
 from compendium.nb08_admixture.experiment import Admixture
 from compendium.nb08_admixture.mixtures import SHARES, TABLES
+from compendium.nb08_admixture.power import FLAGGED
+
+BOUNDARY = "#332288"
+"""Colour of the boundary attack beside FGSM of several sizes."""
 
 
 def admixture_curves(results: Sequence[Admixture], mode: vs22.Mode) -> Figure:
@@ -80,35 +84,35 @@ def admixture_tables(results: Sequence[Admixture]) -> Figure:
     return figure
 
 
-def power_maps(results: Sequence[Admixture], mode: vs22.Mode, statistic: str) -> Figure:
-    """Draw the power of one batch over adversarial share and batch size, an attack a column, an image set a row.
+def power_curves(results: Sequence[Admixture], mode: vs22.Mode, sizes: Sequence[int]) -> Figure:
+    """Draw density's power over the adversarial share, a line an attack; a column an image set, a row a batch size.
 
-    Cells without enough attacked images stay empty.
+    Grey lines are 5 %, the rate of false alarms, and the power from which on a batch counts as detected.
 
     Parameters
     ----------
     results : sequence of Admixture
     mode : vs22.Mode
-    statistic : str
-        "density" or "coverage".
+    sizes : sequence of int
+        Batch sizes of the power maps; shares for which there were not enough attacked images have no point.
     """
-    columns = max(len(result.maps[mode.name]) for result in results)
-    figure, axes = subplots(len(results), columns, figsize=(2.5 * columns, 2.3 * len(results)), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for line, result in zip(axes, results, strict=True):
-        for axis, (attack, power) in zip(line, result.maps[mode.name].items(), strict=False):
-            table = power[statistic][::-1].rename(index="{:.0%}".format)
-            seaborn.heatmap(
-                table, ax=axis, vmin=0, vmax=1, cmap="cividis", annot=True, fmt=".2f", annot_kws={"size": 7}, cbar=False
-            )
-            axis.set_axis_on()
-            axis.grid(False)
-            axis.tick_params(axis="y", rotation=0)
-            axis.set_title(f"{result.image_set.title}\n{attack}", fontsize=9)
-            axis.set(xlabel="", ylabel="adversarial share" if axis is line[0] else "")
-    for axis in axes[-1]:
-        axis.set_xlabel("images in the batch, m")
-    label = f"power by {statistic} at 5 % false alarms"
-    figure.colorbar(axes[0, 0].collections[0], ax=axes, label=label, shrink=0.8)
+    x, y, parts = "adversarial share of the batch", "power by density", []
+    for result in results:
+        for attack, power in result.maps[mode.name].items():
+            name = attack if attack.startswith("FGSM") else "boundary attack"
+            for size in sizes:
+                values = {x: power.index, y: power["density", size].to_numpy()}
+                parts.append(pandas.DataFrame({**values, "attack": name, "set": result.image_set.title, "m": size}))
+    frame = pandas.concat(parts).dropna()
+    frame["m"] = frame["m"].map("{} images a batch".format)
+    names = list(dict.fromkeys(frame["attack"]))
+    fgsm = [name for name in names if name.startswith("FGSM")]
+    colours = dict(zip(fgsm, seaborn.blend_palette(["#F0C080", ADVERSARIAL, "#5A2A00"], len(fgsm)), strict=True))
+    figure = panels.lines(
+        frame, x=x, y=y, col="set", row="m", hue="attack", style="attack", legend_columns=len(names),
+        palette={"boundary attack": BOUNDARY} | colours, axis={"ylim": (-0.03, 1.03)},
+        references={"false alarms": 0.05, "detected": FLAGGED},
+    )  # fmt: skip
+    for axis in figure.axes:
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
     return figure

@@ -14,11 +14,23 @@ def test_a_page_shows_the_stored_numbers_and_verdicts(monkeypatch):
     monkeypatch.setattr(record, "_stored_verdicts", lambda: {claim.key: claim.verdict for claim in stored})
     run = record.Run("02a_density_ratio", {"profile": "quick", "seed": 0})
     other = ("g17", "Table 1", "MNIST", "R1 eps=0.5")
-    shown = tables.judged(run, [number, sentence, other], "x").data
-    assert shown.iloc[0].tolist() == ["20.7", "160", "never", "not reproduced"]
-    assert shown.iloc[1, 1:].tolist() == ["", "", "reproduced"] and "“" in shown.iloc[1, 0]
-    assert shown.iloc[2].tolist() == ["33.43", "", "", published.NOT_RUN]
-    assert shown.index.is_unique
+    shown = tables.learned(run, {number: "a number", sentence: "a sentence", other: "not run"}).data
+    assert shown.loc["a number"].tolist()[1:] == ["160", "never", "not reproduced"]
+    assert shown.loc["a sentence"].tolist()[1:] == ["long words", "", "reproduced"]
+    assert "“" in shown.loc["a sentence", "printed"]
+    assert shown.loc["not run"].tolist()[1:] == ["", "", published.NOT_RUN]
+
+
+def test_metrics_stand_beside_those_at_paper_scale(monkeypatch):
+    stored = {"notebook": "02_primary_results", "metrics": {"a": 123.4}}
+    monkeypatch.setattr(record, "references", lambda profile: [stored])
+    run = record.Run("02_primary_results", {"profile": "quick", "seed": 0})
+    run.metric("a", 0.1234), run.metric("b", 99.7)
+    shown = tables.learned(run, {"a": "first", "b": "second"}).data
+    assert shown.to_dict("index") == {
+        "first": {"this run": "0.12", "at paper scale": "123"},
+        "second": {"this run": "100", "at paper scale": ""},
+    }
 
 
 R2 = ("g17", "Table 3", "MNIST", "R2 m=9")

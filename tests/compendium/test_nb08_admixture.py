@@ -15,7 +15,7 @@ from advlib.prdc import ReferenceManifold, expected_coverage
 from compendium import nb08_admixture
 from compendium.claims import published
 from compendium.common import vs22
-from compendium.nb08_admixture import experiment, judge, mixtures, power
+from compendium.nb08_admixture import experiment, figures, judge, mixtures, power
 from compendium.nb08_admixture.experiment import Admixture
 
 RNG = np.random.default_rng(0)
@@ -312,3 +312,9 @@ def test_hits_are_stacked_in_order():
     assert MANIFOLD.subset_density_coverage(both, [np.arange(60)]) == MANIFOLD.subset_density_coverage(
         both, [np.arange(60, 120)]
     )
+
+
+def test_power_is_drawn_for_the_sizes_asked_for():
+    figure = figures.power_curves([result_of((0.9, 1.0))], vs22.CORRECTED, [50])
+    (axis,) = figure.axes
+    assert axis.get_title() == "50 images a batch\nMNIST" and "power" in axis.get_ylabel()

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +15,7 @@ from advlib import models
 from advlib.prdc import ReferenceManifold, expected_coverage
 from compendium import nb09_embedding_space
 from compendium.claims import published
-from compendium.common import tables, vs22
+from compendium.common import vs22
 from compendium.common.vs22 import Curve, Score
 from compendium.nb09_embedding_space import figures, judge, measure
 
@@ -195,14 +194,6 @@ def test_replicate_attacks_each_set_once_for_all_seeds(split, monkeypatch):
 def test_stored_fig12_holds_two_sizes_a_set():
     assert judge.stored_fig12("density")["MNIST"] == {0.316: 1.288, 1.0: 0.807}
     assert all(len(points) == 2 for points in judge.stored_fig12("coverage").values())
-
-
-def test_comparison_frame_shows_the_printed_number():
-    row = {"paper": "vs22", "item": "Figure 12", "row": "MNIST", "column": "reference density", "verdict": "reproduced"}
-    frame = tables.comparison_frame(
-        SimpleNamespace(comparisons={0: row | {"corrected": 1.0}}, shown=itemgetter("verdict"))
-    )
-    assert frame.loc[("Figure 12", "MNIST", "reference density"), "published"] == 0.981
 
 
 def test_accuracy_is_the_networks_under_every_change(split, result):

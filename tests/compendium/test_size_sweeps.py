@@ -116,12 +116,11 @@ def test_same_generator_same_numbers_and_smaller_sizes_share_the_draws(toy):
     np.testing.assert_array_equal(run([9, 7, 5])[2].r2, first[1].r2)
 
 
-def test_welch_and_usual_setting():
+def test_welch():
     differs = result(*apart())
     assert differs.p_value < 1e-20 and result(*together()).p_value == pytest.approx(1)
-    tied = result([1, 1, 1, 1], [1, 1, 1, 1], lambdas=[0.1, 0.1, 0.01, 0.01])
-    assert tied.usual_setting("r2") == (1.0, 0.01)
-    assert result([1, 1, 1], [1, 1, 1], lambdas=[0.1, 0.1, 0.01]).usual_setting("r2") == (1.0, 0.1)
+    pairs = np.array([[1, 0.1], [1, 0.1], [1, 0.01], [1, 0.01]])
+    assert size_sweeps.most_frequent(pairs) == (1.0, 0.01) and size_sweeps.most_frequent(pairs[:3]) == (1.0, 0.1)
 
 
 def test_a_sweep_is_recorded_from_the_largest_size_down():
@@ -132,12 +131,11 @@ def test_a_sweep_is_recorded_from_the_largest_size_down():
     assert run.metrics["sweep.as published.MNIST.accuracy"] == [0.99, 0.1, 0.6]
 
 
-def test_accuracies_and_usual_settings_are_said_once_each():
+def test_accuracies_are_said_once_each():
     rows = [result([2, 2], [1, 1], row=row, size=n) for row in ROWS for n in (9, 5)]
     assert size_sweeps.accuracy_lines(rows) == [
         f"{name}, as published: accuracy 0.99, under FGSM 0.10, under noise 0.60" for name in ("MNIST", "CIFAR-10")
     ]
-    assert size_sweeps.usual_lines(rows[:1]) == ["MNIST, as published, 9 images: R1 σ 1, λ 0.01; R2 σ 1, λ 0.01"]
 
 
 def test_frames_have_a_line_for_each_result_and_draw():
