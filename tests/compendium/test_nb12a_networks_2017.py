@@ -291,5 +291,5 @@ def test_the_stored_study_is_shown():
     found = networks_2017.stored()
     assert len(networks_2017.verdicts(found)) == 7
     assert len(networks_2017.frame(found)) == len(networks_2017.rows(found).drop(networks_2017.COMBINED, level=0)) + 5
-    assert len(figures.networks_2017(networks_2017.judged(found)).axes) == 10
+    assert len(figures.networks_2017(networks_2017.judged(found)).axes) == 5
     assert (places.REFERENCE / networks_2017.STORED).with_suffix(".png").is_file()
