@@ -59,12 +59,30 @@ def parameters_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def defaults(path: Path) -> dict[str, Any]:
-    """Read a notebook's parameters and their default values."""
-    cell = parameters_cell(nbformat.read(path, as_version=4))
-    values: dict[str, Any] = {}
-    # Ours, from the tree, and flat literals by a tested rule.
-    exec(compile(cell.source, str(path), "exec"), {}, values)
-    return values
+    """Read a notebook's parameters and their default values, flat literals; nothing in the cell is run.
+
+    Raises
+    ------
+    ValueError
+        Naming the notebook: it cannot be read, has no `parameters` cell, or that holds anything but NAME = literal.
+    """
+    cell = parameters_cell(read(path))
+    try:
+        body = ast.parse(cell.source).body
+        return {line.targets[0].id: ast.literal_eval(line.value) for line in body}
+    except (AttributeError, SyntaxError, ValueError) as error:
+        raise ValueError(f"the parameters of {path} must be lines NAME = literal, but are not: {error}") from None
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook, or raise a ValueError that names the file."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except OSError as error:
+        raise ValueError(f"the notebook {path} cannot be read: {error.strerror}") from None
+    except Exception as error:  # of JSON, of its schema, of the library
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"the notebook {path} is damaged, restore it from the repository: {reason}") from None
 
 
 def _injected(cell: nbformat.NotebookNode) -> bool:
@@ -112,7 +130,7 @@ def inputs_digest(path: Path, parameters: dict[str, Any]) -> str:
 
     Only the code that the notebook imports, by its place in the tree: an edit leaves other notebooks' runs valid.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     digest = hashlib.sha256(source_digest(notebook).encode())
     digest.update(json.dumps(parameters, sort_keys=True).encode())
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
@@ -338,7 +356,7 @@ def store_reference(path: Path, profile: str) -> None:
             with paths.replacing(places.REFERENCE / f"{path.stem}.{profile}.{figure.name}") as temporary:
                 shutil.copyfile(figure, temporary)
         return
-    executed = nbformat.read(folder / path.name, as_version=4)
+    executed = read(folder / path.name)
     executed.cells = [cell for cell in executed.cells if not _injected(cell)]
     for count, cell in enumerate((c for c in executed.cells if c.cell_type == "code"), 1):
         cell.execution_count = count

@@ -65,9 +65,9 @@ def collect(profile: str) -> list[NotebookRun]:
     for path in runner.notebooks():
         folder = places.RUNS / profile / path.stem
         executed, metrics = folder / path.name, folder / "metrics.json"
-        committed = nbformat.read(path, as_version=4)
+        committed = runner.read(path)
         if executed.is_file() and metrics.is_file():
-            mine = nbformat.read(executed, as_version=4)
+            mine = runner.read(executed)
             found.append(NotebookRun(path.stem, notebooks.title(mine), _read(metrics), mine, stored=False))
         else:
             stored = _read(record.reference_path(path.stem, profile))
