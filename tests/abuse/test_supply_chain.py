@@ -17,7 +17,9 @@ from tally import case
 from compendium import licences
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [path for package in ("advlib", "compendium", "benchmarks") for path in sorted((ROOT / package).rglob("*.py"))]
+SOURCES = [
+    path for package in ("advlib", "compendium", "benchmarks") for path in sorted((ROOT / package).rglob("*.py"))
+]
 
 
 def pins():
@@ -64,7 +66,9 @@ def test_the_lock_holds_all_that_its_packages_need():
         except PackageNotFoundError:
             continue
         for line in map(Requirement, needed):
-            if (line.marker is None or line.marker.evaluate({"extra": ""})) and canonicalize_name(line.name) not in held:
+            if (line.marker is None or line.marker.evaluate({"extra": ""})) and canonicalize_name(
+                line.name
+            ) not in held:
                 missing.append(f"{line.name} for {name}")
         case()
     assert missing == []
@@ -131,7 +135,14 @@ def unsafe(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-            if {name.split(".")[0] for name in names} & {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}:
+            if {name.split(".")[0] for name in names} & {
+                "pickle",
+                "cPickle",
+                "dill",
+                "cloudpickle",
+                "marshal",
+                "shelve",
+            }:
                 yield node.lineno
         if not isinstance(node, ast.Call):
             continue
