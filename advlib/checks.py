@@ -146,13 +146,15 @@ def plain_tensor(values: ArrayLike, name: str) -> torch.Tensor:
 def whole_number(value: Any, name: str, least: int | None = None) -> int:
     """Return a whole number as an int, or raise a ValueError that names it; booleans are none."""
     try:
-        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+        whole = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
-        number = None
-    if number is None or (least is not None and number < least) or abs(number) >= 2**63:
+        whole = None
+    if whole is not None and least is not None and whole < least:
+        raise ValueError(f"{name} must be at least {least}, but is {whole}")
+    if whole is None or abs(whole) >= 2**63:
         words = "" if least is None else f" of at least {least}"
         raise ValueError(f"{name} must be a whole number{words}, but is {value!r}")
-    return number
+    return whole
 
 
 def listed(values: Any, name: str) -> list:
@@ -180,15 +182,22 @@ def one_of(value: Any, name: str, known: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, but is {value!r}")
 
 
+def number(value: Any, name: str) -> float:
+    """Return a real number as a float, NaN and infinity too, or raise a ValueError that names it."""
+    try:
+        if not isinstance(value, bool | str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass
+    raise ValueError(f"{name} must be a number, but is {value!r}")
+
+
 def finite_number(value: Any, name: str) -> float:
     """Return a finite real number as a float, or raise a ValueError that names it."""
-    try:
-        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        number = math.nan
-    if not math.isfinite(number):
+    found = number(value, name)
+    if not math.isfinite(found):
         raise ValueError(f"{name} must be a finite number, but is {value!r}")
-    return number
+    return found
 
 
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:

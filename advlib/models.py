@@ -240,6 +240,8 @@ def card(name: str, folder: Path | None = None) -> dict:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"no card of {name} at {path}; train the network with: advlib train {name}") from None
+    except OSError as error:
+        raise ValueError(f"the card {path} cannot be read ({error.strerror}); restore it from the repository") from None
     except ValueError as error:
         raise ValueError(f"the card {path} must be JSON, but cannot be read ({error})") from None
     if not isinstance(contents, dict) or "sha256" not in contents:
@@ -285,6 +287,8 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
         raise FileNotFoundError(
             f"no weights of {name} at {weights}; restore them from the repository or run: advlib train {name}"
         ) from None
+    except OSError as error:
+        raise ValueError(f"the weights {weights} cannot be read ({error.strerror}); restore them") from None
     found = hashlib.sha256(contents).hexdigest()
     if found != expected:
         raise ValueError(
@@ -330,6 +334,10 @@ def frozen(model: nn.Module) -> Iterator[torch.device]:
             parameter.requires_grad_(True)
 
 
+class DoesNotFit(ValueError):
+    """Images of a shape that a model cannot take."""
+
+
 @contextlib.contextmanager
 def fitting(name: str, images: torch.Tensor) -> Iterator[None]:
     """Name the images where a model cannot take their shape, of which torch says only which product failed."""
@@ -339,7 +347,7 @@ def fitting(name: str, images: torch.Tensor) -> Iterator[None]:
         raise
     except RuntimeError as error:
         first = (str(error).splitlines() or ["no reason given"])[0]
-        raise ValueError(
+        raise DoesNotFit(
             f"{name} of shape {tuple(images.shape[1:])} must fit the model, which says: {first}"
         ) from error
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -66,18 +67,25 @@ def defaults(path: Path) -> dict[str, Any]:
     ValueError
         Naming the notebook: it cannot be read, has no `parameters` cell, or that holds anything but NAME = literal.
     """
-    cell = parameters_cell(read(path))
+    try:
+        cell = parameters_cell(read(path))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
     try:
         body = ast.parse(cell.source).body
         return {line.targets[0].id: ast.literal_eval(line.value) for line in body}
-    except (AttributeError, SyntaxError, ValueError) as error:
+    except (AttributeError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"the parameters of {path} must be lines NAME = literal, but are not: {error}") from None
 
 
 def read(path: Path) -> nbformat.NotebookNode:
     """Read a notebook, or raise a ValueError that names the file."""
     try:
-        return nbformat.read(path, as_version=4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # cells without an id may be read
+            notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))
+            nbformat.validate(notebook)  # `nbformat.read` would only log what it finds
+        return notebook
     except OSError as error:
         raise ValueError(f"the notebook {path} cannot be read: {error.strerror}") from None
     except Exception as error:  # of JSON, of its schema, of the library
@@ -169,7 +177,7 @@ class Outcome:
 def expected_seconds(notebook: str, profile: str) -> float | None:
     """Seconds that the stored run of a notebook and profile took; None where none is stored."""
     path = record.reference_path(notebook, profile)
-    return json.loads(path.read_text(encoding="utf-8"))["duration_s"] if path.is_file() else None
+    return record.read(path).get("duration_s") if path.is_file() else None
 
 
 def _still_valid(folder: Path, name: str, digest: str) -> str:

@@ -284,8 +284,10 @@ def of_kind(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
 def checked_size(size: float, name: str) -> float:
     """Return a size as a float, or raise unless it is finite and at least 0."""
     number = finite_number(size, name)
-    if not 0 <= number <= torch.finfo(torch.float32).max:
-        raise ValueError(f"{name} must be a finite number of at least 0, in float32, but is {size}")
+    if number < 0:
+        raise ValueError(f"{name} must be a finite number of at least 0, but is {size}")
+    if number > torch.finfo(torch.float32).max:
+        raise ValueError(f"{name} must fit into float32, but is {size}")
     return number
 
 

@@ -3,13 +3,13 @@
 import io
 import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from advlib.datasets.catalogue import source
 from advlib.datasets.dataset import Dataset
+from advlib.datasets.files import _member
 
 
 def load_npz(path: str | os.PathLike) -> Dataset:
@@ -37,6 +37,8 @@ def load_npz(path: str | os.PathLike) -> Dataset:
         If there is no such file.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be an npz file, but is a folder, a device or a pipe")
     arrays = _npz_arrays(path.read_bytes(), str(path))
     for part in ("images", "labels"):
         if part in arrays:
@@ -122,18 +124,17 @@ def _npz_arrays(content: bytes, where: str) -> dict[str, np.ndarray]:
     """Return the known arrays of an npz file, or raise a ValueError that names the file."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise ValueError(f"{where} must be an npz file as numpy.savez writes it, but is not a complete zip archive")
-    arrays = {}
+    arrays, key = {}, ""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            for key in _NPZ_KEYS & set(file.files):
-                arrays[key] = file[key]
-                if not isinstance(arrays[key], np.ndarray):
-                    raise ValueError("not in NumPy's format")
-    except ValueError as error:
-        reason = "holds pickled objects" if "pickle" in str(error).lower() else "cannot be read"
-        raise ValueError(f"{where} must hold plain arrays of numbers, but {key} in it {reason}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, MemoryError) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            for key in sorted(_NPZ_KEYS & members.keys()):
+                arrays[key] = _member(archive, members[key], key)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise ValueError(f"{where} must be an undamaged npz file, but cannot be read ({error})") from error
+    except ValueError as error:
+        reason = "holds pickled objects" if "pickle" in str(error).lower() else f"cannot be read: {error}"
+        raise ValueError(f"{where} must hold plain arrays of numbers, but {key} in it {reason}") from error
     return arrays
 
 

@@ -252,7 +252,7 @@ def apply(features: str | FeatureMap, images: ArrayLike) -> np.ndarray:
     tensor = _images(images)
     try:
         vectors = resolve(features)(tensor.numpy())
-    except RuntimeError as error:
+    except (RuntimeError, models.DoesNotFit) as error:
         first = (str(error).splitlines() or ["no reason given"])[0]
         raise ValueError(
             f"the feature map {name_of(features)} cannot take images of shape {tuple(tensor.shape[1:])}: {first}"

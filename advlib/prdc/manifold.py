@@ -314,7 +314,7 @@ class ReferenceManifold(BaseEstimator):
         """`fit` on checked points (N, d), without a word about radii of zero; `name` is for messages."""
         k = checked_count("k", self.k, 1)
         if finite_number(self.memory_gb, "memory_gb") <= 0:
-            raise ValueError(f"memory_gb must be above 0, but is {self.memory_gb!r}")
+            raise ValueError(f"memory_gb must be a positive number of GiB, but is {self.memory_gb!r}")
         if k >= len(points):
             raise ValueError(f"k must be smaller than the number of points in {name}, {len(points)}, but is {k}")
         rounded = RoundedPoints(points, float(self.memory_gb))

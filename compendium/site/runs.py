@@ -1,6 +1,5 @@
 """What each notebook's run left behind: record and executed notebook, of a profile's own run or the stored one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class NotebookRun:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return record.read(path, whole=True) if path.is_file() else None
 
 
 def collect(profile: str) -> list[NotebookRun]:
