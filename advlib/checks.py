@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 ArrayLike = np.ndarray | torch.Tensor
 
@@ -103,18 +104,21 @@ def plain_array(values: ArrayLike, name: str) -> np.ndarray:
 
     Raises
     ------
-    ValueError
-        Naming the argument: rows of several lengths, values that are no real numbers, masked values.
+    ValueError, TypeError
+        Naming the argument: rows of several lengths, values that are no real numbers, masked values; a sparse matrix.
     """
     if np.ma.is_masked(values):
         masked = int(np.ma.count_masked(values))
         raise ValueError(f"{name} must have no masked values, but has {masked}: leave those samples out or fill them")
+    if sparse.issparse(values):
+        raise TypeError(f"{name} must be a dense array, but is a sparse {type(values).__name__}")
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         raise _Ragged(f"{name} must be an array of numbers, but its rows differ in length") from error
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}")
+        hint = ". Complex data not supported" if array.dtype.kind == "c" else ""  # scikit-learn's own words
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}{hint}")
     if array.dtype.itemsize > 8:
         with np.errstate(over="ignore"):  # infinity is found, and named, by whoever wants finite numbers
             return array.astype(np.float64)

@@ -313,8 +313,8 @@ def test_parameters_of_the_command_line_are_plain(value):
 
 
 NAMES = [
-    "<script>alert(1)<script>.npy", "a&b<c>.npy", "[red]bold[red].npy", "\x1b[31mred.npy", "**bold** `x`.npy", "a\nb.npy",
-    "$x^2$.npy", "\u202eevil.npy", "'\"; rm -rf.npy", "[bold].npy", "[.npy", "%s%n.npy", "{0}.npy",
+    "<script>alert(1)<script>.npy", "a&b<c>.npy", "[red]bold[red].npy", "\x1b[31mred.npy", "**bold** `x`.npy",
+    "a\nb.npy", "$x^2$.npy", "\u202eevil.npy", "'\"; rm -rf.npy", "[bold].npy", "[.npy", "%s%n.npy", "{0}.npy",
 ]  # fmt: skip
 
 
