@@ -184,7 +184,7 @@ def _still_valid(folder: Path, name: str, digest: str) -> str:
     """Say since when a finished run in `folder` stands, if it is whole and its inputs had this digest; else ""."""
     stamp = folder / "inputs.sha256"
     whole = all(path.is_file() for path in (folder / f"{name}.ipynb", folder / "metrics.json", stamp))
-    if not whole or stamp.read_text(encoding="utf-8") != digest:
+    if not whole or stamp.read_bytes() != digest.encode():
         return ""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp.stat().st_mtime))
     return f"nothing it depends on has changed since {when}"

@@ -198,3 +198,42 @@ def test_interrupted_with_one_sentence_and_status_130(name, place):
         case()
     assert Run(operations.command, place, FIT).wait()[0] == 0
     operations.whole_detector(place, None)
+
+
+# ------------------------------------------------------------------ watch and report
+
+
+def test_a_watch_killed_at_random_moments(place):
+    """A watch keeps nothing on disk: the next one looks at every file anew, in order."""
+    folder = place / "batches"
+    folder.mkdir()
+    for number in range(20):
+        np.save(folder / f"{number:03d}.npy", operations.images(4, seed=number))
+    (folder / ".half.npy").write_bytes(b"\x93NUMPY")
+    arguments = ["detect", "d.safetensors", "--watch", "batches", "--interval", "0.01", "--idle", "0.3",
+                 "--alpha", "1e-9", "--json"]  # fmt: skip
+    rng = np.random.default_rng(2)
+    for _ in range(times(2, 15)):
+        run = Run(operations.command, place, arguments)
+        time.sleep(rng.uniform(0, 1.5))
+        run.kill(signal.SIGKILL)
+        run.wait()
+        case()
+    status, _ = Run(operations.command, place, arguments).wait()
+    steps = [json.loads(line) for line in (place / "said").read_text().splitlines()]
+    assert status == 0 and [step["batch"][-7:] for step in steps] == [f"{number:03d}.npy" for number in range(20)]
+
+
+def test_a_report_killed_at_random_moments(tmp_path):
+    folder = tmp_path / "runs" / "quick" / "report"
+    rng = np.random.default_rng(3)
+    for _ in range(times(1, 4)):
+        run = Run(operations.report, tmp_path)
+        time.sleep(rng.uniform(1, 12))
+        run.kill(signal.SIGKILL)
+        run.wait()
+        for page in folder.glob("[!.]*.html"):
+            assert page.read_text(encoding="utf-8").rstrip().endswith("</html>"), page
+        case()
+    assert Run(operations.report, tmp_path).wait()[0] == 0, (tmp_path / "said").read_text()
+    assert (folder / "index.html").is_file() and len(list(folder.glob("[!.]*.html"))) > 20
