@@ -11,7 +11,7 @@ PYTEST  := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist 
 NUMBERS := tests/notebooks/test_numbers.py
 LOWEST  := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1
 
-.PHONY: run test paper report data bench notebooks lock clean help
+.PHONY: run test abuse paper report data bench notebooks lock clean help
 
 run: data            ## set up, get the data, run every notebook (quick profile), write the report
 	$(BIN)/advlib run --profile $(PROFILE)
@@ -21,13 +21,18 @@ run: data            ## set up, get the data, run every notebook (quick profile)
 test: data           ## set up, then test the library and the compendium, every notebook, and its numbers
 	$(BIN)/ruff check .
 	runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && export ADVLIB_RUNS="$$runs/native" && \
-	$(PYTEST) notebooks tests/advlib tests/compendium tests/notebooks/test_structure.py \
+	$(PYTEST) notebooks tests/advlib tests/compendium tests/abuse tests/notebooks/test_structure.py \
 	   tests/notebooks/test_reading.py tests/notebooks/test_defects.py && \
 	$(PYTEST) $(NUMBERS) && \
 	sensitive=$$($(BIN)/python tests/expected/derive.py --sensitive) && \
 	export ADVLIB_RUNS="$$runs/lowest" ADVLIB_CACHE="$$runs/lowest/cache" && \
 	env $(LOWEST) $(PYTEST) $$(printf 'notebooks/%s.ipynb ' $$sensitive) && \
 	$(PYTEST) $$(printf '$(NUMBERS)::test_a_fresh_run_lies_in_its_bands[%s] ' $$sensitive)
+
+# Thousands of damaged files, kills and drawn inputs more than `make test` has; it writes docs/reliability.md.
+abuse: data          ## what goes wrong, tried at length; writes docs/reliability.md (half an hour)
+	ADVLIB_ABUSE=full OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --reliability \
+	   tests/abuse $$($(BIN)/python tests/abuse/reliability.py)
 
 paper: data          ## every notebook at the papers' own settings (hours)
 	$(BIN)/advlib run --profile paper
@@ -44,11 +49,16 @@ bench: data          ## time both engines against their peers
 notebooks: data      ## rerun the notebooks and store outputs and reference results in the tree
 	$(BIN)/advlib run --profile quick --update-reference
 
-lock:                ## renew requirements.lock and environment.yml from pyproject.toml
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+# `make lock UPGRADE=` adds what pyproject.toml has new, and leaves all other versions as they are.
+UPGRADE ?= --upgrade
+lock:                ## renew requirements.lock, environment.yml and docs/licences.md from pyproject.toml
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 $(UPGRADE) --quiet --generate-hashes \
 	   --no-annotate --custom-compile-command "make lock" -o requirements.lock
-	{ sed '/- pip:$$/q' environment.yml; grep -E '^[A-Za-z0-9]' requirements.lock | sed 's/^/      - /'; } > environment.tmp
+	{ sed '/- pip:$$/q' environment.yml; \
+	  grep -E '^[A-Za-z0-9]' requirements.lock | sed -E 's/^/      - /; s/ *\\$$//'; } > environment.tmp
 	mv environment.tmp environment.yml
+	cp environment.yml .binder/environment.yml
+	$(BIN)/python -m compendium.licences
 
 # The stamp is written last, so an interrupted installation is taken up again by the next make.
 $(READY): requirements.lock pyproject.toml
@@ -56,7 +66,8 @@ $(READY): requirements.lock pyproject.toml
 	   { echo "advlib needs Python 3.11 or newer; name one with: make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up $(VENV) from requirements.lock (about 6 GB with the CUDA parts of torch; minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes \
+	   -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $(READY)
 

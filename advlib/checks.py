@@ -1,10 +1,15 @@
 """Checks of arrays at the public border: one sentence that names the argument, what it was and what it must be."""
 
+import math
+import operator
 import os
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 ArrayLike = np.ndarray | torch.Tensor
 
@@ -77,19 +82,132 @@ def as_matrix(
 
 
 def _real_tensor(values: ArrayLike, name: str, shape_words: str) -> torch.Tensor:
-    if isinstance(values, torch.Tensor):
-        tensor = values.detach()
-    else:
+    try:
+        return plain_tensor(values, name)
+    except _Ragged:
+        raise ValueError(f"{name} must be a {shape_words} array, but its rows differ in length") from None
+
+
+class _Ragged(ValueError):
+    """Rows of several lengths."""
+
+
+def plain_array(values: ArrayLike, name: str) -> np.ndarray:
+    """Return `values` as an array that any library takes: real numbers of at most 64 bits, no mask, native order.
+
+    Parameters
+    ----------
+    values : array or nested sequence
+        Of any shape.
+    name : str
+        The caller's name for the argument, used in messages.
+
+    Returns
+    -------
+    np.ndarray
+        `values` itself where nothing had to change. Unsigned integers of more than 8 bits, with which torch does not
+        reckon, become int64, or float64 where that is too small.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument: rows of several lengths, values that are no real numbers, masked values; a sparse matrix.
+    """
+    if np.ma.is_masked(values):
+        masked = int(np.ma.count_masked(values))
+        raise ValueError(f"{name} must have no masked values, but has {masked}: leave those samples out or fill them")
+    if sparse.issparse(values):
+        raise TypeError(f"{name} must be a dense array, but is a sparse {type(values).__name__}")
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise _Ragged(f"{name} must be an array of numbers, but its rows differ in length") from error
+    if array.dtype.kind not in "fiub":
+        hint = ". Complex data not supported" if array.dtype.kind == "c" else ""  # scikit-learn's own words
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}{hint}")
+    if array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):  # infinity is found, and named, by whoever wants finite numbers
+            return array.astype(np.float64)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        fits = not array.size or int(array.max()) <= np.iinfo(np.int64).max
+        return array.astype(np.int64 if fits else np.float64)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def plain_tensor(values: ArrayLike, name: str) -> torch.Tensor:
+    """Return `values` as a dense tensor of real numbers without a gradient; memory is shared where torch can.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument: as `plain_array`; a tensor that is sparse, quantized, complex or without data.
+    """
+    if not isinstance(values, torch.Tensor):
+        return torch.from_numpy(np.require(plain_array(values, name), requirements=["C", "W"]))
+    if values.layout != torch.strided or values.is_quantized or values.is_meta:
+        kind = "quantized" if values.is_quantized else "without data" if values.is_meta else "sparse"
+        raise ValueError(f"{name} must be a dense tensor of numbers, but is {kind}")
+    if values.is_complex():
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {values.dtype}")
+    wide = values.dtype in (torch.uint16, torch.uint32, torch.uint64)
+    return values.detach().long() if wide else values.detach()
+
+
+def whole_number(value: Any, name: str, least: int | None = None) -> int:
+    """Return a whole number as an int, or raise a ValueError that names it; booleans are none."""
+    try:
+        whole = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is not None and least is not None and whole < least:
+        raise ValueError(f"{name} must be at least {least}, but is {whole}")
+    if whole is None or abs(whole) >= 2**63:
+        words = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name} must be a whole number{words}, but is {value!r}")
+    return whole
+
+
+def listed(values: Any, name: str) -> list:
+    """Return the entries of a sequence, or raise a ValueError that names it."""
+    try:
+        return list(values)
+    except TypeError:
+        raise ValueError(f"{name} must be a list, but is {values!r}") from None
+
+
+def checked_seed(value: Any, name: str = "random_state") -> None:
+    """Raise a ValueError unless `value` is a whole number of at least 0, a NumPy generator or None."""
+    if value is not None and not isinstance(value, np.random.Generator):
         try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(f"{name} must be a {shape_words} array, but its rows differ in length") from error
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}")
-        tensor = torch.as_tensor(np.ascontiguousarray(array))
-    if tensor.is_complex():
-        raise ValueError(f"{name} must hold real numbers, but its dtype is {tensor.dtype}")
-    return tensor
+            whole_number(value, name, 0)
+        except ValueError:
+            raise ValueError(
+                f"{name} must be a whole number of at least 0, a numpy.random.Generator or None, but is {value!r}"
+            ) from None
+
+
+def one_of(value: Any, name: str, known: Iterable[str]) -> None:
+    """Raise a ValueError that says what there is unless `value` is one of the `known` words."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, but is {value!r}")
+
+
+def number(value: Any, name: str) -> float:
+    """Return a real number as a float, NaN and infinity too, or raise a ValueError that names it."""
+    try:
+        if not isinstance(value, bool | str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass
+    raise ValueError(f"{name} must be a number, but is {value!r}")
+
+
+def finite_number(value: Any, name: str) -> float:
+    """Return a finite real number as a float, or raise a ValueError that names it."""
+    found = number(value, name)
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be a finite number, but is {value!r}")
+    return found
 
 
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
@@ -108,10 +226,3 @@ def same_columns(first: torch.Tensor, first_name: str, second: torch.Tensor, sec
             f"{first_name} and {second_name} must have the same number of features, "
             f"but have shapes {tuple(first.shape)} and {tuple(second.shape)}"
         )
-
-
-def whole(name: str, value: int, least: int) -> int:
-    """Return a whole number of at least `least` as an int, or raise a ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, but is {value!r}")
-    return int(value)

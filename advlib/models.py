@@ -18,6 +18,7 @@ import contextlib
 import contextvars
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from advlib.architectures import (
     vs22_medmnist,
     vs22_mnist,
 )
-from advlib.checks import ArrayLike, usual_device
+from advlib.checks import ArrayLike, finite, one_of, plain_tensor, usual_device, whole_number
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,8 @@ def spec(name: str) -> Spec:
     ValueError
         For an unknown name, with the names there are.
     """
-    try:
-        return SPECS[name]
-    except KeyError:
-        raise ValueError(f"name must be one of {', '.join(SPECS)}, but is {name!r}") from None
+    one_of(name, "name", SPECS)
+    return SPECS[name]
 
 
 def build(name: str) -> Classifier:
@@ -199,9 +198,9 @@ def weights_from(folder: Path) -> Iterator[None]:
     ValueError
         If there is no such folder.
     """
+    if not isinstance(folder, str | os.PathLike) or not Path(folder).is_dir():
+        raise ValueError(f"folder must be a folder with weights, but there is no {folder!s}")
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"folder must be a folder with weights, but there is no {folder}")
     token = _OTHER_WEIGHTS.set(folder.resolve())
     try:
         yield
@@ -234,13 +233,15 @@ def card(name: str, folder: Path | None = None) -> dict:
     FileNotFoundError
         If there is no such card.
     """
-    if name in AUTHORS:
+    if isinstance(name, str) and name in AUTHORS:
         return n2gem.card(name)
     path = _found(name, folder)[1]
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"no card of {name} at {path}; train the network with: advlib train {name}") from None
+    except OSError as error:
+        raise ValueError(f"the card {path} cannot be read ({error.strerror}); restore it from the repository") from None
     except ValueError as error:
         raise ValueError(f"the card {path} must be JSON, but cannot be read ({error})") from None
     if not isinstance(contents, dict) or "sha256" not in contents:
@@ -286,6 +287,8 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
         raise FileNotFoundError(
             f"no weights of {name} at {weights}; restore them from the repository or run: advlib train {name}"
         ) from None
+    except OSError as error:
+        raise ValueError(f"the weights {weights} cannot be read ({error.strerror}); restore them") from None
     found = hashlib.sha256(contents).hexdigest()
     if found != expected:
         raise ValueError(
@@ -314,6 +317,8 @@ def frozen(model: nn.Module) -> Iterator[torch.device]:
     Dropout and batch statistics would make its output random, and an attack's backward pass would otherwise add to
     the gradients of the caller's parameters. Afterwards everything is as before.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, but is {type(model).__name__}")
     modes = [(module, module.training) for module in model.modules()]
     wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tensors = [*model.parameters(), *model.buffers()]
@@ -329,22 +334,46 @@ def frozen(model: nn.Module) -> Iterator[torch.device]:
             parameter.requires_grad_(True)
 
 
-def as_tensor(values: ArrayLike) -> torch.Tensor:
-    """Return `values` as a tensor; an array's memory is shared where torch can (not if read-only or reversed)."""
-    if isinstance(values, torch.Tensor):
-        return values.detach()
-    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+class DoesNotFit(ValueError):
+    """Images of a shape that a model cannot take."""
+
+
+@contextlib.contextmanager
+def fitting(name: str, images: torch.Tensor) -> Iterator[None]:
+    """Name the images where a model cannot take their shape, of which torch says only which product failed."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        raise DoesNotFit(
+            f"{name} of shape {tuple(images.shape[1:])} must fit the model, which says: {first}"
+        ) from error
+
+
+def as_tensor(values: ArrayLike, name: str = "values") -> torch.Tensor:
+    """Return `values` as a dense tensor of real numbers; memory is shared where torch can (not if read-only, reversed).
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, by `name`, where `values` cannot be one.
+    """
+    return plain_tensor(values, name)
 
 
 def _batched(
     function: Callable[[torch.Tensor], torch.Tensor], images: ArrayLike, batch_size: int, device: torch.device
 ) -> np.ndarray:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
-    tensor = as_tensor(images)
-    if tensor.ndim != 4 or len(tensor) == 0:
+    batch_size = whole_number(batch_size, "batch_size", 1)
+    tensor = as_tensor(images, "images")
+    if tensor.ndim != 4 or 0 in tensor.shape:
         raise ValueError(f"images must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
-    with torch.inference_mode():
+    finite(tensor, "images")
+    if tensor.is_floating_point() and tensor.abs().max() > torch.finfo(torch.float32).max:
+        raise ValueError("images must fit into float32, but hold larger numbers")
+    with torch.inference_mode(), fitting("images", tensor):
         return torch.cat([function(part.to(device, torch.float32)).cpu() for part in tensor.split(batch_size)]).numpy()
 
 
@@ -373,7 +402,10 @@ def accuracy(model: nn.Module, images: ArrayLike, labels: ArrayLike, batch_size:
         If there is not one label an image.
     """
     predicted = predict(model, images, batch_size)
-    labels = as_tensor(labels).cpu().numpy()
+    labels = as_tensor(labels, "labels").cpu()
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers, but have dtype {labels.dtype}")
+    labels = labels.numpy()
     if labels.shape != predicted.shape:
         raise ValueError(f"labels must be one an image, shape {predicted.shape}, but has shape {labels.shape}")
     return float(np.mean(predicted == labels))

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from advlib import __version__, models, paths
+from advlib.checks import finite, finite_number, plain_tensor, whole_number
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,13 @@ def fit(
     ValueError, FloatingPointError
         If there are no images or not one label an image; if the loss becomes NaN or infinite.
     """
-    if len(images) == 0 or len(images) != len(labels):
-        raise ValueError(f"labels must be one an image and not empty, but are {len(labels)} for {len(images)} images")
+    seed = whole_number(seed, "seed", 0)
+    _check_recipe(recipe)
+    images, labels = _training_set(images, labels)
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
-    images, labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-    total = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
+    images, labels = images.to(device), labels.to(device)
+    total = int(recipe.epochs) * math.ceil(len(images) / recipe.batch_size)
     optimizers = _optimizers(model, recipe, total)
     generator, history = torch.Generator().manual_seed(seed), []
     with torch.random.fork_rng(), Progress(*_COLUMNS, console=Console(stderr=True), disable=not progress) as bar:
@@ -136,6 +138,31 @@ def fit(
     return history
 
 
+def _training_set(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images (n, c, h, w) float32 and labels (n,) int64, or raise."""
+    pictures, classes = plain_tensor(images, "images"), plain_tensor(labels, "labels")
+    if pictures.ndim != 4 or 0 in pictures.shape or not pictures.is_floating_point():
+        raise ValueError(
+            f"images must be a non-empty (n, c, h, w) floating point array, but has shape {tuple(pictures.shape)} and "
+            f"dtype {pictures.dtype}"
+        )
+    pictures = finite(pictures.float(), "images")
+    if classes.shape != pictures.shape[:1]:
+        raise ValueError(f"labels must be one an image and not empty, but are {len(labels)} for {len(images)} images")
+    if classes.is_floating_point() or classes.dtype == torch.bool or int(classes.min()) < 0:
+        raise ValueError(f"labels must be integers of at least 0, but have dtype {classes.dtype}")
+    return pictures, classes.long()
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Raise a ValueError that names the field of a recipe that cannot be used."""
+    for name, least in {"epochs": 1, "batch_size": 1, "shift": 0}.items():
+        whole_number(getattr(recipe, name), name, least)
+    for name in ("max_lr", "weight_decay"):
+        if not 0 <= finite_number(getattr(recipe, name), name) < 1e30:
+            raise ValueError(f"{name} must be at least 0 and below 1e30, but is {getattr(recipe, name)!r}")
+
+
 _COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -152,8 +179,8 @@ def _words(row: dict[str, float]) -> str:
 def _optimizers(
     model: nn.Module, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=float(recipe.max_lr), weight_decay=recipe.weight_decay)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, float(recipe.max_lr), total_steps=steps)
 
 
 def _epoch(
@@ -169,13 +196,18 @@ def _epoch(
     """One pass over the images; leaves the model in evaluation mode and returns the epoch's part of the history."""
     start = time.perf_counter()
     model.train()
-    loss_sum = correct = 0.0
-    for index in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
+    loss_sum, correct, most = 0.0, 0.0, int(labels.max())
+    for index in torch.randperm(len(images), generator=generator).split(int(recipe.batch_size)):
         index = index.to(images.device)
         batch = _augment(images[index], recipe, generator).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        with (
+            torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bfloat16),
+            models.fitting("images", batch),
+        ):
             logits = model(batch)
         logits = logits.float()
+        if most >= logits.shape[1]:
+            raise ValueError(f"labels must be below the model's {logits.shape[1]} classes, but reach {most}")
         loss = functional.cross_entropy(logits, labels[index])
         optimizer.zero_grad()
         loss.backward()

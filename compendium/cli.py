@@ -64,9 +64,6 @@ def run(
         outcomes = runner.run_all(names or [], profile, overrides, console, force=force, jobs=jobs)
     except ValueError as error:
         raise fail(error) from None
-    except KeyboardInterrupt:
-        errors.print("[red]advlib:[/] interrupted; the same call goes on with what is not done", highlight=False)
-        raise typer.Exit(130) from None
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if update_reference and not failed:
         for path in chosen:

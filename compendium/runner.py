@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -59,12 +60,37 @@ def parameters_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def defaults(path: Path) -> dict[str, Any]:
-    """Read a notebook's parameters and their default values."""
-    cell = parameters_cell(nbformat.read(path, as_version=4))
-    values: dict[str, Any] = {}
-    # Ours, from the tree, and flat literals by a tested rule.
-    exec(compile(cell.source, str(path), "exec"), {}, values)
-    return values
+    """Read a notebook's parameters and their default values, flat literals; nothing in the cell is run.
+
+    Raises
+    ------
+    ValueError
+        Naming the notebook: it cannot be read, has no `parameters` cell, or that holds anything but NAME = literal.
+    """
+    try:
+        cell = parameters_cell(read(path))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    try:
+        body = ast.parse(cell.source).body
+        return {line.targets[0].id: ast.literal_eval(line.value) for line in body}
+    except (AttributeError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"the parameters of {path} must be lines NAME = literal, but are not: {error}") from None
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook, or raise a ValueError that names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # cells without an id may be read
+            notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))
+            nbformat.validate(notebook)  # `nbformat.read` would only log what it finds
+        return notebook
+    except OSError as error:
+        raise ValueError(f"the notebook {path} cannot be read: {error.strerror}") from None
+    except Exception as error:  # of JSON, of its schema, of the library
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"the notebook {path} is damaged, restore it from the repository: {reason}") from None
 
 
 def _injected(cell: nbformat.NotebookNode) -> bool:
@@ -112,7 +138,7 @@ def inputs_digest(path: Path, parameters: dict[str, Any]) -> str:
 
     Only the code that the notebook imports, by its place in the tree: an edit leaves other notebooks' runs valid.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     digest = hashlib.sha256(source_digest(notebook).encode())
     digest.update(json.dumps(parameters, sort_keys=True).encode())
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
@@ -151,14 +177,14 @@ class Outcome:
 def expected_seconds(notebook: str, profile: str) -> float | None:
     """Seconds that the stored run of a notebook and profile took; None where none is stored."""
     path = record.reference_path(notebook, profile)
-    return json.loads(path.read_text(encoding="utf-8"))["duration_s"] if path.is_file() else None
+    return record.read(path).get("duration_s") if path.is_file() else None
 
 
 def _still_valid(folder: Path, name: str, digest: str) -> str:
     """Say since when a finished run in `folder` stands, if it is whole and its inputs had this digest; else ""."""
     stamp = folder / "inputs.sha256"
     whole = all(path.is_file() for path in (folder / f"{name}.ipynb", folder / "metrics.json", stamp))
-    if not whole or stamp.read_text(encoding="utf-8") != digest:
+    if not whole or stamp.read_bytes() != digest.encode():
         return ""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp.stat().st_mtime))
     return f"nothing it depends on has changed since {when}"
@@ -338,7 +364,7 @@ def store_reference(path: Path, profile: str) -> None:
             with paths.replacing(places.REFERENCE / f"{path.stem}.{profile}.{figure.name}") as temporary:
                 shutil.copyfile(figure, temporary)
         return
-    executed = nbformat.read(folder / path.name, as_version=4)
+    executed = read(folder / path.name)
     executed.cells = [cell for cell in executed.cells if not _injected(cell)]
     for count, cell in enumerate((c for c in executed.cells if c.cell_type == "code"), 1):
         cell.execution_count = count

@@ -1,6 +1,5 @@
 """What `advlib run` and `advlib compare` leave on the terminal: one screen."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +38,13 @@ def of_runs(outcomes: Iterable["Outcome"], profile: str) -> Table:
         outside their bands, where bands hold.
     """
     from compendium import compare, runner  # heavy, and `advlib --help` need not wait for them
+    from compendium.claims import record
     from compendium.execution import clock
 
     table = _table("", "notebook", "", "time", "stored", "statements true", "numbers outside their bands")
     for outcome in outcomes:
         path = places.RUNS / profile / outcome.notebook / "metrics.json"
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        content = record.read(path) if path.is_file() else None
         stored = runner.expected_seconds(outcome.notebook, profile)
         cells: list[Any] = [
             outcome.notebook, Text(outcome.status, _COLOURS[outcome.status]),

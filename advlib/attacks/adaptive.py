@@ -81,7 +81,7 @@ def pgd_against_density_ratio(
     clean = checked_images(images, clip)
     labels = checked_labels(labels, clean)
     with frozen(model) as device:
-        drawn_from = clean if references is None else as_tensor(references).to(device, torch.float32)
+        drawn_from = clean if references is None else as_tensor(references, "references").to(device, torch.float32)
         detector = _Detector(drawn_from.to(device), clean.to(device), tolerance, batch_size, rng, estimator)
         step = epsilon * math.sqrt(clean[0].numel()) / 10 if step is None else step
         moved = _descend(model, labels.to(device), detector, weight, epsilon, clip, steps, step, confidence)

@@ -1,7 +1,6 @@
 """The result type of all attacks, and what they share: checked input, gradient steps, norms."""
 
 import itertools
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
 from torch import nn
 
 from advlib import models
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, finite_number, listed, whole_number
 from advlib.models import as_tensor, frozen, predict
 from advlib.progress import track
 
@@ -85,7 +84,7 @@ class AdversarialBatch:
 
 def loss_gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Sign of the gradient of the cross-entropy, (n, c, h, w) int8 on the CPU, of checked images and labels."""
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     signs = []
     with frozen(model) as device, torch.enable_grad():
         for part, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
@@ -98,7 +97,8 @@ def loss_gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Te
 
 def checked_logits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the model's logits, or raise where they are none or `labels` go beyond them."""
-    logits = model(images)
+    with models.fitting("images", images):
+        logits = model(images)
     if logits.ndim != 2:
         raise ValueError(f"model must give (n, classes) logits, but gives shape {tuple(logits.shape)}")
     if int(labels.max()) >= logits.shape[1]:
@@ -182,7 +182,7 @@ def join(batches: Sequence[AdversarialBatch]) -> AdversarialBatch:
     arrays: dict[str, torch.Tensor | None] = {"targets": None}
     for name in ARRAYS:
         if getattr(batches[0], name) is not None:
-            arrays[name] = torch.cat([as_tensor(getattr(batch, name)).cpu() for batch in batches])
+            arrays[name] = torch.cat([as_tensor(getattr(batch, name), name).cpu() for batch in batches])
     shares = [batch.zero_gradient_share for batch in batches]
     share = None if None in shares else float(np.average(shares, weights=[len(batch) for batch in batches]))
     return summarised(arrays, batches[0].images, share)
@@ -240,7 +240,7 @@ def target_classes(
     batch_size: int,
 ) -> torch.Tensor:
     """Return the class that each image is to be read as, (n,) int64."""
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     with frozen(model) as device, torch.inference_mode():
         classes = checked_logits(model, clean[:1].to(device), labels).shape[1]
     if isinstance(targets, str):
@@ -251,7 +251,7 @@ def target_classes(
         if rng is None:
             raise ValueError("rng must be a numpy.random.Generator for random targets, but is None")
         return (labels + torch.from_numpy(rng.integers(1, classes, len(labels)))) % classes
-    aims = as_tensor(np.asarray(targets) if not isinstance(targets, torch.Tensor) else targets).cpu()
+    aims = as_tensor(targets, "targets").cpu()
     if aims.is_floating_point() or aims.is_complex() or aims.dtype == torch.bool:
         raise ValueError(f"targets must be integers, but has dtype {aims.dtype}")
     if aims.ndim and aims.shape != labels.shape:
@@ -263,15 +263,14 @@ def target_classes(
     return aims.long().expand(labels.shape).contiguous()
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raise a ValueError for a batch size below 1."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+def check_batch_size(batch_size: int) -> int:
+    """Return a batch size as an int, or raise unless it is a whole number of at least 1."""
+    return whole_number(batch_size, "batch_size", 1)
 
 
 def checked_steps(steps: Sequence[int]) -> list[int]:
     """Return numbers of steps as integers, or raise unless they are at least 0 and increase."""
-    steps = [operator.index(count) for count in steps]
+    steps = [whole_number(count, "steps") for count in listed(steps, "steps")]
     if min(steps, default=0) < 0 or any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         raise ValueError(f"steps must be at least 0 and, if several, increase, but is {steps}")
     return steps
@@ -284,37 +283,56 @@ def of_kind(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
 
 def checked_size(size: float, name: str) -> float:
     """Return a size as a float, or raise unless it is finite and at least 0."""
-    size = float(size)
-    if not (np.isfinite(size) and size >= 0):
+    number = finite_number(size, name)
+    if number < 0:
         raise ValueError(f"{name} must be a finite number of at least 0, but is {size}")
-    return size
+    if number > torch.finfo(torch.float32).max:
+        raise ValueError(f"{name} must fit into float32, but is {size}")
+    return number
 
 
-def checked_images(images: ArrayLike, clip: Clip) -> torch.Tensor:
-    """Return images as a float32 tensor on the CPU, or raise."""
-    low, high = (0.0, 1.0) if clip is None else clip
+def checked_rng(rng: np.random.Generator | None, *, needed: bool = True) -> None:
+    """Raise a ValueError unless `rng` is a NumPy generator, or None where none is needed."""
+    if not isinstance(rng, np.random.Generator) and (needed or rng is not None):
+        raise ValueError(f"rng must be a numpy.random.Generator, but is {rng!r}")
+
+
+def checked_range(clip: Clip) -> tuple[float, float]:
+    """Return the range of a clip, [0, 1] for None, or raise unless it is two numbers, the smaller first."""
+    try:
+        low, high = (0.0, 1.0) if clip is None else (float(end) for end in clip)
+    except (TypeError, ValueError, OverflowError):
+        low = high = 0.0
     if not low < high:
-        raise ValueError(f"clip must be a range (low, high) with low < high, or None, but is {clip}")
-    tensor = as_tensor(images).cpu()
+        raise ValueError(f"clip must be a range (low, high) with low < high, or None, but is {clip!r}")
+    return low, high
+
+
+def checked_images(images: ArrayLike, clip: Clip, name: str = "images") -> torch.Tensor:
+    """Return images as a float32 tensor on the CPU, or raise."""
+    low, high = checked_range(clip)
+    tensor = as_tensor(images, name).cpu()
     if tensor.ndim != 4 or 0 in tensor.shape:
-        raise ValueError(f"images must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
+        raise ValueError(f"{name} must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
     least, most = tensor.min().item(), tensor.max().item()
     hint = "; divide by 255" if least >= 0 and 1 < most <= 255 and high == 1 else ""
     if not tensor.is_floating_point():
         raise ValueError(
-            f"images must be floating point in [{low:g}, {high:g}], but is {tensor.dtype} "
+            f"{name} must be floating point in [{low:g}, {high:g}], but is {tensor.dtype} "
             f"and reaches from {least} to {most}{hint}"
         )
-    if not np.isfinite(least + most):
-        raise ValueError(f"images must be finite, but {int((~tensor.isfinite()).sum())} values are NaN or infinite")
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise ValueError(f"{name} must be finite, but {int((~tensor.isfinite()).sum())} values are NaN or infinite")
     if least < low or most > high:
-        raise ValueError(f"images must lie in [{low:g}, {high:g}], but reach from {least:g} to {most:g}{hint}")
-    return tensor.float()
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], but reach from {least:g} to {most:g}{hint}")
+    if max(-least, most) > torch.finfo(torch.float32).max:
+        raise ValueError(f"{name} must fit into float32, but reach from {least:g} to {most:g}")
+    return tensor.float().contiguous()
 
 
 def checked_labels(labels: ArrayLike, images: torch.Tensor) -> torch.Tensor:
     """Return labels as an int64 tensor on the CPU, or raise unless they are one class an image."""
-    tensor = as_tensor(labels).cpu()
+    tensor = as_tensor(labels, "labels").cpu()
     if tensor.shape != images.shape[:1]:
         raise ValueError(f"labels must be one an image, shape ({len(images)},), but has shape {tuple(tensor.shape)}")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:

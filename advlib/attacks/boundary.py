@@ -23,11 +23,13 @@ from advlib.attacks.base import (
     checked_images,
     checked_labels,
     checked_logits,
+    checked_range,
+    checked_rng,
     checked_steps,
     measure,
     versioned,
 )
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, whole_number
 from advlib.models import frozen, predict
 from advlib.progress import track
 
@@ -128,13 +130,13 @@ def boundary_sweep(
     steps = checked_steps(steps)
     if not steps:
         raise ValueError("steps must hold at least one number, but is empty")
-    if clip is None or not clip[0] < clip[1]:
-        raise ValueError(
-            f"clip must be a range (low, high) with low < high, because noise comes from it, but is {clip}"
-        )
-    if directions < 1:
-        raise ValueError(f"directions must be at least 1, but is {directions}")
-    check_batch_size(batch_size)
+    if clip is None:
+        raise ValueError("clip must be a range (low, high) with low < high, because noise comes from it, but is None")
+    if not np.isfinite(checked_range(clip)).all():
+        raise ValueError(f"clip must be finite, because noise comes from it, but is {clip}")
+    checked_rng(rng)
+    directions = whole_number(directions, "directions", 1)
+    batch_size = check_batch_size(batch_size)
     clean = checked_images(images, (-np.inf, np.inf) if outside else clip)
     truth = checked_labels(labels, clean)
     with frozen(model) as device, torch.inference_mode():

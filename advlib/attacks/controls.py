@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import Clip, checked_images, checked_size, clipped_step, of_kind
+from advlib.attacks.base import Clip, checked_images, checked_rng, checked_size, clipped_step, of_kind
 from advlib.checks import ArrayLike
 from advlib.models import as_tensor
 
@@ -32,6 +32,7 @@ def random_sign_noise(
         Of the kind of `images`.
     """
     epsilon = checked_size(epsilon, "epsilon")
+    checked_rng(rng)
     clean = checked_images(images, clip)
     signs = torch.from_numpy(rng.integers(0, 2, size=clean.shape, dtype=np.int8) * 2 - 1)
     return of_kind(images, clipped_step(clean, epsilon, signs, clip))
@@ -67,6 +68,7 @@ def gaussian_noise(
         As `fgsm` for images and clip; if not exactly one norm is given, or it is negative, not finite or not one an
         image.
     """
+    checked_rng(rng)
     clean = checked_images(images, clip)
     noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
     if (l2 is None) == (linf is None):
@@ -97,7 +99,7 @@ def match_l2(images: ArrayLike, changed: ArrayLike, l2: float | ArrayLike, clip:
         that can, with a warning.
     """
     clean = checked_images(images, clip)
-    moved = checked_images(changed, (-np.inf, np.inf))
+    moved = checked_images(changed, (-np.inf, np.inf), "changed")
     if moved.shape != clean.shape:
         raise ValueError(f"changed must have the shape of images, {tuple(clean.shape)}, but has {tuple(moved.shape)}")
     change = moved - clean
@@ -296,7 +298,7 @@ def _slices(count: int, size: int = 500) -> list[slice]:
 
 def _each(values: float | ArrayLike, name: str, images: torch.Tensor) -> torch.Tensor:
     """Return finite float64 numbers, one an image, from one for all or one for each."""
-    numbers = torch.as_tensor(np.asarray(as_tensor(values).cpu() if isinstance(values, torch.Tensor) else values))
+    numbers = as_tensor(values, name).cpu()
     if numbers.ndim and numbers.shape != images.shape[:1]:
         raise ValueError(
             f"{name} must be one number or one an image, ({len(images)},), but has shape {tuple(numbers.shape)}"

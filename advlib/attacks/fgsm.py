@@ -18,7 +18,7 @@ from advlib.attacks.base import (
     of_kind,
     versioned,
 )
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, listed
 from advlib.models import predict
 
 
@@ -93,7 +93,7 @@ def fgsm_sweep(
     iterator of AdversarialBatch
         In the order of `epsilons`, each equal to `fgsm` at that ε to the bit; one at a time is held in memory.
     """
-    epsilons = [checked_size(epsilon, "epsilon") for epsilon in epsilons]
+    epsilons = [checked_size(epsilon, "epsilon") for epsilon in listed(epsilons, "epsilons")]
     clean = checked_images(images, clip)
     targets = checked_labels(labels, clean)
     signs = loss_gradient_signs(model, clean, targets, batch_size)

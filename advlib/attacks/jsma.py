@@ -13,11 +13,12 @@ from advlib.attacks.base import (
     checked_images,
     checked_labels,
     checked_logits,
+    checked_rng,
     measure_walk,
     target_classes,
     versioned,
 )
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, finite_number, listed, number
 from advlib.models import frozen
 from advlib.progress import track
 
@@ -110,15 +111,18 @@ def jsma_sweep(
     iterator of AdversarialBatch
         In the order of `gammas`, each equal to `jsma` with that budget; one at a time is held in memory.
     """
+    gammas = [number(gamma, "gamma") for gamma in listed(gammas, "gammas")]
     for gamma in gammas:
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be a share of features, 0 to 1, but is {gamma}")
-    if not (np.isfinite(theta) and theta != 0):
+    if not 0 < abs(finite_number(theta, "theta")) <= torch.finfo(torch.float32).max:
         raise ValueError(f"theta must be a finite number other than 0, but is {theta}")
-    if saliency not in ("logits", "softmax"):
+    if not isinstance(saliency, str) or saliency not in ("logits", "softmax"):
         raise ValueError(f"saliency must be 'logits' or 'softmax', but is {saliency!r}")
+    theta = float(theta)
     if clip is None:
         raise ValueError("clip must be a range (low, high), because a feature is left alone at its edge, but is None")
+    checked_rng(rng, needed=False)
     clean = checked_images(images, clip)
     truth = checked_labels(labels, clean)
     aims = target_classes(model, clean, truth, targets, rng, batch_size)

@@ -9,6 +9,7 @@ from advlib.attacks.base import (
     Clip,
     checked_images,
     checked_labels,
+    checked_rng,
     checked_size,
     checked_steps,
     clipped_step,
@@ -68,7 +69,9 @@ def pgd(
     """
     epsilon = checked_size(epsilon, "epsilon")
     counts = checked_steps([steps])
+    (steps,) = counts
     step = 2.5 * epsilon / max(steps, 1) if step is None else checked_size(step, "step")
+    checked_rng(rng, needed=False)
     clean = checked_images(images, clip)
     truth = checked_labels(labels, clean)
     start = clean

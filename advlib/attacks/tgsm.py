@@ -11,6 +11,7 @@ from advlib.attacks.base import (
     Targets,
     checked_images,
     checked_labels,
+    checked_rng,
     checked_size,
     checked_steps,
     measure_walk,
@@ -106,6 +107,7 @@ def tgsm_sweep(
     epsilon = checked_size(epsilon, "epsilon")
     ball = None if ball is None else checked_size(ball, "ball")
     steps = checked_steps(steps)
+    checked_rng(rng, needed=False)
     clean = checked_images(images, clip)
     truth = checked_labels(labels, clean)
     aims = target_classes(model, clean, truth, targets, rng, batch_size)

@@ -210,8 +210,6 @@ def _one_sentence() -> Iterator[None]:
         raise
     except (ValueError, OSError, datasets.DataUnavailable) as error:
         raise fail(" ".join(str(error).split())) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
     except MemoryError:
         raise fail("the samples do not fit into this machine's memory") from None
     except Exception as error:
@@ -263,7 +261,24 @@ def load_plug_ins() -> None:
 
 
 def main() -> None:
-    """Run the command line: the program `advlib`."""
+    """Run the command line: the program `advlib`. An interruption (Ctrl-C) ends it with one sentence and status 130."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        code: object = 130
+    except SystemExit as leaving:  # typer turns an interruption into this status, without a word
+        code = leaving.code
+    else:
+        return
+    if code == 130:
+        errors.print(
+            "[red]advlib:[/] interrupted; what was finished is kept, and the same command goes on from there",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    sys.exit(code)
+
+
+def _run() -> None:
     load_plug_ins()
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
     broken = [f"{name} ({type(error).__name__}: {error})" for name, error in _plug_ins.items() if error is not None]

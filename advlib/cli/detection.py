@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from advlib import detectors, figures
-from advlib.checks import whole
+from advlib.checks import whole_number
 from advlib.cli.records import range_note, step_record, verdict_record
 from advlib.datasets import files
 from advlib.detectors import BatchTest, CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest
@@ -60,8 +60,8 @@ def make_test(
     ValueError
         For an unknown kind, or parameters that do not go together.
     """
-    draws = None if draws is None else whole("draws", draws, 1)
-    seed = whole("seed", seed, 0)
+    draws = None if draws is None else whole_number(draws, "draws", 1)
+    seed = whole_number(seed, "seed", 0)
     if kind not in KINDS:
         raise ValueError(f"test must be one of {', '.join(KINDS)}, but is {kind!r}")
     if not features:

@@ -198,6 +198,6 @@ NAMES = tuple(SOURCES)
 
 def source(name: str) -> Source:
     """Return the entry of a data set, or raise a ValueError that names those there are."""
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:
         raise ValueError(f"name must be one of {', '.join(NAMES)}, but is {name!r}")
     return SOURCES[name]

@@ -82,12 +82,22 @@ def stratified_holdout(labels: np.ndarray, fraction: float, seed: int = 42) -> t
     """
     from sklearn.model_selection import train_test_split
 
-    if not 0 < fraction < 1:
+    from advlib.checks import finite_number, plain_array, whole_number  # takes torch
+
+    if not 0 < finite_number(fraction, "fraction") < 1:
         raise ValueError(f"fraction must lie strictly between 0 and 1, but is {fraction}")
-    labels = np.asarray(labels)
-    if labels.ndim != 1:
+    seed = whole_number(seed, "seed", 0)
+    labels = plain_array(labels, "labels")
+    if labels.ndim != 1 or not labels.size:
         raise ValueError(f"labels must be a vector of one label a sample, but has shape {labels.shape}")
-    model, holdout = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
+    if labels.dtype.kind not in "ui":
+        raise ValueError(f"labels must be integers, but has dtype {labels.dtype}")
+    try:
+        model, holdout = train_test_split(
+            np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
+        )
+    except ValueError as error:  # classes too small for both sides
+        raise ValueError(f"labels cannot be split with fraction {fraction} and seed {seed}: {error}") from None
     return model, holdout
 
 
@@ -105,11 +115,15 @@ def grey(images: np.ndarray) -> np.ndarray:
         Of the same dtype, in [0, 1]. G17 does not say how it made CIFAR-10 grey; these are the weights that Pillow,
         torchvision and OpenCV use.
     """
-    images = np.asarray(images)
+    from advlib.checks import plain_array  # takes torch
+
+    images = plain_array(images, "images")
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be colour images of shape (n, 3, h, w), but has shape {images.shape}")
     if images.dtype.kind != "f":
         raise ValueError(f"images must be floating point in [0, 1], but has dtype {images.dtype}")
+    if not np.isfinite(images).all():
+        raise ValueError(f"images must be finite, but {int((~np.isfinite(images)).sum())} values are NaN or infinite")
     weights = np.array([0.299, 0.587, 0.114], dtype=images.dtype)
     luma = np.einsum("nchw,c->nhw", images, weights)[:, None]
     # The weights sum to 1 only up to rounding; white must not exceed 1, or bounds checks would refuse it.

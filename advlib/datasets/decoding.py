@@ -36,6 +36,8 @@ def load_npz(path: str | os.PathLike) -> Dataset:
         If there is no such file.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be an npz file, but is a folder, a device or a pipe")
     arrays = _npz_arrays(path.read_bytes(), str(path))
     for part in ("images", "labels"):
         if part in arrays:

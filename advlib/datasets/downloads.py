@@ -97,6 +97,8 @@ class File:
             content = self.path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return "missing", b""
+        except IsADirectoryError:
+            return "corrupt", b""
         return ("ok" if _digest(content, self.digest) == self.digest else "corrupt"), content
 
 
@@ -464,7 +466,7 @@ def _contents(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
     elif path.name.endswith(".tar.gz"):
         with tarfile.open(path) as tar:
             for entry in tar:
-                if entry.name in archive.members:
+                if entry.name in archive.members and entry.isfile():
                     yield entry.name, tar.extractfile(entry).read()
     else:
         yield "", gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import time
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -24,6 +25,7 @@ SUFFIXES = frozenset({".npz", ".npy"})
 
 _IMAGE_KEYS = ("images", "x", "X", "batch", "data", "arr_0")
 _LABEL_KEYS = ("labels", "label", "y", "Y")
+_MANY_BYTES, _MOST_TIMES = 2**26, 100  # beyond, an archive that shrank so much is a bomb
 _MOST_BYTES = 2**34  # unpacked; more than any batch needs, less than what fills a machine
 
 
@@ -186,7 +188,7 @@ def _array(stream: io.IOBase, where: str, size: int) -> np.ndarray:
         return np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C").copy()
     except (ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{where} must hold a plain array of numbers in NumPy's format, but {_words(error)}") from None
-    except (MemoryError, OSError, SyntaxError, OverflowError, TypeError) as error:
+    except (MemoryError, OSError, SyntaxError, tokenize.TokenError, OverflowError, TypeError, RecursionError) as error:
         raise ValueError(f"{where} cannot be read: {_words(error)}") from None
 
 
@@ -196,6 +198,20 @@ def _npy(path: Path) -> np.ndarray:
             return _array(stream, str(path), path.stat().st_size)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:
+    """Read one array of an npz file, or raise a ValueError; what its headers promise decides before it is unpacked."""
+    if info.file_size > _MANY_BYTES and info.file_size > _MOST_TIMES * max(info.compress_size, 1):
+        raise ValueError(
+            f"{where} must hold images or numbers, but would grow from {info.compress_size} to {info.file_size} bytes, "
+            "as only constants do"
+        )
+    try:
+        with archive.open(info) as stream:
+            return _array(stream, where, info.file_size)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        raise ValueError(f"{where} cannot be read: {_words(error)}") from None
 
 
 @contextmanager
@@ -214,12 +230,7 @@ def open_npz(file: Path | io.BytesIO, where: str) -> Iterator[tuple[list[str], C
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if not info.is_dir()}
 
         def get(name: str) -> np.ndarray:
-            info = members[name]
-            try:
-                with archive.open(info) as stream:
-                    return _array(stream, f"{name} in {where}", info.file_size)
-            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
-                raise ValueError(f"{name} in {where} cannot be read: {_words(error)}") from None
+            return _member(archive, members[name], f"{name} in {where}")
 
         yield list(members), get
 

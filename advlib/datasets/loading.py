@@ -36,7 +36,7 @@ def load(name: str, *, download: bool = True, progress: bool = True) -> Dataset:
     DataUnavailable
         If a file is missing or corrupt and cannot be fetched; the message says which file to put where.
     """
-    if name in OWN:
+    if isinstance(name, str) and name in OWN:
         return OWN[name]
     entry = source(name)
     try:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from advlib.checks import whole
+from advlib.checks import whole_number
 from advlib.detectors.balls import Balls, unions
 from advlib.detectors.feature_test import FeatureTest
 from advlib.detectors.results import Scores
@@ -37,7 +37,7 @@ class BallTest(FeatureTest):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        whole("k", self.k, 1)
+        whole_number(self.k, "k", 1)
 
     def _least_reference(self) -> int:
         return self.k + 1

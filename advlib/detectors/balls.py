@@ -75,15 +75,15 @@ class Balls:
         manifold = self.manifolds[c]
         if c not in self._norms:
             centre = manifold.reference_.mean(axis=0, dtype=np.float64)
-            points = torch.from_numpy((manifold.reference_ - centre).astype(np.float32))
-            radii = torch.from_numpy(manifold.radii_.astype(np.float32))
+            points = _as_float32(manifold.reference_, centre, manifold.scale)
+            radii = torch.from_numpy(np.minimum(manifold.radii_ * manifold.scale, _FARTHEST).astype(np.float32))
             # A ball of radius 0 has no inside, nor a distance in units of it.
             inverse = torch.where(radii > 0, radii.square().reciprocal(), torch.inf)
             self._norms[c] = torch.from_numpy(centre), points, points.square().sum(dim=1), inverse
         centre, points, norms, inverse = self._norms[c]
         best = np.empty(len(matrix), dtype=np.int64)
         for lo in range(0, len(matrix), 512):
-            rows = torch.from_numpy((matrix[lo : lo + 512] - centre.numpy()).astype(np.float32))
+            rows = _as_float32(matrix[lo : lo + 512], centre.numpy(), manifold.scale)
             least = torch.full((len(rows),), torch.inf)
             at = torch.zeros(len(rows), dtype=torch.int64)
             square = rows.square().sum(dim=1)
@@ -99,9 +99,21 @@ class Balls:
         out = np.empty(len(matrix))
         for lo in range(0, len(matrix), 512):
             rows = best[lo : lo + 512]
-            difference = matrix[lo : lo + 512].astype(np.float64) - manifold.reference_[rows]
-            out[lo : lo + 512] = np.sqrt(np.square(difference).sum(axis=1)) / manifold.radii_[rows]
+            scaled = matrix[lo : lo + 512] * np.float64(manifold.scale)
+            left = np.clip(scaled, -(_FARTHEST**4), _FARTHEST**4)
+            difference = left - manifold.reference_[rows].astype(np.float64) * manifold.scale
+            out[lo : lo + 512] = np.sqrt(np.square(difference).sum(axis=1)) / (manifold.radii_[rows] * manifold.scale)
         return out
+
+
+# In units of the reference's size; beyond, the squares of float32 numbers overflow, and all points are equally far.
+_FARTHEST = 1e15
+
+
+def _as_float32(points: np.ndarray, centre: np.ndarray, scale: float) -> torch.Tensor:
+    """Return points as float32 numbers about the centre, in units of the reference's own size."""
+    centred = points * np.float64(scale) - centre * scale
+    return torch.from_numpy(np.clip(centred, -_FARTHEST, _FARTHEST).astype(np.float32))
 
 
 def unions(hits: sparse.csr_array, rows: np.ndarray) -> np.ndarray:

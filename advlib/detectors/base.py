@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike, whole
+from advlib.checks import ArrayLike, checked_seed, listed, one_of, plain_array, whole_number
 from advlib.detectors import saving
 from advlib.detectors.contamination import contamination
 from advlib.detectors.exchangeability import compare
@@ -183,16 +183,20 @@ class BatchTest(BaseEstimator):
         check_is_fitted(self)
         scores = pool if isinstance(pool, Scores) else self.measure(pool, labels)
         self._check_scores(scores)
-        batches = [as_rows(batch, "batches", number, len(scores)) for number, batch in enumerate(batches)]
+        batches = [
+            as_rows(batch, "batches", number, len(scores)) for number, batch in enumerate(listed(batches, "batches"))
+        ]
         if calibration is None:
             joined, n = Scores.stack([scores, self.calibration_]), len(scores)
             others = itertools.repeat(np.arange(n, n + len(self.calibration_)), len(batches))
         else:
             joined = scores
-            others = [as_rows(rows, "calibration", number, len(scores)) for number, rows in enumerate(calibration)]
+            sets = listed(calibration, "calibration")
+            others = [as_rows(rows, "calibration", number, len(scores)) for number, rows in enumerate(sets)]
             if len(others) != len(batches):
                 raise ValueError(
-                    f"calibration must hold one list of rows a batch, {len(batches)}, but holds {len(others)}"
+                    f"calibration must hold one list of rows a batch, as many as batches, {len(batches)}, but holds "
+                    f"{len(others)}"
                 )
         p = np.empty(len(batches))
         for number, (batch, other) in enumerate(zip(batches, others, strict=True)):
@@ -255,7 +259,12 @@ class BatchTest(BaseEstimator):
         """
         check_is_fitted(self)
         self._check_scores(scores)
-        return self._statistics(scores.parts, rows)
+        sets = plain_array(rows, "rows")
+        if sets.ndim != 2 or not sets.size or sets.dtype.kind != "i":
+            raise ValueError(f"rows must be a (B, m) integer array, but has shape {sets.shape} and dtype {sets.dtype}")
+        if sets.min() < 0 or sets.max() >= len(scores):
+            raise ValueError(f"rows must lie in 0 … {len(scores) - 1}, but reach from {sets.min()} to {sets.max()}")
+        return self._statistics(scores.parts, sets)
 
     # ------------------------------------------------------------------ to be filled in
 
@@ -373,11 +382,10 @@ class BatchTest(BaseEstimator):
     # ------------------------------------------------------------------ checks
 
     def _check_parameters(self) -> None:
-        whole("draws", self.draws, 1)
-        if self.alternative not in ALTERNATIVES:
-            raise ValueError(f"alternative must be one of {', '.join(ALTERNATIVES)}, but is {self.alternative!r}")
-        if self.ties not in TIES:
-            raise ValueError(f"ties must be one of {', '.join(TIES)}, but is {self.ties!r}")
+        whole_number(self.draws, "draws", 1)
+        one_of(self.alternative, "alternative", ALTERNATIVES)
+        one_of(self.ties, "ties", TIES)
+        checked_seed(self.random_state)
 
     def _check_sets(
         self,

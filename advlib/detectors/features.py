@@ -252,7 +252,7 @@ def apply(features: str | FeatureMap, images: ArrayLike) -> np.ndarray:
     tensor = _images(images)
     try:
         vectors = resolve(features)(tensor.numpy())
-    except RuntimeError as error:  # a network for images of another size, mostly
+    except (RuntimeError, models.DoesNotFit) as error:
         first = (str(error).splitlines() or ["no reason given"])[0]
         raise ValueError(
             f"the feature map {name_of(features)} cannot take images of shape {tuple(tensor.shape[1:])}: {first}"
@@ -280,9 +280,13 @@ def _kept(network: str, sha256: str) -> torch.nn.Module:
 
 
 def _images(images: ArrayLike) -> torch.Tensor:
-    tensor = models.as_tensor(images).to("cpu", torch.float32)
-    if tensor.ndim != 4 or tensor.numel() == 0:
-        raise ValueError(f"images must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
+    given = models.as_tensor(images, "images")
+    if given.ndim != 4 or given.numel() == 0:
+        raise ValueError(f"images must be a non-empty (n, c, h, w) array, but has shape {tuple(given.shape)}")
+    tensor = given.to("cpu", torch.float32)
+    if not tensor.isfinite().all():
+        bad = int((~tensor.isfinite()).sum())
+        raise ValueError(f"images must be finite in float32, but {bad} of their {tensor.numel()} values are not")
     return tensor
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from advlib.checks import whole
+from advlib.checks import whole_number
 from advlib.detectors.feature_test import FeatureTest
 from advlib.detectors.permutations import subsets
 from advlib.detectors.results import Scores
@@ -82,7 +82,7 @@ class DensityRatioTest(FeatureTest):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        whole("n_numerator", self.n_numerator, 2)
+        whole_number(self.n_numerator, "n_numerator", 2)
 
     def _learn(self, reference: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> None:
         rng = np.random.default_rng(self.random_state if isinstance(self.random_state, int) else 0)

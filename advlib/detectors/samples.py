@@ -7,30 +7,17 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, plain_array, plain_tensor
 
 
 def as_samples(values: ArrayLike, name: str) -> np.ndarray:
     """Return samples as a finite float array (n, d) or (n, c, h, w), or raise a ValueError in one sentence."""
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
+        tensor = plain_tensor(values, name).cpu()
+        values = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     if sparse.issparse(values):
         raise TypeError(f"{name} must be a dense array, but is a sparse {type(values).__name__}")
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} must be an array, but its rows differ in length") from error
-    if array.dtype == object:
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise type(error)(
-                f"{name} must hold real numbers: {error}; argument must be a string or a number"
-            ) from None
-    if array.dtype.kind == "c":
-        raise ValueError(f"{name} must hold real numbers; Complex data not supported")
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}")
+    array = plain_array(_numeric(values, name), name)
     if array.ndim == 1:
         raise ValueError(
             f"{name} must be an (n, c, h, w) or (n, d) array, but has shape {array.shape}. Reshape your data: a single "
@@ -50,12 +37,23 @@ def as_samples(values: ArrayLike, name: str) -> np.ndarray:
         )
     if array.dtype.kind != "f" or array.dtype.itemsize < 4:
         array = array.astype(np.float64 if array.dtype.kind in "iu" and array.dtype.itemsize > 2 else np.float32)
-    if array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
     if not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise ValueError(f"{name} must be finite, but {bad} of its {array.size} values are NaN or infinity")
     return array
+
+
+def _numeric(values: ArrayLike, name: str) -> ArrayLike:
+    """Turn objects into numbers, and say of complex ones what scikit-learn's conventions want to hear."""
+    array = np.asarray(values) if hasattr(values, "dtype") and not np.ma.isMaskedArray(values) else None
+    if array is None or array.dtype.kind not in "Oc":
+        return values
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} must hold real numbers; Complex data not supported")
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must hold real numbers: {error}; argument must be a string or a number") from None
 
 
 def extremes(array: np.ndarray) -> tuple[float, float]:
@@ -101,7 +99,8 @@ def as_labels(values: ArrayLike | None, name: str, n: int) -> np.ndarray | None:
     """Return classes as (n,) int64, or None, or raise a ValueError in one sentence."""
     if values is None:
         return None
-    array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    array = plain_tensor(values, name)
+    array = (array.double() if array.is_floating_point() else array).cpu().numpy()
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) != n:
@@ -142,7 +141,7 @@ def common_classes(labels: np.ndarray, other_labels: np.ndarray, least: int) -> 
 
 def as_rows(values: Sequence[int], name: str, number: int, n: int) -> np.ndarray:
     """Return rows of a pool of n samples as int64, or raise a ValueError that names the list's number."""
-    rows = np.asarray(values)
+    rows = plain_array(values, name)
     if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must hold non-empty lists of rows, but number {number} has shape {rows.shape} and dtype "
@@ -157,6 +156,6 @@ def as_rows(values: Sequence[int], name: str, number: int, n: int) -> np.ndarray
 
 def level(name: str, value: float) -> float:
     """Return a number in (0, 1), or raise."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < float(value) < 1:
         raise ValueError(f"{name} must be a number between 0 and 1, but is {value!r}")
     return float(value)

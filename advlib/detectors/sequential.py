@@ -39,7 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike, whole
+from advlib.checks import ArrayLike, checked_seed, plain_array, whole_number
 from advlib.detectors.base import BatchTest
 from advlib.detectors.permutations import p_values, permuted_rows
 from advlib.detectors.results import Scores
@@ -128,13 +128,20 @@ class StreamTest:
         check_is_fitted(test)
         self.test = test
         self.alpha = level("alpha", alpha)
-        self.draws = whole("draws", draws, 1) if draws is not None else _CHEAP_DRAWS if test._cheap else test.draws
-        self.max_samples = whole("max_samples", max_samples, 2)
+        self.draws = (
+            whole_number(draws, "draws", 1) if draws is not None else _CHEAP_DRAWS if test._cheap else test.draws
+        )
+        self.max_samples = whole_number(max_samples, "max_samples", 2)
         self.number = 0
         self.first_alarm: int | None = None
         self._running, self._waiting = 0.0, 1.0
         self._pool = test.calibration_
-        self._rng = np.random.default_rng(None if random_state is None else [random_state, 2])
+        checked_seed(random_state)
+        self._rng = (
+            random_state
+            if isinstance(random_state, np.random.Generator)
+            else np.random.default_rng(None if random_state is None else [random_state, 2])
+        )
 
     @property
     def evidence(self) -> float:
@@ -201,7 +208,9 @@ def e_value(p: ArrayLike) -> np.ndarray:
     ValueError
         If a p-value is not in (0, 1].
     """
-    p = np.asarray(p, dtype=np.float64)
+    p = plain_array(p, "p").astype(np.float64)
+    if not p.size:
+        raise ValueError(f"p must not be empty, but has shape {p.shape}")
     if not ((p > 0) & (p <= 1)).all():
         raise ValueError(f"p must lie in (0, 1], but ranges over {p.min():g} … {p.max():g}")
     log = np.log(p)
@@ -225,8 +234,11 @@ def evidence(p: ArrayLike) -> np.ndarray:
         E_1 … E_T.
     """
     e = e_value(p)
+    if not e.ndim:
+        raise ValueError("p must have an axis of batches, but is a single number")
     out, running = np.empty_like(e), np.zeros(e.shape[:-1])
-    for t in range(e.shape[-1]):
-        running = e[..., t] * (running + 1 / ((t + 1) * (t + 2)))
-        out[..., t] = running + 1 / (t + 2)
+    with np.errstate(over="ignore"):  # more evidence than a number can hold is infinite
+        for t in range(e.shape[-1]):
+            running = e[..., t] * (running + 1 / ((t + 1) * (t + 2)))
+            out[..., t] = running + 1 / (t + 2)
     return out

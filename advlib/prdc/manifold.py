@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike, as_matrix, usual_device, whole
+from advlib.checks import ArrayLike, as_matrix, finite_number, listed, plain_array, usual_device, whole_number
 from advlib.prdc import saving
 from advlib.prdc.balls import Balls
 from advlib.prdc.radii import fit_radii
@@ -210,8 +210,8 @@ class ReferenceManifold(BaseEstimator):
         if hits.shape[1] != len(self.radii_):
             raise ValueError(f"hits must have {len(self.radii_)} columns, one a ball, but has shape {hits.shape}")
         density, coverage = [], []
-        for number, batch in enumerate(batches):
-            index = np.asarray(batch)
+        for number, batch in enumerate(listed(batches, "batches")):
+            index = plain_array(batch, "batches")
             if index.ndim != 1 or not len(index) or index.dtype.kind not in "iu":
                 raise ValueError(
                     f"batches must hold non-empty lists of row indices, but number {number} has shape {index.shape} "
@@ -300,6 +300,11 @@ class ReferenceManifold(BaseEstimator):
         manifold._hold(Balls(points, radii * points.scale))
         return manifold
 
+    @property
+    def scale(self) -> float:
+        """The power of two by which the reference's numbers are neither huge nor tiny; nearly always 1."""
+        return self._balls.points.scale
+
     def _hold(self, balls: Balls) -> None:
         self._balls = balls
         self.reference_ = balls.points.reference
@@ -308,10 +313,12 @@ class ReferenceManifold(BaseEstimator):
 
     def _fit_points(self, points: torch.Tensor, name: str) -> Self:
         """`fit` on checked points (N, d), without a word about radii of zero; `name` is for messages."""
-        k = whole("k", self.k, 1)
+        k = whole_number(self.k, "k", 1)
+        if finite_number(self.memory_gb, "memory_gb") <= 0:
+            raise ValueError(f"memory_gb must be a positive number of GiB, but is {self.memory_gb!r}")
         if k >= len(points):
             raise ValueError(f"k must be smaller than the number of points in {name}, {len(points)}, but is {k}")
-        rounded = RoundedPoints(points, self.memory_gb)
+        rounded = RoundedPoints(points, float(self.memory_gb))
         self._hold(Balls(rounded, fit_radii(rounded, k)))
         return self
 
@@ -337,7 +344,10 @@ def density_of(counts: np.ndarray, k: int) -> float:
 
 def float_type(values: ArrayLike) -> torch.dtype:
     """Type that holds the values without loss: float32 where that is enough, else float64."""
-    name = str(values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype).removeprefix("torch.")
+    try:
+        name = str(values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype).removeprefix("torch.")
+    except (ValueError, TypeError, RuntimeError):
+        return torch.float64  # no array: `as_matrix` says so
     return torch.float32 if name in _FIT_FLOAT32 else torch.float64
 
 

@@ -5,7 +5,7 @@ import warnings
 
 import torch
 
-from advlib.checks import ArrayLike, as_matrix, whole
+from advlib.checks import ArrayLike, as_matrix, whole_number
 from advlib.prdc.manifold import ReferenceManifold, density_of, float_type, zero_radii_words
 
 
@@ -90,7 +90,7 @@ def expected_coverage(n_reference: int, n_queries: int, k: int) -> float:
     ValueError
         Where the three do not fit together.
     """
-    k = whole("k", k, 1)
-    others = whole("n_reference", n_reference, k + 1) - 1
-    m = whole("n_queries", n_queries, 1)
+    k = whole_number(k, "k", 1)
+    others = whole_number(n_reference, "n_reference", k + 1) - 1
+    m = whole_number(n_queries, "n_queries", 1)
     return 1.0 - math.prod((others - j) / (others + m - j) for j in range(k))

@@ -47,7 +47,9 @@ class RoundedPoints:
         # A power of two changes no rounding; it is only needed where squares would leave float32's range.
         exponent = math.frexp(largest)[1] if largest else 0
         self.scale = 1.0 if abs(exponent) <= 20 else math.ldexp(1.0, int(np.clip(-exponent, -1000, 1000)))
-        scaled = self.reference if self.scale == 1.0 else self.reference * self.reference.dtype.type(self.scale)
+        scaled = self.reference
+        if self.scale != 1.0:  # a factor beyond float32's range, for subnormal numbers, still gives numbers within it
+            scaled = (self.reference.astype(np.float64) * self.scale).astype(self.reference.dtype)
         self.centre = torch.from_numpy(scaled.mean(axis=0, dtype=np.float64).astype(scaled.dtype)).to(self.device)
         # Each product of a row and a column sums `terms` exact products; see `fold` for how gamma is used.
         self.terms = d + _FOLDS
@@ -94,7 +96,7 @@ class RoundedPoints:
         """Return x̂ (bfloat16), ‖x̂‖² and an upper bound of ‖x − c − x̂‖, all in scaled units."""
         values = torch.from_numpy(points).to(self.device)
         if self.scale != 1.0:
-            values = values * self.scale
+            values = (values.double() * self.scale).to(values.dtype)
         values = (values - self.centre).float()
         rounded = values.bfloat16()
         norm = torch.linalg.vector_norm(rounded, dim=1, dtype=torch.float32).double()

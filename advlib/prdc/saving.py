@@ -24,6 +24,8 @@ def read(path: Path, k: int | None, reference: np.ndarray | None) -> tuple[int, 
 
     Where `k` or `reference` are given, those in the file must be the same.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be a file, but is a folder, a device or a pipe")
     try:
         with safe_open(path, framework="numpy") as file:
             stated = file.metadata() or {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from advlib.checks import ArrayLike, as_matrix, finite, same_columns
+from advlib.checks import ArrayLike, as_matrix, finite, plain_tensor, same_columns
 from advlib.ulsif import fitting, kernels
 from advlib.ulsif.settings import DEFAULT_GRID, Settings, check_count, checked_settings, returned_as, warn_at_edges
 
@@ -164,7 +164,7 @@ def fit_batch_indices(
 
 
 def _as_indices(values: ArrayLike, name: str, n_rows: int, device, min_columns: int = 1) -> torch.Tensor:
-    indices = torch.as_tensor(values)
+    indices = plain_tensor(values, name)
     if indices.ndim != 2 or 0 in indices.shape or indices.shape[1] < min_columns:
         raise ValueError(
             f"{name} must be a non-empty (T, n) array with n of at least {min_columns}, "

@@ -8,7 +8,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, checked_seed
 
 DEFAULT_GRID = tuple(np.logspace(-3, 1, 9).tolist())
 """Nine values from 1e-3 to 10, two a decade: the grid of the `densratio` packages, for σ and for λ."""
@@ -46,8 +46,9 @@ def checked_settings(
     random_state: int | np.random.Generator | None,
 ) -> Settings:
     """Return the hyperparameters as they are used, centres drawn, or raise a ValueError that names one."""
-    if kernel not in KERNELS:
+    if not isinstance(kernel, str) or kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(map(repr, KERNELS))}, but is {kernel!r}")
+    checked_seed(random_state)
     check_count("n_kernels", n_kernels)
     sigma_grid, lambda_grid = _grid(sigmas, "sigmas"), _grid(lambdas, "lambdas")
     if n_kernels >= n_numerator:
@@ -72,7 +73,7 @@ def check_count(name: str, value: int) -> None:
 def _grid(values: Sequence[float] | float, name: str) -> tuple[float, ...]:
     try:
         grid = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be positive numbers, but is {values!r}") from None
     if grid.ndim != 1 or grid.size == 0 or not np.all(np.isfinite(grid) & (grid > 0)):
         raise ValueError(f"{name} must be a non-empty list of positive finite numbers, but is {values!r}")

@@ -137,16 +137,21 @@ def words(key: Sequence[str]) -> str:
 def _read(path: Path, kind: type[_Row]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield ("file line n", field → cell) of a CSV file whose header must be the fields of `kind`."""
     columns = [column.name for column in fields(kind) if column.compare]
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, strict=True)
-        header = next(reader, [])
-        if header != columns:
-            raise ValueError(f"{path.name} must start with the columns {','.join(columns)}, but has {','.join(header)}")
-        for cells in reader:
-            place = f"{path.name} line {reader.line_num}"
-            if len(cells) != len(columns):
-                raise ValueError(f"{place} must have {len(columns)} cells, but has {len(cells)}")
-            yield place, dict(zip(columns, cells, strict=True))
+    try:
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        lines = [(reader.line_num, cells) for cells in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is damaged, restore it from the repository: {error}") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path.name} must be a file, but is a folder") from None
+    header = lines[0][1] if lines else []
+    if header != columns:
+        raise ValueError(f"{path.name} must start with the columns {','.join(columns)}, but has {','.join(header)}")
+    for number, cells in lines[1:]:
+        place = f"{path.name} line {number}"
+        if len(cells) != len(columns):
+            raise ValueError(f"{place} must have {len(columns)} cells, but has {len(cells)}")
+        yield place, dict(zip(columns, cells, strict=True))
 
 
 def _published(cells: dict[str, str], place: str) -> Published:

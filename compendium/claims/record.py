@@ -163,10 +163,39 @@ def _stored_verdicts() -> dict[Key, str]:
     return {claim.key: claim.verdict for claim in read_claims()} if (places.RESULTS / "claims.csv").is_file() else {}
 
 
+_PARTS = ("notebook", "profile", "parameters", "metrics", "verdicts", "comparisons", "duration_s", "environment")
+
+
+def read(path: Path, *, whole: bool = False) -> dict[str, Any]:
+    """Read the record of a run, or with `whole` refuse one without all its parts.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, where it is missing, no JSON object, or a value in it is no number.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except OSError as error:
+        raise ValueError(f"the record {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the record {path} is damaged, restore it or make it anew by `advlib run`: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"the record {path} must be a JSON object, but is a {type(content).__name__}")
+    missing = [part for part in _PARTS if part not in content] if whole else []
+    if missing:
+        raise ValueError(f"the record {path} is damaged, restore it or make it anew: it has no {', '.join(missing)}")
+    return content
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"it holds {word}")
+
+
 def references(profile: str | None = None) -> list[dict[str, Any]]:
     """Read the committed records, of one profile or of all, ordered by notebook."""
     pattern = f"*.{profile or '*'}.json"
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(places.REFERENCE.glob(pattern))]
+    return [read(path, whole=True) for path in sorted(places.REFERENCE.glob(pattern))]
 
 
 def profile_parameters(profile: str) -> dict[str, Any]:
@@ -201,7 +230,7 @@ def stored_paper_run(notebook: str) -> str:
     path = reference_path(notebook, "paper")
     if not path.is_file():
         return "At paper scale nothing is stored yet."
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = read(path)
     settings = smaller_settings(stored)
     return (
         f"At paper scale, stored in results/reference/{path.name}: {stored['duration_s'] / 60:.0f} min on "

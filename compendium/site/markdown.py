@@ -12,6 +12,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from advlib import paths
 from compendium.site.maths import mathml
 
+_CODE = re.compile(r"^\s*(?:javascript|vbscript|data:(?!image/))", re.I)
 _OUTSIDE = re.compile(r"^(?:https?:|mailto:|doi:)")
 
 
@@ -69,6 +70,8 @@ class _Renderer(IPythonRenderer):
 
     def image(self, text, url, title=None):
         path = self.folder / url
+        if _CODE.match(url):
+            return html.escape(text)
         if not url.startswith(("attachment:", "data:")) and path.is_file():
             url = picture(path)
         return super().image(text, url, title)

@@ -1,6 +1,5 @@
 """What each notebook's run left behind: record and executed notebook, of a profile's own run or the stored one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class NotebookRun:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return record.read(path, whole=True) if path.is_file() else None
 
 
 def collect(profile: str) -> list[NotebookRun]:
@@ -65,9 +64,9 @@ def collect(profile: str) -> list[NotebookRun]:
     for path in runner.notebooks():
         folder = places.RUNS / profile / path.stem
         executed, metrics = folder / path.name, folder / "metrics.json"
-        committed = nbformat.read(path, as_version=4)
+        committed = runner.read(path)
         if executed.is_file() and metrics.is_file():
-            mine = nbformat.read(executed, as_version=4)
+            mine = runner.read(executed)
             found.append(NotebookRun(path.stem, notebooks.title(mine), _read(metrics), mine, stored=False))
         else:
             stored = _read(record.reference_path(path.stem, profile))

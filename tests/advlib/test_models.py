@@ -357,7 +357,7 @@ def test_prediction_is_in_evaluation_mode_and_leaves_the_model_as_it_was():
 
 def test_the_model_is_restored_when_it_fails():
     model = fresh("mnist-vs22").train()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(models.DoesNotFit, match=r"images of shape \(3, 28, 28\) must fit the model"):
         models.predict(model, np.zeros((1, 3, 28, 28), np.float32))
     assert model.training and all(p.requires_grad for p in model.parameters())
 

@@ -97,7 +97,11 @@ def test_bad_training_sets_are_refused():
 
 def test_a_loss_that_is_no_number_stops_the_training():
     images, labels = digits(10)
+    model = small()
+    nn.init.constant_(model[-1].bias, np.nan)
     with pytest.raises(FloatingPointError, match="loss became nan in epoch 1"):
+        training.fit(model, images, labels, Recipe(3, 1e-2), progress=False)
+    with pytest.raises(ValueError, match="images must be finite, but 7840"):
         training.fit(small(), images * np.nan, labels, Recipe(3, 1e-2), progress=False)
 
 

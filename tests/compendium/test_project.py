@@ -51,7 +51,8 @@ def room(path):
 
 
 def pins(lines):
-    return {line.strip() for line in lines if re.match(r"^[A-Za-z0-9]", line.strip())}
+    """Lines NAME==VERSION with their markers; in the lock hashes follow them."""
+    return {line.strip().removesuffix(" \\") for line in lines if re.match(r"^[A-Za-z0-9]", line.strip())}
 
 
 def test_conda_and_pip_install_the_same_versions():

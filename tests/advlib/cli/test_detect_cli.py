@@ -258,7 +258,7 @@ def test_wrong_calls(home, here):
     refused(call("fit", clean, "-o", "."), "is a folder")
     refused(call("fit", clean, "-o", "d", "--test", "best"), "test must be one of")
     refused(call("fit", clean, "-o", "d", "--features", "best"), "features must be")
-    refused(call("fit", clean, "-o", "d", "-k", "0"), "k must be a whole number")
+    refused(call("fit", clean, "-o", "d", "-k", "0"), "k must be at least 1")
     refused(call("fit", clean, "-o", "d", "-k", "60"), "at least 61 samples")
     refused(call("fit", clean, "-o", "d", "--calibration", "none.npy"), "there is no file")
     assert not list(here.iterdir())

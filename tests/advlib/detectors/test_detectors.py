@@ -503,7 +503,7 @@ def test_range_is_recognised_the_other_way_round():
 @pytest.mark.parametrize(
     ("test", "words"),
     [
-        (DensityTest(k=0), "k must be a whole number of at least 1"),
+        (DensityTest(k=0), "k must be at least 1"),
         (DensityTest(k=2.5), "k must be"),
         (DensityTest(draws=0), "draws must be"),
         (DensityTest(alternative="both"), "alternative must be one of"),

@@ -66,7 +66,7 @@ def test_expected_coverage_at_its_ends():
     assert expected_coverage(2, 1, 1) == pytest.approx(0.5)
     assert expected_coverage(10, 10**9, 1) == pytest.approx(1.0, abs=1e-7)
     for wrong in ((5, 10, 5), (5, 0, 2), (5, 1, 0), (5.5, 1, 1), (5, 1, True)):
-        with pytest.raises(ValueError, match=r"(n_reference|n_queries|k) must be a whole number of at least \d+, but"):
+        with pytest.raises(ValueError, match=r"(n_reference|n_queries|k) must be .*at least \d+, but"):
             expected_coverage(*wrong)
 
 
@@ -112,7 +112,7 @@ def test_bad_matrices_are_named(values, message):
 
 def test_bad_parameters_are_named():
     for k in (0, -1, 2.5, "5", None, True):
-        with pytest.raises(ValueError, match="k must be a whole number of at least 1, but is"):
+        with pytest.raises(ValueError, match=r"k must be .*at least 1, but is"):
             ReferenceManifold(k).fit(GOOD)
     for k in (20, 21):
         with pytest.raises(ValueError, match=f"k must be smaller .* points in reference, 20, but is {k}"):

@@ -1,0 +1,49 @@
+"""What was tried, as a table: every row of `rows.yaml` with the outcome of its test, into `docs/reliability.md`."""
+
+import datetime as dt
+import platform
+from pathlib import Path
+
+import pytest
+import tally
+from reliability import Result, document, rows
+
+ROOT = Path(__file__).resolve().parents[2]
+_results: dict[str, Result] = {}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--reliability", action="store_true", help="write docs/reliability.md from this run")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    before = tally.cases
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("cases", tally.cases - before))
+
+
+def pytest_runtest_logreport(report):
+    """Add up the parameters of a test; runs in the process that writes, whichever one did the test."""
+    if report.when != "call" and report.outcome == "passed":
+        return
+    name = report.nodeid.split("[")[0]
+    cases = sum(value for key, value in report.user_properties if key == "cases")
+    _results[name] = _results.get(name, Result()).plus(report.outcome, cases if report.when == "call" else 0)
+
+
+def pytest_sessionfinish(session):
+    if not session.config.getoption("--reliability") or hasattr(session.config, "workerinput"):
+        return
+    missing = [row.test for row in rows() if row.test not in _results]
+    failed = [row.test for row in rows() if row.test in _results and _results[row.test].failed]
+    if missing or failed:
+        session.config.pluginmanager.get_plugin("terminalreporter").write_line(
+            f"docs/reliability.md is left as it is: not run {missing}, failed {failed}", red=True
+        )
+        session.exitstatus = session.exitstatus or 1
+        return
+    when = f"{dt.date.today().isoformat()}, Python {platform.python_version()} on {platform.system()}"
+    (ROOT / "docs" / "reliability.md").write_text(document(_results, when), encoding="utf-8")
