@@ -1,0 +1,240 @@
+"""Pieces of work one after another, or on a Dask cluster: the one place that knows whether there is one.
+
+Whoever splits work writes it as a function of an item and calls `map_tasks`. Without a cluster that is a loop, and
+nothing of Dask is imported. The numbers are the same either way: what a task draws comes from a seed of its own, never
+from how work was split or who did it.
+
+There is a cluster where the variable `ADVLIB_DASK` names its scheduler (a notebook's kernel under `advlib run --dask`)
+or where the process has a `distributed.Client` (`connect` makes one). Inside a task there is none: tasks do not wait
+for tasks.
+"""
+
+import functools
+import hashlib
+import itertools
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from advlib import __version__
+from advlib.progress import track
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ADDRESS = "ADVLIB_DASK"
+"""Environment variable: address of the scheduler that `map_tasks` sends tasks to."""
+
+PATIENCE = 10.0
+"""Seconds after which an address where nobody answers, or a cluster without workers, is given up."""
+
+
+class ClusterLost(RuntimeError):
+    """The scheduler, or every worker that took a task, went away."""
+
+
+class WrongWorker(ValueError):
+    """A worker runs other code or another NumPy, and would give other numbers."""
+
+
+def map_tasks(
+    function: Callable[..., Result],
+    items: Iterable[Item],
+    description: str,
+    *,
+    shared: Sequence[Any] = (),
+    total: int | None = None,
+) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, function(item, *shared)) for each item, in the order in which they are done.
+
+    Parameters
+    ----------
+    function : callable
+        Of module level, so that it can be sent. It must give the same whoever calls it and in whatever order.
+    items : iterable
+        Taken in their order, each only when there is someone to do it.
+    description : str
+        What is being done, a few words.
+    shared : sequence
+        Arguments that all tasks take: sent once to each worker that needs them.
+    total : int, optional
+        Number of items, where `items` has no length.
+
+    Raises
+    ------
+    ClusterLost
+        Where the scheduler is gone, or a task has ended several workers; what was yielded before stands.
+    WrongWorker
+        Where a worker has another version.
+    Exception
+        Whatever the function raises.
+    """
+    cluster = current()
+    if cluster is None:
+        for item in track(items, description, total):
+            yield item, function(item, *shared)
+        return
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    yield from track(_on(cluster, function, items, description, shared), description, total)
+
+
+def _on(
+    cluster: Any, function: Callable, items: Iterable[Any], description: str, shared: Sequence[Any]
+) -> Iterator[tuple]:
+    from distributed import CancelledError, as_completed
+    from distributed.scheduler import KilledWorker
+
+    place = cluster.scheduler.address if cluster.scheduler else "?"
+    try:
+        held = cluster.scatter(list(shared), hash=False) if shared else []
+        waiting, sent, futures = iter(items), as_completed(), {}
+        while True:
+            # A few for each thread, so that no worker waits and the scheduler holds few arguments.
+            room = 2 * sum(cluster.nthreads().values()) + 2 - len(futures)
+            for item in itertools.islice(waiting, max(room, 0)):
+                future = cluster.submit(_checked, stamp(), function, item, *held, pure=False)
+                futures[future] = item
+                sent.add(future)
+            if not futures:
+                break
+            future = next(sent)
+            yield futures.pop(future), future.result()  # popped, so that the cluster need not keep it
+    except KilledWorker as error:
+        raise ClusterLost(
+            f"a task of {description!r} ended {error.allowed_failures + 1} workers one after another, the last at "
+            f"{error.last_worker.address}: did its memory run out? What was done is kept; the same call goes on there"
+        ) from None
+    except (CancelledError, TimeoutError, OSError) as error:
+        if isinstance(error, OSError) and cluster.status == "running":
+            raise  # a task's own, such as a full disk
+        raise ClusterLost(
+            f"the Dask scheduler at {place} is gone; what was done is kept, and the same call goes on there (--resume)"
+        ) from None
+
+
+def _checked(expected: dict[str, str], function: Callable[..., Result], item: Any, *shared: Any) -> Result:
+    """What a worker does: refuse if it would give other numbers, else the task on one thread."""
+    wrong = difference(expected, stamp())
+    if wrong:
+        raise WrongWorker(f"the worker on {socket.gethostname()} is refused: {wrong}")
+    cap_threads()
+    return function(item, *shared)
+
+
+@functools.cache
+def stamp() -> dict[str, str]:
+    """Versions that decide the numbers, and a digest of the packages' own code."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\n" + file.read_bytes())
+    others = {name: metadata.version(name) for name in ("numpy", "torch")}
+    return {"advlib": __version__, "advlib's code": digest.hexdigest()[:12], **others}
+
+
+def difference(expected: dict[str, str], found: dict[str, str]) -> str:
+    """Say in what two stamps differ; "" where they agree."""
+    wrong = [f"{name} {found.get(name)} in place of {value}" for name, value in expected.items()
+             if found.get(name) != value]  # fmt: skip
+    return f"it has {', '.join(wrong)}" if wrong else ""
+
+
+def cap_threads() -> None:
+    """Keep torch on one thread: a worker has as many tasks at a time as it was given threads."""
+    import torch
+
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+def current() -> Any:
+    """Return the `distributed.Client` that tasks go to; None where there is none, and inside a task."""
+    address = os.environ.get(ADDRESS)
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return connect(address) if address else None
+    try:
+        distributed.get_worker()
+        return None
+    except ValueError:  # not inside a task
+        pass
+    try:
+        return distributed.Client.current()
+    except ValueError:
+        return connect(address) if address else None
+
+
+def connect(address: str) -> Any:
+    """Return a client of the scheduler at `address`, all of whose workers have this process' versions.
+
+    Parameters
+    ----------
+    address : str
+        Such as "tcp://10.0.0.1:8786"; without a protocol TCP is meant. "local" starts a cluster on this machine: a
+        worker of one thread for each core, which ends with this process.
+
+    Returns
+    -------
+    distributed.Client
+
+    Raises
+    ------
+    ValueError
+        Where Dask is not installed, nobody listens within `PATIENCE` seconds or no worker is there.
+    WrongWorker
+        Where a worker has another version of advlib or NumPy.
+    """
+    if find_spec("distributed") is None:
+        raise ValueError("a cluster needs Dask, which is not installed: pip install 'advlib[dask]'")
+    from distributed import Client, LocalCluster
+
+    if address == "local":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cluster = LocalCluster(n_workers=cores, threads_per_worker=1, dashboard_address=":0")
+        return _verified(Client(cluster), "local")
+    address = address if "://" in address else f"tcp://{address}"
+    _listens(address)
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=True)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ValueError(f"no Dask scheduler answers at {address}: {error or 'it does not speak as one'}") from None
+    return _verified(client, address)
+
+
+def _listens(address: str) -> None:
+    """Ask the port first: Dask itself asks again and again where nobody listens."""
+    parts = urlsplit(address)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise ValueError(f"the address of a scheduler is HOST:PORT, such as tcp://10.0.0.1:8786, but is {address!r}")
+    try:
+        socket.create_connection((host, port), timeout=PATIENCE / 2).close()
+    except OSError as error:
+        raise ValueError(f"nobody listens at {address} ({error.strerror or error}): is the scheduler running?") from None
+
+
+def _verified(client: Any, address: str) -> Any:
+    """Return the client, or close it and raise where a worker is missing or would give other numbers."""
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE if address != "local" else 60)
+        found = client.run(stamp, on_error="return")
+    except TimeoutError:
+        client.close()
+        raise ValueError(f"the scheduler at {address} has no worker after {PATIENCE:.0f} seconds") from None
+    for worker, answer in found.items():
+        wrong = f"it cannot run advlib ({answer})" if isinstance(answer, BaseException) else difference(stamp(), answer)
+        if wrong:
+            client.close()
+            raise WrongWorker(f"the worker at {worker} is refused: {wrong}")
+    client.run(cap_threads)
+    return client
