@@ -15,6 +15,7 @@ import itertools
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from advlib import __version__
-from advlib.progress import track
+from advlib.progress import STATUS_FILE, track
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ Result = TypeVar("Result")
 ADDRESS = "ADVLIB_DASK"
 """Environment variable: address of the scheduler that `map_tasks` sends tasks to."""
 
-PATIENCE = 10.0
+PATIENCE = 9.0
 """Seconds after which an address where nobody answers, or a cluster without workers, is given up."""
 
 
@@ -50,6 +51,8 @@ def map_tasks(
     *,
     shared: Sequence[Any] = (),
     total: int | None = None,
+    client: Any = None,
+    quiet: bool = False,
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item, *shared)) for each item, in the order in which they are done.
 
@@ -65,6 +68,10 @@ def map_tasks(
         Arguments that all tasks take: sent once to each worker that needs them.
     total : int, optional
         Number of items, where `items` has no length.
+    client : distributed.Client, optional
+        Whom to send tasks to, instead of `current`.
+    quiet : bool
+        Whether to show no progress, where the function itself does.
 
     Raises
     ------
@@ -75,14 +82,15 @@ def map_tasks(
     Exception
         Whatever the function raises.
     """
-    cluster = current()
-    if cluster is None:
-        for item in track(items, description, total):
-            yield item, function(item, *shared)
-        return
+    cluster = client or current()
     if total is None and hasattr(items, "__len__"):
         total = len(items)
-    yield from track(_on(cluster, function, items, description, shared), description, total)
+    if cluster is not None:
+        done = _on(cluster, function, items, description, shared)
+        yield from done if quiet else track(done, description, total)
+        return
+    for item in items if quiet else track(items, description, total):
+        yield item, function(item, *shared)
 
 
 def _on(
@@ -93,7 +101,10 @@ def _on(
 
     place = cluster.scheduler.address if cluster.scheduler else "?"
     try:
-        held = cluster.scatter(list(shared), hash=False) if shared else []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it is large
+            # A task and not scattered: what was scattered is lost with the workers that held it.
+            held = [cluster.submit(_Held(argument), pure=False) for argument in shared]
         waiting, sent, futures = iter(items), as_completed(), {}
         while True:
             # A few for each thread, so that no worker waits and the scheduler holds few arguments.
@@ -119,12 +130,23 @@ def _on(
         ) from None
 
 
+class _Held:
+    """An argument of all tasks, given by a task of its own: sent to one worker, and from worker to worker."""
+
+    def __init__(self, argument: Any):
+        self.argument = argument
+
+    def __call__(self) -> Any:
+        return self.argument
+
+
 def _checked(expected: dict[str, str], function: Callable[..., Result], item: Any, *shared: Any) -> Result:
-    """What a worker does: refuse if it would give other numbers, else the task on one thread."""
+    """Do a task on a worker, on one thread; refuse where it would give other numbers."""
     wrong = difference(expected, stamp())
     if wrong:
         raise WrongWorker(f"the worker on {socket.gethostname()} is refused: {wrong}")
     cap_threads()
+    os.environ.setdefault(STATUS_FILE, os.devnull)  # a task's own bars would go to whoever started the worker
     return function(item, *shared)
 
 
@@ -189,7 +211,7 @@ def connect(address: str) -> Any:
     ValueError
         Where Dask is not installed, nobody listens within `PATIENCE` seconds or no worker is there.
     WrongWorker
-        Where a worker has another version of advlib or NumPy.
+        Where a worker has another version of advlib or NumPy, or more than one thread.
     """
     if find_spec("distributed") is None:
         raise ValueError("a cluster needs Dask, which is not installed: pip install 'advlib[dask]'")
@@ -197,15 +219,15 @@ def connect(address: str) -> Any:
 
     if address == "local":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        cluster = LocalCluster(n_workers=cores, threads_per_worker=1, dashboard_address=":0")
-        return _verified(Client(cluster), "local")
+        cluster = LocalCluster(n_workers=cores, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+        return verified(Client(cluster), "local")
     address = address if "://" in address else f"tcp://{address}"
     _listens(address)
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=True)
     except (OSError, TimeoutError, ValueError) as error:
         raise ValueError(f"no Dask scheduler answers at {address}: {error or 'it does not speak as one'}") from None
-    return _verified(client, address)
+    return verified(client, address)
 
 
 def _listens(address: str) -> None:
@@ -220,10 +242,11 @@ def _listens(address: str) -> None:
     try:
         socket.create_connection((host, port), timeout=PATIENCE / 2).close()
     except OSError as error:
-        raise ValueError(f"nobody listens at {address} ({error.strerror or error}): is the scheduler running?") from None
+        why = error.strerror or error
+        raise ValueError(f"nobody listens at {address} ({why}): is the scheduler running?") from None
 
 
-def _verified(client: Any, address: str) -> Any:
+def verified(client: Any, address: str) -> Any:
     """Return the client, or close it and raise where a worker is missing or would give other numbers."""
     try:
         client.wait_for_workers(1, timeout=PATIENCE if address != "local" else 60)
@@ -236,5 +259,13 @@ def _verified(client: Any, address: str) -> Any:
         if wrong:
             client.close()
             raise WrongWorker(f"the worker at {worker} is refused: {wrong}")
+    threaded = {worker: count for worker, count in client.nthreads().items() if count > 1}
+    if threaded:
+        client.close()
+        worker, count = next(iter(threaded.items()))
+        raise WrongWorker(
+            f"the worker at {worker} is refused: it has {count} threads, but torch's random numbers are one stream a "
+            "process; start one worker a core, dask worker --nworkers N --nthreads 1"
+        )
     client.run(cap_threads)
     return client

@@ -46,12 +46,16 @@ def run(
     update_reference: Annotated[
         bool, typer.Option("--update-reference", help="Store records (and, in quick, outputs) in the tree.")
     ] = False,
+    dask: Annotated[
+        str | None, typer.Option(help="A Dask scheduler's HOST:PORT, or local: notebooks and their parts run there.")
+    ] = None,
 ) -> None:
     """Execute the notebooks, keep their records under results/runs, and write the report.
 
     A run that is whole and whose inputs have not changed since is kept, so an interrupted call goes on where it was.
     """
     _need_the_repository()
+    from advlib.tasks import ClusterLost
     from compendium import runner
     from compendium.claims import report as reports
     from compendium.site.build import write_site
@@ -61,8 +65,8 @@ def run(
         raise fail("--update-reference keeps a profile as it is; leave --parameter out")
     try:
         chosen = runner.notebooks(names or [])
-        outcomes = runner.run_all(names or [], profile, overrides, console, force=force, jobs=jobs)
-    except ValueError as error:
+        outcomes = runner.run_all(names or [], profile, overrides, console, force=force, jobs=jobs, dask=dask)
+    except (ValueError, ClusterLost) as error:
         raise fail(error) from None
     except KeyboardInterrupt:
         errors.print("[red]advlib:[/] interrupted; the same call goes on with what is not done", highlight=False)

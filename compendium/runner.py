@@ -22,6 +22,7 @@ from advlib import paths
 from compendium import paths as places
 from compendium.claims import parameters as kinds
 from compendium.claims import record
+from compendium.cluster import Cluster, joined
 from compendium.execution import Board, CellFailed, clock, execute, stop_kernels
 
 _TREE = Path(__file__).resolve().parents[1]
@@ -173,11 +174,12 @@ def run_notebook(
     runs: Path | None = None,
     board: Board | None = None,
     threads: int | None = None,
+    cluster: Cluster | None = None,
 ) -> Outcome:
     """Execute one notebook with `parameters` into `results/runs/<profile>/<notebook>/`.
 
     A run whose inputs have not changed since is kept. Output and records appear under their final names only when
-    the run succeeded; a failed notebook is kept beside them as `failed.ipynb`.
+    the run succeeded; a failed notebook is kept beside them as `failed.ipynb`. On a `cluster`, it runs beside a worker.
     """
     runs = runs or places.RUNS
     folder = runs / parameters["profile"] / path.stem
@@ -197,7 +199,7 @@ def run_notebook(
     ) as lines:  # fmt: skip
         output = Path(scratch) / path.name
         try:
-            execute(path, output, parameters, lines, expected, environment)
+            (execute if cluster is None else cluster.execute)(path, output, parameters, lines, expected, environment)
         except CellFailed as error:
             if output.is_file():
                 shutil.copyfile(output, failed)
@@ -259,6 +261,7 @@ def run_all(
     *,
     force: bool = False,
     jobs: int = 1,
+    dask: str | None = None,
 ) -> list[Outcome]:
     """Run the named notebooks (all when none is named) with a profile's parameters.
 
@@ -274,6 +277,8 @@ def run_all(
         Run again what is still valid.
     jobs : int
         Notebooks at a time; each then gets its share of the cores.
+    dask : str, optional
+        Address of a Dask scheduler, or "local" (`advlib.tasks.connect`), to run them there.
 
     Returns
     -------
@@ -283,17 +288,29 @@ def run_all(
     Raises
     ------
     ValueError
-        For an unknown notebook, profile or parameter, or fewer than one job, before anything runs.
+        For an unknown notebook, profile or parameter, fewer than one job, or a cluster that cannot be used, before
+        anything runs.
+    advlib.tasks.ClusterLost
+        Where the scheduler goes away; finished notebooks are kept.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, but is {jobs}")
     plan = _plan(names, profile, overrides)
     console.print(forecast(plan, jobs, force=force), highlight=False, soft_wrap=True)
+    with nullcontext() if dask is None else joined(dask, console) as cluster:
+        return _run_plan(plan, console, force, jobs, cluster)
+
+
+def _run_plan(
+    plan: Mapping[Path, dict[str, Any]], console: Console, force: bool, jobs: int, cluster: Cluster | None
+) -> list[Outcome]:
     board = Board(console)
     done: dict[Path, Outcome] = {}
 
     def work(path: Path) -> None:
-        outcome = run_notebook(path, plan[path], console, force=force, board=board, threads=_threads(jobs))
+        outcome = run_notebook(
+            path, plan[path], console, force=force, board=board, threads=_threads(jobs), cluster=cluster
+        )
         done[path] = outcome
         mark = {"ran": "[green]ran[/]", "reused": "[cyan]reused[/]", "failed": "[red]failed[/]"}[outcome.status]
         detail = escape(outcome.message) if outcome.message else clock(outcome.seconds)

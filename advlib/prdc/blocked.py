@@ -83,7 +83,7 @@ def fit_radii(rows: Rows, k: int, memory_gb: float, device: str | None, folder: 
 
 
 def _strips(blocks: tuple[Block, ...]) -> list[Strip]:
-    """Every block with all others, a strip at a time; the first strip of all blocks, then the second of all, …"""
+    """Pair every block with all others, a strip at a time: the first strip of all blocks, then the second of all."""
     strips = []
     for at in range(0, len(blocks) - 1, STRIP):
         for left in blocks:
@@ -276,7 +276,7 @@ def working_memory(blocks: tuple[Block, ...], width: int, dtype: str, memory_gb:
     if left < memory_gb / 4:
         most = int(0.75 * memory_gb * 2**30 / row)
         raise ValueError(
-            f"memory_gb = {memory_gb:g} must hold two chunks, but the largest has {largest:,} rows of {width:,} numbers: "
-            f"rechunk to at most {most:,} rows, or give at least {largest * row / 2**30 / 0.75:.2g} GiB"
+            f"memory_gb = {memory_gb:g} must hold two chunks, but the largest has {largest:,} rows of {width:,} "
+            f"numbers: rechunk to at most {most:,} rows, or give at least {largest * row / 2**30 / 0.75:.2g} GiB"
         )
     return left

@@ -20,9 +20,7 @@ def within(points: RoundedPoints, k: int) -> np.ndarray:
     return between(points, points.reference, bound, k, own=0)
 
 
-def between(
-    points: RoundedPoints, left: np.ndarray, bound: np.ndarray, k: int, own: int | None = None
-) -> np.ndarray:
+def between(points: RoundedPoints, left: np.ndarray, bound: np.ndarray, k: int, own: int | None = None) -> np.ndarray:
     """Return the k smallest distances from each row of `left` to the points of a block, up to a bound.
 
     Parameters
