@@ -175,7 +175,8 @@ def _readers(values: Any, name: str, rows: int | None) -> list[Callable[[], np.n
         return [_OfDask(values.blocks[number]) for number in range(values.numblocks[0])]
     if _of(values, "zarr", "chunks"):
         step = rows or values.chunks[0]
-        return [_OfArray(values, lo, min(lo + step, len(values))) for lo in range(0, len(values), step)]
+        n = values.shape[0]  # it has no length
+        return [_OfArray(values, lo, min(lo + step, n)) for lo in range(0, n, step)]
     if isinstance(values, Sequence) and values and all(callable(reader) for reader in values):
         return list(values)
     raise ValueError(f"{name} must be a Dask or zarr array, a path, or callables, but is {type(values).__name__}")
@@ -203,7 +204,8 @@ def _file_readers(path: Path, name: str, rows: int | None) -> list[Callable[[], 
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must be an (n, d) array, but {path} has shape {array.shape}")
     where = str(path.resolve())
-    return [_OfFile(where, lo, min(lo + step, len(array))) for lo in range(0, len(array), step)]
+    n = array.shape[0]  # an array of zarr has no length
+    return [_OfFile(where, lo, min(lo + step, n)) for lo in range(0, n, step)]
 
 
 def _look(numbered: tuple[int, Callable[[], np.ndarray]]) -> dict[str, Any]:
