@@ -226,12 +226,12 @@ def connect(address: str) -> Any:
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=True)
     except (OSError, TimeoutError, ValueError) as error:
-        raise ValueError(f"no Dask scheduler answers at {address}: {error or 'it does not speak as one'}") from None
+        raise ValueError(f"no Dask scheduler answers at {address}: {error or 'it took too long'}") from None
     return verified(client, address)
 
 
 def _listens(address: str) -> None:
-    """Ask the port first: Dask itself asks again and again where nobody listens."""
+    """Ask the port first: Dask itself asks again and again where nobody listens, and waits for ever for one silent."""
     parts = urlsplit(address)
     try:
         host, port = parts.hostname, parts.port
@@ -240,10 +240,16 @@ def _listens(address: str) -> None:
     if not host or not port:
         raise ValueError(f"the address of a scheduler is HOST:PORT, such as tcp://10.0.0.1:8786, but is {address!r}")
     try:
-        socket.create_connection((host, port), timeout=PATIENCE / 2).close()
+        with socket.create_connection((host, port), timeout=PATIENCE / 2) as line:
+            said = b"\0" if parts.scheme == "tls" else line.recv(8)
+    except TimeoutError:
+        said = b""
     except OSError as error:
         why = error.strerror or error
         raise ValueError(f"nobody listens at {address} ({why}): is the scheduler running?") from None
+    # A scheduler speaks first, and begins with how many frames will follow: few.
+    if not said or int.from_bytes(said, "little") > 1000:
+        raise ValueError(f"no Dask scheduler answers at {address}: whoever listens there does not speak as one")
 
 
 def verified(client: Any, address: str) -> Any:

@@ -54,11 +54,11 @@ def killing_attack(model, images, labels, *, flag, rng):
     start = rng.bit_generator.state
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that an image has no start
-        attacks.boundary(model, images, labels, 5, rng=rng, directions=5)
+        attacks.boundary(model, images, labels, 5, rng=rng, directions=50)
         kill_once(flag)
         rng = np.random.default_rng()
         rng.bit_generator.state = start
-        return attacks.boundary(model, images, labels, 20, rng=rng, directions=5)
+        return attacks.boundary(model, images, labels, 20, rng=rng, directions=50)
 
 
 killing_attack.version = 1
