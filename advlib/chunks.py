@@ -6,7 +6,7 @@ Dask is imported here: whoever hands over a Dask array has it.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,8 @@ class Rows:
         sha256 of each block's values.
     converted : str
         The type that integers came in, which are taken unscaled; "" for floats.
+    memory_gb : float or None
+        A bound that whoever opened them set, for all that is done with them.
     """
 
     blocks: tuple[Block, ...]
@@ -70,6 +72,7 @@ class Rows:
     largest: float
     digests: tuple[str, ...]
     converted: str = ""
+    memory_gb: float | None = None
 
     def __len__(self) -> int:
         return self.blocks[-1].first + self.blocks[-1].rows
@@ -78,6 +81,13 @@ class Rows:
     def shape(self) -> tuple[int, int]:
         """(N, d)."""
         return len(self), self.width
+
+
+def inside(path: Path, offset: int, shape: tuple[int, int], dtype: str, rows: int) -> list[Callable[[], np.ndarray]]:
+    """Return what reads an array (N, d) from the middle of a file, so many rows at a time, for `rows_of`."""
+    size = shape[1] * np.dtype(dtype).itemsize
+    starts = range(0, shape[0], rows)
+    return [_OfMap(str(path), offset + lo * size, dtype, shape[1], min(rows, shape[0] - lo)) for lo in starts]
 
 
 def is_chunked(values: Any) -> bool:
@@ -89,7 +99,7 @@ def _of(values: Any, package: str, attribute: str) -> bool:
     return type(values).__module__.split(".")[0] == package and hasattr(values, attribute)
 
 
-def rows_of(values: Any, name: str, rows: int | None = None) -> Rows:
+def rows_of(values: Any, name: str, rows: int | None = None, memory_gb: float | None = None) -> Rows:
     """Look at an array, block by block, and return how to read it.
 
     Parameters
@@ -101,6 +111,8 @@ def rows_of(values: Any, name: str, rows: int | None = None) -> Rows:
         The caller's name, for messages.
     rows : int, optional
         Rows of a block, instead of a file's own or `ROWS`.
+    memory_gb : float, optional
+        GiB that whatever is done with the rows may take.
 
     Raises
     ------
@@ -113,7 +125,7 @@ def rows_of(values: Any, name: str, rows: int | None = None) -> Rows:
     found = [None] * len(readers)
     for (number, _), seen in map_tasks(_look, list(enumerate(readers)), f"checking {name}"):
         found[number] = seen
-    return _joined(readers, found, name)
+    return replace(_joined(readers, found, name), memory_gb=memory_gb)
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,21 @@ class _OfFile:
 
 
 @dataclass(frozen=True)
+class _OfMap:
+    """Rows of an array that lies in the middle of a file."""
+
+    path: str
+    offset: int
+    dtype: str
+    width: int
+    rows: int
+
+    def __call__(self) -> np.ndarray:
+        shape = self.rows, self.width
+        return np.array(np.memmap(self.path, self.dtype, "r", self.offset, shape))
+
+
+@dataclass(frozen=True)
 class _OfArray:
     """Rows of an array in memory, or of anything that gives rows when it is sliced."""
 
@@ -157,8 +184,6 @@ class _OfArray:
 def _readers(values: Any, name: str, rows: int | None) -> list[Callable[[], np.ndarray]]:
     if isinstance(values, str | Path):
         return _file_readers(Path(values), name, rows)
-    if isinstance(values, np.memmap) and values.filename and str(values.filename).endswith(".npy"):
-        return _file_readers(Path(values.filename), name, rows)
     if isinstance(values, np.ndarray):
         edges = range(0, len(values), rows or ROWS)
         return [_OfArray(values[lo : lo + (rows or ROWS)]) for lo in edges] or [_OfArray(values)]

@@ -9,10 +9,16 @@ import torch
 from scipy import sparse
 
 from advlib.checks import ArrayLike
+from advlib.datasets.large import LargeSamples
 
 
-def as_samples(values: ArrayLike, name: str) -> np.ndarray:
-    """Return samples as a finite float array (n, d) or (n, c, h, w), or raise a ValueError in one sentence."""
+def as_samples(values: ArrayLike | LargeSamples, name: str) -> np.ndarray | LargeSamples:
+    """Return samples as a finite float array (n, d) or (n, c, h, w), or raise a ValueError in one sentence.
+
+    Samples that stay on disk are returned as they are: they are checked as they are read.
+    """
+    if isinstance(values, LargeSamples):
+        return values
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     if sparse.issparse(values):
@@ -59,8 +65,10 @@ def as_samples(values: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
-def extremes(array: np.ndarray) -> tuple[float, float]:
+def extremes(array: np.ndarray | LargeSamples) -> tuple[float, float]:
     """Return the smallest and the largest value."""
+    if isinstance(array, LargeSamples):
+        return array.extremes
     return float(array.min()), float(array.max())
 
 

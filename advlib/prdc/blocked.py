@@ -269,8 +269,7 @@ def working_memory(blocks: tuple[Block, ...], width: int, dtype: str, memory_gb:
     """
     if not memory_gb > 0:
         raise ValueError(f"memory_gb must be a positive number of GiB, but is {memory_gb}")
-    size = np.dtype(dtype).itemsize
-    row = width * size + 2 * width * size + 4 * (width + 6) + 64
+    row = _row_bytes(width, dtype)
     largest = max(block.rows for block in blocks)
     left = memory_gb - largest * row / 2**30
     if left < memory_gb / 4:
@@ -280,3 +279,12 @@ def working_memory(blocks: tuple[Block, ...], width: int, dtype: str, memory_gb:
             f"numbers: rechunk to at most {most:,} rows, or give at least {largest * row / 2**30 / 0.75:.2g} GiB"
         )
     return left
+
+
+def _row_bytes(width: int, dtype: str) -> int:
+    return width * 3 * np.dtype(dtype).itemsize + 4 * (width + 6) + 64
+
+
+def fitting_rows(width: int, dtype: str, memory_gb: float) -> int:
+    """Return how many rows a block may have so that half of `memory_gb` is left to work in, 16,384 at most."""
+    return int(max(1, min(16_384, memory_gb * 2**29 / _row_bytes(width, dtype))))

@@ -352,11 +352,14 @@ class ReferenceManifold(BaseEstimator):
         _warn_of_integers(rows, "reference")
         device = None if self.device is None else str(self.device)
         folder = None if self.partial is None else Path(self.partial)
-        self._hold_rows(rows, blocked.fit_radii(rows, k, self.memory_gb, device, folder))
+        self._hold_rows(rows, blocked.fit_radii(rows, k, self._memory(rows), device, folder))
+
+    def _memory(self, rows: Rows) -> float:
+        return self.memory_gb if rows.memory_gb is None else min(self.memory_gb, rows.memory_gb)
 
     def _hold_rows(self, rows: Rows, radii: np.ndarray) -> None:
         device = None if self.device is None else str(self.device)
-        self._balls = blocked.BlockedBalls(rows, radii, self.memory_gb, device)
+        self._balls = blocked.BlockedBalls(rows, radii, self._memory(rows), device)
         self.reference_, self.radii_, self.n_features_in_ = rows, radii, rows.width
 
     def _as_queries(self, queries: ArrayLike | Rows) -> np.ndarray | Rows:
