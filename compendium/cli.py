@@ -39,7 +39,9 @@ def run(
     names: Annotated[list[str] | None, typer.Argument(help="Beginnings of notebook names; all if none.")] = None,
     profile: Annotated[str, typer.Option(help="quick, or paper for the papers' own settings.")] = "quick",
     parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Notebooks at a time, sharing the cores.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Notebooks at a time, sharing the cores; 1, or one a worker.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force/--resume", help="Run again what is still valid, or keep it and go on.")
     ] = False,

@@ -64,11 +64,14 @@ class Cluster:
     client : distributed.Client
     address : str
         Of the scheduler, as a kernel beside a worker reaches it.
+    workers : int
+        When it was joined.
     """
 
     def __init__(self, client: Any):
         self.client = client
         self.address = client.scheduler.address
+        self.workers = len(client.nthreads())
         self.needed = digests()
 
     def execute(
@@ -105,6 +108,10 @@ class Cluster:
             with paths.replacing(runs / name) as temporary:
                 temporary.write_bytes(content)
 
+    def leave(self) -> None:
+        """Leave the cluster, and end it where this process started it; whoever waits for a notebook is told."""
+        _leave(self.client)
+
     @contextmanager
     def _heard(self, topic: str, on_cell: Callable[[int, int], None], status: Path) -> Iterator[None]:
         """Show the worker's signs of life on a notebook's line meanwhile."""
@@ -130,18 +137,23 @@ def joined(address: str, console: Console) -> Iterator[Cluster]:
     client = tasks.connect(address)
     try:
         cluster = Cluster(client)
-        workers = len(client.nthreads())
+        workers = f"{cluster.workers} worker{'s' * (cluster.workers != 1)}"
         console.print(
-            f"Dask at {cluster.address}: {workers} worker{'s' * (workers != 1)}, dashboard {client.dashboard_link}",
+            f"Dask at {cluster.address}: {workers}, dashboard {client.dashboard_link}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         for host, count in send(client, cluster.needed).items():
             console.print(f"  {count} files of data and weights sent to {host}", highlight=False, soft_wrap=True)
         yield cluster
     finally:
-        if client.cluster is not None:
-            client.cluster.close(timeout=10)
-        client.close(timeout=10)
+        _leave(client)
+
+
+def _leave(client: Any) -> None:
+    """Leave a cluster, and end one that this process started; whoever waits for a task hears that it is cancelled."""
+    if client.cluster is not None:
+        client.cluster.close(timeout=10)
+    client.close(timeout=10)
 
 
 def _places() -> dict[str, Path]:

@@ -260,7 +260,7 @@ def run_all(
     console: Console,
     *,
     force: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
     dask: str | None = None,
 ) -> list[Outcome]:
     """Run the named notebooks (all when none is named) with a profile's parameters.
@@ -275,8 +275,8 @@ def run_all(
         Parameters that replace the profile's; each must be one of a chosen notebook.
     force : bool
         Run again what is still valid.
-    jobs : int
-        Notebooks at a time; each then gets its share of the cores.
+    jobs : int, optional
+        Notebooks at a time, each with its share of the cores; by default one, on a cluster one a worker.
     dask : str, optional
         Address of a Dask scheduler, or "local" (`advlib.tasks.connect`), to run them there.
 
@@ -293,11 +293,12 @@ def run_all(
     advlib.tasks.ClusterLost
         Where the scheduler goes away; finished notebooks are kept.
     """
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, but is {jobs}")
     plan = _plan(names, profile, overrides)
-    console.print(forecast(plan, jobs, force=force), highlight=False, soft_wrap=True)
     with nullcontext() if dask is None else joined(dask, console) as cluster:
+        jobs = jobs or (1 if cluster is None else min(cluster.workers, len(plan)))
+        console.print(forecast(plan, jobs, force=force), highlight=False, soft_wrap=True)
         return _run_plan(plan, console, force, jobs, cluster)
 
 
@@ -321,12 +322,12 @@ def _run_plan(
             for path in plan:
                 work(path)
         else:
-            _at_a_time(jobs, work, plan)
+            _at_a_time(jobs, work, plan, stop_kernels if cluster is None else cluster.leave)
     return [done[path] for path in plan]
 
 
-def _at_a_time(jobs: int, work: Callable[[Path], None], plan: Mapping[Path, Any]) -> None:
-    """Call `work` on each notebook in so many threads, the longest first; an interruption ends their kernels."""
+def _at_a_time(jobs: int, work: Callable[[Path], None], plan: Mapping[Path, Any], stop: Callable[[], object]) -> None:
+    """Call `work` on each notebook in so many threads, the longest first; `stop` ends them after an interruption."""
     profile = next(iter(plan.values()))["profile"]
     longest_first = sorted(plan, key=lambda path: -(expected_seconds(path.stem, profile) or 0.0))
     with ThreadPoolExecutor(jobs) as pool:
@@ -336,7 +337,7 @@ def _at_a_time(jobs: int, work: Callable[[Path], None], plan: Mapping[Path, Any]
                 future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            stop_kernels()
+            stop()
             raise
 
 
