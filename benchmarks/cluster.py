@@ -103,17 +103,21 @@ def task_times(d: int, rows: int, strip: int, memory_gb: float = 1.0) -> dict[st
         Block(i, i * rows, rows, each, "float32") for i, each in enumerate(readers(rows * (strip + 1), d, rows))
     )
     setting = blocked.Setting(K, blocked.working_memory(blocks, d, "float32", memory_gb), 6.0, None)
-    start = time.process_time()
-    for block in blocks:
-        block.values()
-    read = (time.process_time() - start) / len(blocks)
-    start = time.process_time()
-    own = blocked._own(blocks[0], setting)
-    own_s = time.process_time() - start
-    start = time.process_time()
-    blocked._beyond((blocked.Strip(blocks[0], blocks[1:]), own[:, -1]), setting)
-    beyond = time.process_time() - start
+    own = blocked._own(blocks[0], setting)  # the first time is that of waking up
+    strip_ = blocked.Strip(blocks[0], blocks[1:])
+    read = _median_s(lambda: [block.values() for block in blocks]) / len(blocks)
+    own_s = _median_s(lambda: blocked._own(blocks[0], setting))
+    beyond = _median_s(lambda: blocked._beyond((strip_, own[:, -1]), setting))
     return {"read_s": read, "own_s": own_s - read, "pair_s": (beyond - read) / strip - read, "rows": rows, "d": d}
+
+
+def _median_s(work: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return float(np.median(seconds))
 
 
 def simulate(n: int, rows: int, count: int, costs: dict[str, float], read_s: float) -> dict[str, float]:
@@ -173,17 +177,23 @@ def plan(costs: dict[str, float], task_s: float) -> list[dict[str, float]]:
     return found
 
 
+def peak_gb() -> float:
+    """Return the peak memory of this process in GiB (NaN off Linux), without that of its parent, as `ru_maxrss` has."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("VmHWM:")), float("nan"))
+
+
 def million() -> dict[str, float]:
     """Measure tasks at a million rows in a process of its own, and its peak memory."""
     code = (
-        "import json, resource, time; from benchmarks import cluster as c; from advlib import chunks\n"
-        "m = dict(c.MILLION); gb = m.pop('memory_gb')\n"
-        "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import json, time; from benchmarks import cluster as c; from advlib import chunks\n"
+        "m = dict(c.MILLION); gb = m.pop('memory_gb'); base = c.peak_gb()\n"
         "t = time.process_time(); rows = chunks.rows_of(c.readers(**m), 'reference')\n"
         "check = time.process_time() - t\n"
         "times = c.task_times(m['d'], m['rows'], 2, gb)\n"
-        "print(json.dumps(times | {'n': len(rows), 'check_s': check, 'base_gb': base / 2**20,\n"
-        "    'peak_gb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 'memory_gb': gb}))"
+        "print(json.dumps(times | {'n': len(rows), 'check_s': check, 'base_gb': base,\n"
+        "    'peak_gb': c.peak_gb(), 'memory_gb': gb}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     times = json.loads(found.stdout.splitlines()[-1])
