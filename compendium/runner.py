@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -97,13 +98,22 @@ def _file_of(module: str) -> Path | None:
     return next((path for path in candidates if parts[0] in _PACKAGES and path.is_file()), None)
 
 
+_parsing = threading.Lock()
+
+
+def _parse(source: str) -> ast.Module:
+    """Parse one piece of code at a time: CPython 3.11 raises a SystemError where two threads build trees at once."""
+    with _parsing:
+        return ast.parse(source)
+
+
 def import_closure(source: str) -> list[Path]:
     """Return the files of our packages that a piece of code imports, directly or through others, sorted."""
     found: set[Path] = set()
-    waiting = [ast.parse(source)]
+    waiting = [_parse(source)]
     while waiting:
         files = {path for path in map(_file_of, _modules(waiting.pop())) if path is not None}
-        waiting += [ast.parse(path.read_text(encoding="utf-8")) for path in files - found]
+        waiting += [_parse(path.read_text(encoding="utf-8")) for path in files - found]
         found |= files
     return sorted(found)
 
