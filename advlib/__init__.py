@@ -5,6 +5,8 @@ Its rooms, in the order of the flow; a room imports only rooms above its own lin
     paths        where data, weights and caches lie; files whole or not at all
     checks       arrays at the public border
     progress     signs of life of anything over a few seconds
+    tasks        pieces of work, here or on a Dask cluster
+    chunks       rows of arrays larger than memory, a block at a time
     environment  versions and hardware behind a run's numbers
     figures      the look of figures, and saving them
     datasets     the papers' image data sets, and the reader's own files

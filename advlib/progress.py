@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from rich.progress import Progress
-
 Item = TypeVar("Item")
 
 STATUS_FILE = "ADVLIB_PROGRESS"
@@ -33,6 +31,8 @@ def track(items: Iterable[Item], description: str | Callable[[], str], total: in
     status = os.environ.get(STATUS_FILE)
     shown = 0.0
     if status is None:
+        from rich.progress import Progress  # a worker, whose bars nobody sees, can do without
+
         with Progress(transient=True) as bar:
             task = bar.add_task(words(), total=total)
             for item in items:

@@ -1,6 +1,6 @@
 """`make bench`: both engines and the batch tests against their peers; a table, a figure and the numbers as JSON.
 
-`python -m benchmarks --full` repeats more often; `--only ulsif`, `manifold` or `detectors` runs one group.
+`python -m benchmarks --full` repeats more often; `--only ulsif`, `manifold`, `detectors` or `cluster` runs one group.
 """
 
 import argparse
@@ -12,11 +12,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from advlib import environment, figures, paths
-from benchmarks import detectors, manifold, ulsif
+from benchmarks import cluster, detectors, manifold, ulsif
 from compendium import paths as places
 
-ENGINES = {"ulsif": ulsif.measure, "manifold": manifold.measure, "detectors": detectors.measure}
-COLOURS = {"ulsif": "#0072B2", "manifold": "#D55E00", "detectors": "#009E73"}
+ENGINES = {"ulsif": ulsif.measure, "manifold": manifold.measure, "detectors": detectors.measure,
+           "cluster": cluster.measure}  # fmt: skip
+COLOURS = {"ulsif": "#0072B2", "manifold": "#D55E00", "detectors": "#009E73", "cluster": "#CC79A7"}
 
 
 def duration(seconds: float) -> str:
@@ -76,7 +77,9 @@ def figure(report: dict) -> Figure:
     axis.set_xscale("log")
     axis.axvline(1, color="black", linewidth=0.8)
     axis.margins(x=0.15, y=0.01)
-    axis.set_xlabel("peer's time / our time (blue: uLSIF, orange: reference manifold, green: batch tests)")
+    axis.set_xlabel(
+        "peer's time / our time (blue: uLSIF, orange: reference manifold, green: batch tests, purple: cluster)"
+    )
     axis.set_title(hardware(report), fontsize=7)
     axis.grid(axis="x", alpha=0.25)
     return drawing
@@ -99,6 +102,9 @@ def main(arguments: list[str] | None = None) -> None:
         if options.only in (None, name):
             print(f"timing {name} …", flush=True)
             report["rows"] += [{"group": name, **row} for row in measure(quick=not options.full)]
+    for row in report["rows"]:
+        if "cluster" in row:  # measured in the same run, shown apart
+            cluster.write(row.pop("cluster"), options.output)
     print(table(report))
     paths.write_atomically(options.output / "benchmarks.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     paths.write_atomically(options.output / "benchmarks.md", table(report))

@@ -39,19 +39,25 @@ def run(
     names: Annotated[list[str] | None, typer.Argument(help="Beginnings of notebook names; all if none.")] = None,
     profile: Annotated[str, typer.Option(help="quick, or paper for the papers' own settings.")] = "quick",
     parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Notebooks at a time, sharing the cores.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Notebooks at a time, sharing the cores; 1, or one a worker.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force/--resume", help="Run again what is still valid, or keep it and go on.")
     ] = False,
     update_reference: Annotated[
         bool, typer.Option("--update-reference", help="Store records (and, in quick, outputs) in the tree.")
     ] = False,
+    dask: Annotated[
+        str | None, typer.Option(help="A Dask scheduler's HOST:PORT, or local: notebooks and their parts run there.")
+    ] = None,
 ) -> None:
     """Execute the notebooks, keep their records under results/runs, and write the report.
 
     A run that is whole and whose inputs have not changed since is kept, so an interrupted call goes on where it was.
     """
     _need_the_repository()
+    from advlib.tasks import ClusterLost
     from compendium import runner
     from compendium.claims import report as reports
     from compendium.site.build import write_site
@@ -61,8 +67,8 @@ def run(
         raise fail("--update-reference keeps a profile as it is; leave --parameter out")
     try:
         chosen = runner.notebooks(names or [])
-        outcomes = runner.run_all(names or [], profile, overrides, console, force=force, jobs=jobs)
-    except ValueError as error:
+        outcomes = runner.run_all(names or [], profile, overrides, console, force=force, jobs=jobs, dask=dask)
+    except (ValueError, ClusterLost) as error:
         raise fail(error) from None
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if update_reference and not failed:

@@ -154,9 +154,16 @@ def _name_of(error: papermill.PapermillExecutionError, executed: Path) -> str:
 
 
 def execute(
-    notebook: Path, output: Path, parameters: dict[str, Any], board: Board, expected: float | None, environment: dict
+    notebook: Path,
+    output: Path,
+    parameters: dict[str, Any],
+    board: Board,
+    expected: float | None,
+    environment: dict,
+    *,
+    folder: Path | None = None,
 ) -> None:
-    """Execute a notebook in its own folder, with a live line on the board.
+    """Execute a notebook, with a live line on the board.
 
     Parameters
     ----------
@@ -169,6 +176,8 @@ def execute(
         Seconds that it may take.
     environment : dict
         Variables of the kernel besides those of this process.
+    folder : Path, optional
+        Where the kernel works; by default where the notebook lies.
 
     Raises
     ------
@@ -181,7 +190,7 @@ def execute(
         try:
             papermill.execute_notebook(
                 str(notebook), str(output), parameters=parameters, engine_name="advlib", progress_bar=False,
-                log_output=False, kernel_name="python3", on_cell=on_cell, folder=notebook.parent,
+                log_output=False, kernel_name="python3", on_cell=on_cell, folder=folder or notebook.parent,
                 environment={**os.environ, **environment, STATUS_FILE: str(status)},
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,7 @@ from advlib import paths
 from compendium import paths as places
 from compendium.claims import parameters as kinds
 from compendium.claims import record
+from compendium.cluster import Cluster, joined
 from compendium.execution import Board, CellFailed, clock, execute, stop_kernels
 
 _TREE = Path(__file__).resolve().parents[1]
@@ -122,13 +124,22 @@ def _file_of(module: str) -> Path | None:
     return next((path for path in candidates if parts[0] in _PACKAGES and path.is_file()), None)
 
 
+_parsing = threading.Lock()
+
+
+def _parse(source: str) -> ast.Module:
+    """Parse one piece of code at a time: CPython 3.11 raises a SystemError where two threads build trees at once."""
+    with _parsing:
+        return ast.parse(source)
+
+
 def import_closure(source: str) -> list[Path]:
     """Return the files of our packages that a piece of code imports, directly or through others, sorted."""
     found: set[Path] = set()
-    waiting = [ast.parse(source)]
+    waiting = [_parse(source)]
     while waiting:
         files = {path for path in map(_file_of, _modules(waiting.pop())) if path is not None}
-        waiting += [ast.parse(path.read_text(encoding="utf-8")) for path in files - found]
+        waiting += [_parse(path.read_text(encoding="utf-8")) for path in files - found]
         found |= files
     return sorted(found)
 
@@ -199,11 +210,12 @@ def run_notebook(
     runs: Path | None = None,
     board: Board | None = None,
     threads: int | None = None,
+    cluster: Cluster | None = None,
 ) -> Outcome:
     """Execute one notebook with `parameters` into `results/runs/<profile>/<notebook>/`.
 
     A run whose inputs have not changed since is kept. Output and records appear under their final names only when
-    the run succeeded; a failed notebook is kept beside them as `failed.ipynb`.
+    the run succeeded; a failed notebook is kept beside them as `failed.ipynb`. On a `cluster`, it runs beside a worker.
     """
     runs = runs or places.RUNS
     folder = runs / parameters["profile"] / path.stem
@@ -223,7 +235,7 @@ def run_notebook(
     ) as lines:  # fmt: skip
         output = Path(scratch) / path.name
         try:
-            execute(path, output, parameters, lines, expected, environment)
+            (execute if cluster is None else cluster.execute)(path, output, parameters, lines, expected, environment)
         except CellFailed as error:
             if output.is_file():
                 shutil.copyfile(output, failed)
@@ -284,7 +296,8 @@ def run_all(
     console: Console,
     *,
     force: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
+    dask: str | None = None,
 ) -> list[Outcome]:
     """Run the named notebooks (all when none is named) with a profile's parameters.
 
@@ -298,8 +311,10 @@ def run_all(
         Parameters that replace the profile's; each must be one of a chosen notebook.
     force : bool
         Run again what is still valid.
-    jobs : int
-        Notebooks at a time; each then gets its share of the cores.
+    jobs : int, optional
+        Notebooks at a time, each with its share of the cores; by default one, on a cluster one a worker.
+    dask : str, optional
+        Address of a Dask scheduler, or "local" (`advlib.tasks.connect`), to run them there.
 
     Returns
     -------
@@ -309,17 +324,30 @@ def run_all(
     Raises
     ------
     ValueError
-        For an unknown notebook, profile or parameter, or fewer than one job, before anything runs.
+        For an unknown notebook, profile or parameter, fewer than one job, or a cluster that cannot be used, before
+        anything runs.
+    advlib.tasks.ClusterLost
+        Where the scheduler goes away; finished notebooks are kept.
     """
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, but is {jobs}")
     plan = _plan(names, profile, overrides)
-    console.print(forecast(plan, jobs, force=force), highlight=False, soft_wrap=True)
+    with nullcontext() if dask is None else joined(dask, console) as cluster:
+        jobs = jobs or (1 if cluster is None else min(cluster.workers, len(plan)))
+        console.print(forecast(plan, jobs, force=force), highlight=False, soft_wrap=True)
+        return _run_plan(plan, console, force, jobs, cluster)
+
+
+def _run_plan(
+    plan: Mapping[Path, dict[str, Any]], console: Console, force: bool, jobs: int, cluster: Cluster | None
+) -> list[Outcome]:
     board = Board(console)
     done: dict[Path, Outcome] = {}
 
     def work(path: Path) -> None:
-        outcome = run_notebook(path, plan[path], console, force=force, board=board, threads=_threads(jobs))
+        outcome = run_notebook(
+            path, plan[path], console, force=force, board=board, threads=_threads(jobs), cluster=cluster
+        )
         done[path] = outcome
         mark = {"ran": "[green]ran[/]", "reused": "[cyan]reused[/]", "failed": "[red]failed[/]"}[outcome.status]
         detail = escape(outcome.message) if outcome.message else clock(outcome.seconds)
@@ -330,12 +358,12 @@ def run_all(
             for path in plan:
                 work(path)
         else:
-            _at_a_time(jobs, work, plan)
+            _at_a_time(jobs, work, plan, stop_kernels if cluster is None else cluster.leave)
     return [done[path] for path in plan]
 
 
-def _at_a_time(jobs: int, work: Callable[[Path], None], plan: Mapping[Path, Any]) -> None:
-    """Call `work` on each notebook in so many threads, the longest first; an interruption ends their kernels."""
+def _at_a_time(jobs: int, work: Callable[[Path], None], plan: Mapping[Path, Any], stop: Callable[[], object]) -> None:
+    """Call `work` on each notebook in so many threads, the longest first; `stop` ends them after an interruption."""
     profile = next(iter(plan.values()))["profile"]
     longest_first = sorted(plan, key=lambda path: -(expected_seconds(path.stem, profile) or 0.0))
     with ThreadPoolExecutor(jobs) as pool:
@@ -345,7 +373,7 @@ def _at_a_time(jobs: int, work: Callable[[Path], None], plan: Mapping[Path, Any]
                 future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            stop_kernels()
+            stop()
             raise
 
 

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -30,7 +30,7 @@ from advlib import models, paths
 from advlib.attacks import base
 from advlib.attacks.base import AdversarialBatch
 from advlib.checks import ArrayLike
-from advlib.progress import track
+from advlib.tasks import map_tasks
 
 
 def stored_attack(
@@ -127,14 +127,29 @@ class _Set:
             "chunk": self.chunk,
         }
 
-    def attacked(self, model: nn.Module, start: int) -> tuple[bool, list[AdversarialBatch]]:
-        """Attack one chunk; say whether the attack gives several results, and give them."""
+    def part(self, file: Path, start: int) -> "_Part":
+        """Return one chunk as a task of its own: its images and, where the attack draws, its own seed."""
         rows = slice(start, start + self.chunk)
         own = {name: value[rows] if _is_split(value, self.images) else value for name, value in self.parameters.items()}
-        if self.seed is not None:
-            own["rng"] = np.random.default_rng([self.seed, start // self.chunk])
-        result = self.attack(model, self.images[rows], self.labels[rows], **own)
-        return (False, [result]) if isinstance(result, AdversarialBatch) else (True, list(result))
+        seed = None if self.seed is None else [self.seed, start // self.chunk]
+        return _Part(file, self.images[rows], self.labels[rows], own, seed)
+
+
+class _Part(NamedTuple):
+    """One chunk of a set, and the file that it goes to."""
+
+    file: Path
+    images: np.ndarray
+    labels: np.ndarray
+    parameters: dict[str, Any]
+    seed: list[int] | None
+
+
+def _attacked(part: _Part, attack: Callable, model: nn.Module) -> tuple[bool, list[AdversarialBatch]]:
+    """Attack one chunk; say whether the attack gives several results, and give them."""
+    own = part.parameters if part.seed is None else part.parameters | {"rng": np.random.default_rng(part.seed)}
+    result = attack(model, part.images, part.labels, **own)
+    return (False, [result]) if isinstance(result, AdversarialBatch) else (True, list(result))
 
 
 def _completed(
@@ -151,10 +166,11 @@ def _completed(
         if missing:
             with paths.replacing(place / "origin.json") as temporary:
                 temporary.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-            model = load_model()
-        for file in track(missing, f"{wanted.attack.__name__} on {wanted.network}") if missing else ():
-            chunks[file] = wanted.attacked(model, files[file])
-            _write(file, key, *chunks[file])
+            parts = (wanted.part(file, files[file]) for file in missing)
+            words, shared = f"{wanted.attack.__name__} on {wanted.network}", [wanted.attack, load_model()]
+            for part, found in map_tasks(_attacked, parts, words, shared=shared, total=len(missing)):
+                chunks[part.file] = found
+                _write(part.file, key, *found)
     return list(chunks.values())
 
 

@@ -103,6 +103,10 @@ def train(
 
 Key = Annotated[str | None, typer.Option(help="Name of the array in an npz file.")]
 Split = Annotated[str | None, typer.Option(help="Part of a MedMNIST file: train, val, test or all.")]
+Memory = Annotated[
+    float | None,
+    typer.Option(help="GiB: read a folder, .npy or .zarr larger than memory by blocks.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on standard output, nothing else.")]
 
 
@@ -122,6 +126,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of the permutations and of the split.")] = 0,
     split: Split = None,
     key: Key = None,
+    memory_gb: Memory = None,
     as_json: Json = False,
 ) -> None:
     """Learn what clean images look like, and save a detector for `advlib detect`."""
@@ -130,7 +135,7 @@ def fit(
 
         record = detection.fit(
             reference, output, calibration, kind=test, features=features, k=k, per_channel=per_channel,
-            by_class=by_class, draws=draws, seed=seed, split=split, key=key,
+            by_class=by_class, draws=draws, seed=seed, split=split, key=key, memory_gb=memory_gb,
         )  # fmt: skip
     if as_json:
         _print_json(record)
@@ -153,6 +158,7 @@ def detect(
     idle: Annotated[float | None, typer.Option(help="With --watch: stop after so many quiet seconds.")] = None,
     split: Split = None,
     key: Key = None,
+    memory_gb: Memory = None,
     as_json: Json = False,
 ) -> None:
     """Test whether a batch was drawn as the clean images were; exit status 0 clean, 1 flagged, 2 error.
@@ -172,7 +178,7 @@ def detect(
             figure = Path(f"{batches[0].absolute().stem}-verdict.png")
         options: dict[str, Any] = {"alpha": alpha, "figure": None if no_figure else figure, "split": split, "key": key}
         if not stream:
-            record = detection.detect(detector, batches[0], **options)
+            record = detection.detect(detector, batches[0], **options, memory_gb=memory_gb)
             if as_json:
                 _print_json(record)
             else:

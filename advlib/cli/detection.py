@@ -1,6 +1,7 @@
 """What `advlib fit` and `advlib detect` do: a detector from files, its verdict on a batch or on a stream of batches."""
 
 import math
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import numpy as np
 from advlib import detectors, figures
 from advlib.checks import whole_number
 from advlib.cli.records import range_note, step_record, verdict_record
-from advlib.datasets import files
+from advlib.datasets import files, large
 from advlib.detectors import BatchTest, CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest
 from advlib.detectors.feature_test import feature_name
 from advlib.detectors.samples import extremes, level
@@ -86,6 +87,7 @@ def fit(
     by_class: bool = False,
     split: str | None = None,
     key: str | None = None,
+    memory_gb: float | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Fit a detector to files and save it.
@@ -100,6 +102,8 @@ def fit(
         Whether samples are judged within their class; the files must hold labels.
     split, key
         As in `files.read`, of the npz files among the two; the training part where none is named.
+    memory_gb : float, optional
+        Read the reference by blocks, a folder or npy file (a zarr array always is), in so many GiB.
     **parameters
         Of `make_test`.
 
@@ -116,12 +120,45 @@ def fit(
     output = Path(output)
     if output.is_dir():
         raise ValueError(f"output must be a file such as detector.safetensors, but {output} is a folder")
-    clean = files.read(reference, split=split, usual_split="train", key=key)
+    with scratch_beside(output) as scratch:
+        clean = _opened(reference, scratch, memory_gb) or files.read(
+            reference, split=split, usual_split="train", key=key
+        )
+        return _fit_to(clean, output, calibration, by_class, {"split": split, "key": key}, parameters)
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """Give a folder for feature vectors on the disk where a file will lie or lies; it is removed at the end."""
+    folder = Path(path).absolute().parent
+    folder = folder if folder.is_dir() else Path.cwd()
+    with tempfile.TemporaryDirectory(prefix=".advlib-", dir=folder, ignore_cleanup_errors=True) as scratch:
+        yield Path(scratch)
+
+
+def _opened(
+    path: Path, scratch: Path, memory_gb: float | None, shape: Sequence[int] | None = None
+) -> files.Samples | None:
+    """Return samples that stay on disk, or None for what is read at once."""
+    if not large.is_large(path, memory_gb):
+        return None
+    values, names = large.open_large(path, scratch, 2.0 if memory_gb is None else memory_gb, shape)
+    return files.Samples(values, None, names, values.source)
+
+
+def _fit_to(
+    clean: files.Samples,
+    output: Path,
+    calibration: Path | None,
+    by_class: bool,
+    part: dict[str, str | None],
+    parameters: dict[str, Any],
+) -> dict[str, Any]:
     shape = clean.values.shape[1:]
     test = make_test(shape=shape, **parameters)
     other = None
     if calibration is not None:
-        part = {"split": split, "key": key} if Path(calibration).suffix == ".npz" else {}
+        part = part if Path(calibration).suffix == ".npz" else {}
         other = files.read(calibration, **part, usual_split="train", shape=shape)
     for samples in filter(None, (clean, other)):
         _check_clean(samples, by_class)
@@ -174,6 +211,7 @@ def detect(
     figure: Path | None = None,
     split: str | None = None,
     key: str | None = None,
+    memory_gb: float | None = None,
 ) -> dict[str, Any]:
     """Test one batch from a file.
 
@@ -189,6 +227,8 @@ def detect(
         Written whole or not at all.
     split, key
         As in `files.read`.
+    memory_gb : float, optional
+        Read detector and batch by blocks, as in `fit`.
 
     Returns
     -------
@@ -201,8 +241,27 @@ def detect(
         In one sentence.
     """
     level("alpha", alpha)
-    test = detectors.load(detector)
-    samples, labels = _read_batch(test, batch, split, key)
+    test = detectors.load(detector, memory_gb=memory_gb)
+    with scratch_beside(batch) as scratch:
+        opened = _opened(batch, scratch, memory_gb, test.sample_shape_)
+        samples, labels = (opened, None) if opened else _read_batch(test, batch, split, key)
+        _check_permutations(test, len(samples.names), memory_gb)
+        return _detected(test, samples, labels, alpha, figure)
+
+
+def _check_permutations(test: BatchTest, m: int, memory_gb: float | None) -> None:
+    """Raise where the permutations of a batch would not fit: they are rows, not samples, and held at once."""
+    needed = 8 * (test.draws + 1) * m / 2**30
+    if memory_gb is not None and needed > memory_gb / 2:
+        raise ValueError(
+            f"{test.draws} permutations of a batch of {m:,} would take {needed:.2g} GiB, more than half of memory_gb = "
+            f"{memory_gb:g}: fit with fewer draws, or test the batch in parts"
+        )
+
+
+def _detected(
+    test: BatchTest, samples: files.Samples, labels: np.ndarray | None, alpha: float, figure: Path | None
+) -> dict[str, Any]:
     verdict = test.test(samples.values, labels)
     smallest = 1 / (1 + verdict.draws)
     if alpha < smallest:

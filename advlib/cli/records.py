@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from advlib.detectors import Step, Verdict
+from advlib.detectors.samples import extremes
 
 
 def range_note(values: np.ndarray, value_range: tuple[float, float]) -> list[str]:
     """Return a sentence where images leave the reference's range by more than a twentieth, else nothing."""
     low, high = value_range
     slack = (high - low) / 20
-    mine = float(values.min()), float(values.max())
+    mine = extremes(values)
     if values.ndim == 2 or (mine[0] >= low - slack and mine[1] <= high + slack):
         return []
     return [
@@ -41,7 +42,11 @@ def verdict_record(
         ],
         "contamination": asdict(verdict.contamination),
         "samples": [
-            {"name": names[i], "p_value": float(verdict.sample_p_values[i]), "score": float(verdict.sample_scores[i])}
+            {
+                "name": str(names[i]),
+                "p_value": float(verdict.sample_p_values[i]),
+                "score": float(verdict.sample_scores[i]),
+            }
             for i in np.argsort(verdict.sample_p_values, kind="stable")
         ],
         "assumed": [*verdict.assumed, *notes],

@@ -26,6 +26,7 @@ SUFFIXES = frozenset({".npz", ".npy"})
 _IMAGE_KEYS = ("images", "x", "X", "batch", "data", "arr_0")
 _LABEL_KEYS = ("labels", "label", "y", "Y")
 _MANY_BYTES, _MOST_TIMES = 2**26, 100  # beyond, an archive that shrank so much is a bomb
+_GREY = ("L", "1", "LA")
 _MOST_BYTES = 2**34  # unpacked; more than any batch needs, less than what fills a machine
 
 
@@ -271,27 +272,54 @@ def _medmnist(
     return np.concatenate(images), labels, f"{' + '.join(chosen)} images in {path}"
 
 
-def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
+def pictures_in(path: Path) -> list[str]:
+    """Return the names of the pictures in a folder, in the order of the numbers in them; raise where there are none."""
     try:
-        files = sorted(
-            (file for file in path.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")),
-            key=lambda file: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)],
+        names = sorted(
+            (file.name for file in path.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")),
+            key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)],
         )
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    if not files:
+    if not names:
         raise ValueError(f"{path} must hold pictures ({', '.join(sorted(PICTURES))}), but holds none")
-    pictures = [_picture(file) for file in files]
-    size = pictures[0].shape[:2]
-    for file, picture in zip(files, pictures, strict=True):
+    return names
+
+
+def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
+    names = pictures_in(path)
+    return stacked(path, names), names
+
+
+def stacked(path: Path, names: list[str], like: str | None = None, colour: bool = False) -> np.ndarray:
+    """Read pictures of one folder and one size (that of `like`, by default the first) as images (n, c, h, w).
+
+    They have three channels where one of them has, or `colour` is asked for.
+    """
+    pictures = [_picture(path / name) for name in names]
+    like = like or names[0]
+    size = (pictures[0] if like == names[0] else _picture(path / like)).shape[:2]
+    for name, picture in zip(names, pictures, strict=True):
         if picture.shape[:2] != size:
             raise ValueError(
-                f"the pictures in {path} must have one size, but {files[0].name} has {size[1]} × {size[0]} and "
-                f"{file.name} {picture.shape[1]} × {picture.shape[0]} pixels"
+                f"the pictures in {path} must have one size, but {like} has {size[1]} × {size[0]} and "
+                f"{name} {picture.shape[1]} × {picture.shape[0]} pixels"
             )
-    if any(picture.ndim == 3 for picture in pictures):
+    if colour or any(picture.ndim == 3 for picture in pictures):
         pictures = [np.repeat(p[..., None], 3, axis=2) if p.ndim == 2 else p for p in pictures]
-    return _as_images(np.stack(pictures), str(path), None), [file.name for file in files]
+    return _as_images(np.stack(pictures), str(path), None)
+
+
+def any_colour(path: Path, names: list[str]) -> bool:
+    """Whether one of the pictures in a folder has colours; only their first bytes are read."""
+    for name in names:
+        try:
+            with Image.open(path / name) as picture:
+                if picture.mode not in _GREY:
+                    return True
+        except (OSError, SyntaxError, Image.DecompressionBombError):
+            continue  # said when it is read
+    return False
 
 
 def _picture(path: Path) -> np.ndarray:
@@ -304,7 +332,7 @@ def _picture(path: Path) -> np.ndarray:
             with Image.open(path) as picture:
                 if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
                     raise ValueError(f"{path} must hold 8 bits a pixel and channel, but its mode is {picture.mode}")
-                grey = picture.mode in ("L", "1", "LA")
+                grey = picture.mode in _GREY
                 return np.asarray(picture.convert("L" if grey else "RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path} is no picture that can be read: {_words(error)}") from None

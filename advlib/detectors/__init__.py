@@ -65,13 +65,15 @@ __all__ = [
 ]
 
 
-def load(path: str | Path) -> BatchTest:
+def load(path: str | Path, *, memory_gb: float | None = None) -> BatchTest:
     """Read a test that its `save` wrote, and check that it is whole.
 
     Parameters
     ----------
     path : str or Path
         The file. Nothing in it is executed.
+    memory_gb : float, optional
+        Where the file is larger than a quarter of it, the references of balls stay on disk and are read by blocks.
 
     Returns
     -------
@@ -86,7 +88,7 @@ def load(path: str | Path) -> BatchTest:
         If there is no such file.
     """
     path = Path(path)
-    text, tensors = saving.read(path)
+    text, tensors = saving.read(path, memory_gb)
     try:
         stated = json.loads(text)
         classes = None if stated["classes"] is None else np.array(stated["classes"], dtype=np.int64)

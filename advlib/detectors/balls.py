@@ -1,14 +1,17 @@
 """Balls around a reference set, of each class apart if there are labels: which hold a sample, and which is nearest."""
 
+import itertools
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from advlib.chunks import Block, Rows, rows_of
 from advlib.detectors.saving import finite
 from advlib.prdc import ReferenceManifold
+from advlib.tasks import map_tasks
 
 
 class Balls:
@@ -18,8 +21,8 @@ class Balls:
         self.k = k
         self.manifolds: dict[int | None, ReferenceManifold] = {}
 
-    def fit(self, matrix: np.ndarray, labels: np.ndarray | None) -> Self:
-        """Put balls around the rows of a matrix (N, d)."""
+    def fit(self, matrix: np.ndarray | Rows, labels: np.ndarray | None) -> Self:
+        """Put balls around the rows of a matrix (N, d); labels need one in memory."""
         classes = [None] if labels is None else np.unique(labels).tolist()
         for c in classes:
             rows = matrix if c is None else matrix[labels == c]
@@ -33,7 +36,9 @@ class Balls:
     def restore(self, classes: Sequence[int | None], name: str, tensors: dict[str, np.ndarray]) -> Self:
         """Take balls from saved arrays; no distance is computed again."""
         for number, c in enumerate(classes):
-            reference, radii = finite(tensors[f"{name}.{number}.reference"]), tensors[f"{name}.{number}.radii"]
+            reference, radii = tensors[f"{name}.{number}.reference"], tensors[f"{name}.{number}.radii"]
+            if not isinstance(reference, Rows):  # rows in blocks were checked as they were opened
+                finite(reference)
             if radii.shape != (len(reference),) or radii.dtype != np.float64 or not (radii >= 0).all():
                 raise ValueError(f"its radii have shape {radii.shape} and dtype {radii.dtype}, or are no distances")
             self.manifolds[c] = ReferenceManifold.from_radii(self.k, reference, radii)
@@ -62,9 +67,11 @@ class Balls:
         shape = (len(matrix), self.size)
         return sparse.csr_array((np.ones(len(rows), np.int32), (rows, columns)), shape=shape)
 
-    def nearest(self, matrix: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    def nearest(self, matrix: np.ndarray | Rows, labels: np.ndarray | None) -> np.ndarray:
         """Return the smallest distance over radius of each sample, (n,)."""
         if labels is None:
+            if isinstance(matrix, Rows) or isinstance(self.manifolds[None].reference_, Rows):
+                return _nearest_by_blocks(self.manifolds[None], matrix)
             return self._nearest(None, matrix)
         out = np.empty(len(matrix))
         for c in np.unique(labels).tolist():
@@ -114,6 +121,39 @@ def _as_float32(points: np.ndarray, centre: np.ndarray, scale: float) -> torch.T
     """Return points as float32 numbers about the centre, in units of the reference's own size."""
     centred = points * np.float64(scale) - centre * scale
     return torch.from_numpy(np.clip(centred, -_FARTHEST, _FARTHEST).astype(np.float32))
+
+
+class _Part(NamedTuple):
+    """A part of a reference with its radii, as `Balls._nearest` asks a manifold for them."""
+
+    reference_: np.ndarray
+    radii_: np.ndarray
+
+
+def _nearest_by_blocks(manifold: ReferenceManifold, matrix: np.ndarray | Rows) -> np.ndarray:
+    """`Balls.nearest` where reference or samples are in blocks: the smallest of what each block of balls gives."""
+    reference = manifold.reference_
+    if not isinstance(reference, Rows):
+        reference = rows_of(reference, "reference")
+    samples = matrix if isinstance(matrix, Rows) else rows_of(matrix, "batch", 8192)
+    out = np.full(len(samples), np.inf)
+    asked = [
+        (left, right, manifold.radii_[right.first : right.first + right.rows])
+        for left, right in itertools.product(samples.blocks, reference.blocks)
+    ]
+    for (left, _, _), found in map_tasks(_nearest_in, asked, "finding the nearest ball"):
+        part = slice(left.first, left.first + left.rows)
+        out[part] = np.fmin(out[part], found)  # a ball of radius 0 around a sample itself gives 0/0
+    return out
+
+
+def _nearest_in(asked: tuple[Block, Block, np.ndarray]) -> np.ndarray:
+    left, right, radii = asked
+    balls = Balls(1)
+    balls.manifolds[None] = _Part(right.values(), radii)
+    balls._number()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return balls._nearest(None, left.values())
 
 
 def unions(hits: sparse.csr_array, rows: np.ndarray) -> np.ndarray:

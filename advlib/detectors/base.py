@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from advlib.checks import ArrayLike, checked_seed, listed, one_of, plain_array, whole_number
+from advlib.datasets.large import LargeSamples
 from advlib.detectors import saving
 from advlib.detectors.contamination import contamination
 from advlib.detectors.exchangeability import compare
@@ -402,11 +403,16 @@ class BatchTest(BaseEstimator):
             if calibration_labels is not None:
                 raise ValueError("calibration_labels must come with calibration, but calibration is not given")
             keep, held = hold_out(len(reference), np.random.default_rng(self.random_state))
-            reference, calibration = reference[keep], reference[held]
+            if isinstance(reference, LargeSamples):
+                reference, calibration = reference.take(keep), reference.take(held).in_memory()
+            else:
+                reference, calibration = reference[keep], reference[held]
             labels, other_labels = (None, None) if labels is None else (labels[keep], labels[held])
             besides = " besides those held out for calibration"
         else:
             calibration = as_samples(calibration, "calibration")
+            if isinstance(calibration, LargeSamples):
+                calibration = calibration.in_memory()
             check_shape(calibration, "calibration", reference.shape[1:], extremes(reference))
             other_labels = as_labels(calibration_labels, "calibration_labels", len(calibration))
             if (labels is None) != (other_labels is None):

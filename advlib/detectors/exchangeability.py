@@ -110,10 +110,9 @@ def _compare_mix(classes: np.ndarray, labels: np.ndarray, other: np.ndarray) -> 
 
 def _copies(samples: np.ndarray, others: np.ndarray) -> int:
     """Count the samples that are, byte for byte, among the others."""
-    if samples.dtype != others.dtype:
-        samples, others = samples.astype(np.float64), others.astype(np.float64)
-    known = {hash(row.tobytes()) for row in others}
-    return sum(hash(row.tobytes()) in known for row in samples)
+    dtype = samples.dtype if samples.dtype == others.dtype else np.float64
+    known = {hash(row.astype(dtype, copy=False).tobytes()) for row in others}  # a large reference is read row by row
+    return sum(hash(row.astype(dtype, copy=False).tobytes()) in known for row in samples)
 
 
 def _class_split(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from advlib.checks import whole_number
+from advlib.datasets.large import LargeSamples
 from advlib.detectors.feature_test import FeatureTest
 from advlib.detectors.permutations import subsets
 from advlib.detectors.results import Scores
@@ -102,6 +103,8 @@ class DensityRatioTest(FeatureTest):
         self.n_channels_ = len(self.numerators_)
 
     def _parts(self, samples: np.ndarray, labels: np.ndarray | None, cache: dict[Hashable, Any]) -> list:
+        if isinstance(samples, LargeSamples):  # every sample is needed for every fit
+            return list(self._matrices(samples.in_memory(), {}))
         return list(self._matrices(samples, cache))
 
     def _calibrate(self, calibration: Scores) -> None:

@@ -8,10 +8,16 @@ import torch
 from scipy import sparse
 
 from advlib.checks import ArrayLike, plain_array, plain_tensor
+from advlib.datasets.large import LargeSamples
 
 
-def as_samples(values: ArrayLike, name: str) -> np.ndarray:
-    """Return samples as a finite float array (n, d) or (n, c, h, w), or raise a ValueError in one sentence."""
+def as_samples(values: ArrayLike | LargeSamples, name: str) -> np.ndarray | LargeSamples:
+    """Return samples as a finite float array (n, d) or (n, c, h, w), or raise a ValueError in one sentence.
+
+    Samples that stay on disk are returned as they are: they are checked as they are read.
+    """
+    if isinstance(values, LargeSamples):
+        return values
     if isinstance(values, torch.Tensor):
         tensor = plain_tensor(values, name).cpu()
         values = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
@@ -56,8 +62,10 @@ def _numeric(values: ArrayLike, name: str) -> ArrayLike:
         raise type(error)(f"{name} must hold real numbers: {error}; argument must be a string or a number") from None
 
 
-def extremes(array: np.ndarray) -> tuple[float, float]:
+def extremes(array: np.ndarray | LargeSamples) -> tuple[float, float]:
     """Return the smallest and the largest value."""
+    if isinstance(array, LargeSamples):
+        return array.extremes
     return float(array.min()), float(array.max())
 
 

@@ -6,7 +6,8 @@ damaged, cut or edited is refused when it is read.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,93 @@ from safetensors.numpy import save as to_safetensors
 from scipy import sparse
 
 from advlib import paths
+from advlib.chunks import Rows, inside, rows_of
 from advlib.detectors import features
+from advlib.prdc.blocked import fitting_rows
 
 FORMAT = "advlib detector 1"
 
 
-def write(path: Path, stated: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
-    """Write what a test has to say, JSON's types, and its arrays."""
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+def write(path: Path, stated: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Rows]) -> None:
+    """Write what a test has to say, JSON's types, and its arrays; rows in blocks are written block after block."""
+    tensors = {
+        name: tensor if isinstance(tensor, Rows) else np.ascontiguousarray(tensor) for name, tensor in tensors.items()
+    }
     words = json.dumps(stated, ensure_ascii=False, sort_keys=True)
     metadata = {"format": FORMAT, "detector": words, "seal_sha256": seal(words, tensors)}
     with paths.replacing(path) as temporary:
-        temporary.write_bytes(to_safetensors(tensors, metadata=metadata))
+        if any(isinstance(tensor, Rows) for tensor in tensors.values()):
+            _write_by_blocks(temporary, metadata, tensors)
+        else:
+            temporary.write_bytes(to_safetensors(tensors, metadata=metadata))
 
 
-def read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+_WORDS = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "bool": "BOOL", "uint8": "U8"}
+
+
+def _write_by_blocks(path: Path, metadata: dict[str, str], tensors: Mapping[str, np.ndarray | Rows]) -> None:
+    """Write a safetensors file without ever holding it: its header, then one array after another."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    order = sorted(tensors, key=lambda name: (-np.dtype(tensors[name].dtype).itemsize, name))  # so that all are aligned
+    for name in order:
+        dtype, shape = np.dtype(tensors[name].dtype), tensors[name].shape
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _WORDS[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            for part in _pieces(tensors[name]):
+                file.write(part.data if part.size else b"")
+
+
+def _pieces(tensor: np.ndarray | Rows) -> Iterator[np.ndarray]:
+    if isinstance(tensor, Rows):
+        yield from (block.values() for block in tensor.blocks)
+    else:
+        yield tensor
+
+
+def _read_by_blocks(path: Path, memory_gb: float) -> tuple[str, dict[str, np.ndarray | Rows]]:
+    """Read as `read` does, but leave references of balls on disk, as rows in blocks.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `read`.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    tensors: dict[str, np.ndarray | Rows] = {}
+    with safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 (no mapping)
+            about = header[name]
+            shape = tuple(about["shape"])
+            if not name.endswith(".reference") or len(shape) != 2 or 0 in shape:
+                tensors[name] = file.get_tensor(name)
+                continue
+            dtype = {word: known for known, word in _WORDS.items()}[about["dtype"]]
+            rows = fitting_rows(shape[1], dtype, memory_gb)
+            where = 8 + length + about["data_offsets"][0]
+            readers = inside(path.resolve(), where, shape, dtype, rows)
+            tensors[name] = rows_of(readers, "its reference", memory_gb=memory_gb)
+    return _checked_seal(path, header.get("__metadata__", {}), tensors), tensors
+
+
+def _checked_seal(path: Path, stated: Mapping[str, str], tensors: Mapping[str, np.ndarray | Rows]) -> str:
+    words = stated.get("detector", "")
+    if seal(words, tensors) != stated.get("seal_sha256"):
+        raise ValueError(f"{path} is damaged: its content is not what it was sealed with")
+    return words
+
+
+def read(path: Path, memory_gb: float | None = None) -> tuple[str, dict[str, np.ndarray | Rows]]:
     """Return the words, still JSON, and the arrays of a whole file.
+
+    Where it is larger than a quarter of `memory_gb`, references of balls stay on disk.
 
     Raises
     ------
@@ -47,13 +119,13 @@ def read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
             stated = file.metadata() or {}
             if stated.get("format") != FORMAT:
                 raise ValueError(f"{path} is no saved test: its format is {stated.get('format')!r}, not {FORMAT!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            large = memory_gb is not None and path.stat().st_size > memory_gb * 2**28
+            tensors = {} if large else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file of a saved test: {error}") from None
-    words = stated.get("detector", "")
-    if seal(words, tensors) != stated.get("seal_sha256"):
-        raise ValueError(f"{path} is damaged: its content is not what it was sealed with")
-    return words, tensors
+    if large:
+        return _read_by_blocks(path, memory_gb)
+    return _checked_seal(path, stated, tensors), tensors
 
 
 def plain(name: str, value: Any) -> Any:
@@ -107,11 +179,12 @@ def finite(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def seal(words: str, tensors: dict[str, np.ndarray]) -> str:
+def seal(words: str, tensors: Mapping[str, np.ndarray | Rows]) -> str:
     """Digest of all that a file says: words, names, shapes, types, bytes."""
     digest = hashlib.sha256(words.encode())
     for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name])
+        tensor = tensors[name] if isinstance(tensors[name], Rows) else np.ascontiguousarray(tensors[name])
         digest.update(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode())
-        digest.update(tensor.data)
+        for piece in _pieces(tensor):
+            digest.update(piece.data)
     return digest.hexdigest()

@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from advlib.checks import ArrayLike, as_matrix, finite_number, listed, plain_array, usual_device, whole_number
-from advlib.prdc import saving
+from advlib.chunks import Rows, is_chunked, rows_of
+from advlib.prdc import blocked, saving
 from advlib.prdc.balls import Balls
 from advlib.prdc.radii import fit_radii
 from advlib.prdc.rounded import RoundedPoints
@@ -41,15 +42,25 @@ class ReferenceManifold(BaseEstimator):
     device : torch.device or str, optional
         Where the products run; by default where `ADVLIB_DEVICE` says, or else where the reference lies (an array: the
         CPU). Results are the same.
+    partial : str or Path, optional
+        Folder in which a fit by blocks keeps what its tasks found, under a name that follows from the data and k; a
+        later fit of the same goes on there.
 
     Attributes
     ----------
     radii_ : (N,) float64 array
         Distance of each reference point to its k-th nearest other reference point, in the reference's units.
     reference_ : (N, d) float32 or float64 array
-        The reference's own numbers (a copy).
+        The reference's own numbers (a copy); where it came in chunks, `advlib.chunks.Rows`, which stays where it lies.
     n_features_in_ : int
         d.
+
+    Notes
+    -----
+    Reference and queries may be larger than memory: Dask arrays with chunks along the rows, zarr arrays, or what
+    `advlib.chunks.rows_of` returned (files, functions that give chunks). Results are the same to the bit. The work goes
+    to a Dask cluster where there is one (`advlib.tasks`), else block after block; `memory_gb` then bounds each task,
+    its blocks included.
 
     Examples
     --------
@@ -60,10 +71,18 @@ class ReferenceManifold(BaseEstimator):
     (100,)
     """
 
-    def __init__(self, k: int = 5, *, memory_gb: float = 1.0, device: torch.device | str | None = None):
+    def __init__(
+        self,
+        k: int = 5,
+        *,
+        memory_gb: float = 1.0,
+        device: torch.device | str | None = None,
+        partial: str | Path | None = None,
+    ):
         self.k = k
         self.memory_gb = memory_gb
         self.device = device
+        self.partial = partial
 
     def fit(self, reference: ArrayLike, y: None = None) -> Self:
         """Measure the radius of every reference point.
@@ -86,8 +105,12 @@ class ReferenceManifold(BaseEstimator):
             Where `reference`, `k` or `memory_gb` cannot be used, or every radius is zero because each point has k
             or more copies: strictly inside a ball of radius zero lies nothing, so all results would be zero.
         """
-        matrix = as_matrix(reference, "reference", dtype=float_type(reference), device=self.device or usual_device())
-        self._fit_points(matrix, "reference")
+        if is_chunked(reference):
+            self._fit_rows(rows_of(reference, "reference"))
+        else:
+            device = self.device or usual_device()
+            matrix = as_matrix(reference, "reference", dtype=float_type(reference), device=device)
+            self._fit_points(matrix, "reference")
         empty = int((self.radii_ == 0).sum())
         if empty == len(self.radii_):
             raise ValueError(
@@ -179,7 +202,7 @@ class ReferenceManifold(BaseEstimator):
         """
         matrix = self._as_queries(queries)
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        self._balls.score(matrix, lambda rows, columns: found.append((rows, columns)))
+        self._asked(matrix).score(matrix, lambda rows, columns: found.append((rows, columns)))
         rows, columns = (np.concatenate([pair[side] for pair in found]) for side in (0, 1))
         ones = np.ones(len(rows), dtype=bool)
         return sparse.csr_array((ones, (rows, columns)), shape=(len(matrix), len(self.radii_)))
@@ -236,6 +259,11 @@ class ReferenceManifold(BaseEstimator):
             An existing file is replaced in one step.
         """
         check_is_fitted(self)
+        if isinstance(self.reference_, Rows):
+            raise ValueError(
+                "a manifold of a reference in chunks must be saved by its radii_, which `from_radii` takes with the "
+                "chunks again: the reference stays where it lies"
+            )
         saving.write(Path(path), self.k, self.reference_, self.radii_)
 
     @classmethod
@@ -290,12 +318,15 @@ class ReferenceManifold(BaseEstimator):
         Parameters
         ----------
         k : int
-        reference : (N, d) float32 or float64 array
+        reference : (N, d) float32 or float64 array, or in chunks
         radii : (N,) float64 array
         memory_gb, device
             As in the constructor.
         """
         manifold = cls(k, memory_gb=memory_gb, device=device)
+        if is_chunked(reference):
+            manifold._hold_rows(rows_of(reference, "reference"), radii)
+            return manifold
         points = RoundedPoints(torch.from_numpy(reference).to(device or usual_device()), memory_gb)
         manifold._hold(Balls(points, radii * points.scale))
         return manifold
@@ -322,19 +353,59 @@ class ReferenceManifold(BaseEstimator):
         self._hold(Balls(rounded, fit_radii(rounded, k)))
         return self
 
-    def _as_queries(self, queries: ArrayLike) -> np.ndarray:
-        """Return queries as a finite (M, d) float array, or raise a ValueError."""
+    def _fit_rows(self, rows: Rows) -> None:
+        """`fit` on rows in blocks."""
+        k = whole_number(self.k, "k", 1)
+        if k >= len(rows):
+            raise ValueError(f"k must be smaller than the number of points in reference, {len(rows)}, but is {k}")
+        _warn_of_integers(rows, "reference")
+        device = None if self.device is None else str(self.device)
+        folder = None if self.partial is None else Path(self.partial)
+        self._hold_rows(rows, blocked.fit_radii(rows, k, self._memory(rows), device, folder))
+
+    def _memory(self, rows: Rows) -> float:
+        return self.memory_gb if rows.memory_gb is None else min(self.memory_gb, rows.memory_gb)
+
+    def _hold_rows(self, rows: Rows, radii: np.ndarray) -> None:
+        device = None if self.device is None else str(self.device)
+        self._balls = blocked.BlockedBalls(rows, radii, self._memory(rows), device)
+        self.reference_, self.radii_, self.n_features_in_ = rows, radii, rows.width
+
+    def _as_queries(self, queries: ArrayLike | Rows) -> np.ndarray | Rows:
+        """Return queries as a finite (M, d) float array, or rows in blocks, or raise a ValueError."""
         check_is_fitted(self)
-        matrix = as_matrix(queries, "queries", dtype=float_type(queries)).cpu().numpy()
+        if is_chunked(queries):
+            matrix = rows_of(queries, "queries")
+            _warn_of_integers(matrix, "queries")
+        else:
+            matrix = as_matrix(queries, "queries", dtype=float_type(queries)).cpu().numpy()
         if matrix.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"queries must have the reference's {self.n_features_in_} features, but has shape {matrix.shape}"
             )
         return matrix
 
-    def _count(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _count(self, queries: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of balls around each checked query, (M,), and whether each ball holds any, (N,) bool."""
-        return self._balls.count(queries)
+        return self._asked(queries).count(queries)
+
+    def _asked(self, queries: np.ndarray | Rows) -> Balls | blocked.BlockedBalls:
+        """Return the balls that can take the queries: by blocks where either side is in blocks."""
+        if isinstance(queries, Rows) and isinstance(self._balls, Balls):
+            rows = rows_of(self.reference_, "reference")
+            device = None if self.device is None else str(self.device)
+            return blocked.BlockedBalls(rows, self.radii_, self.memory_gb, device)
+        return self._balls
+
+
+def _warn_of_integers(rows: Rows, name: str) -> None:
+    if rows.converted:
+        warnings.warn(
+            f"{name} has dtype {rows.converted} and was converted to {rows.dtype} unscaled: make sure every argument "
+            "uses the same range ([0, 1] or 0 to 255)",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def density_of(counts: np.ndarray, k: int) -> float:

@@ -12,7 +12,7 @@ from advlib.prdc.rounded import RoundedPoints
 def fit_radii(points: RoundedPoints, k: int) -> np.ndarray:
     """Radii (N,), float64: first an upper bound from a sample of columns, then all columns below that bound."""
     n = len(points.reference)
-    reach = _upper_bounds(points, k) + points.residual + points.usual
+    reach = upper_bounds(points, k) + points.residual + points.usual
     columns = points.fold_columns(2 * float(reach.max()) * points.excess + points.excess**2)
     radii = np.empty(n)
 
@@ -24,7 +24,7 @@ def fit_radii(points: RoundedPoints, k: int) -> np.ndarray:
     return radii
 
 
-def _upper_bounds(points: RoundedPoints, k: int) -> np.ndarray:
+def upper_bounds(points: RoundedPoints, k: int) -> np.ndarray:
     """Upper bounds (N,) of the radii from the coarse product with a sample of the columns."""
     n, d = points.reference.shape
     groups = min(n, max(64, 8 * k))

@@ -23,6 +23,8 @@ class RoundedPoints:
         Copied; products run where it lies.
     memory_gb : float
         Working memory in GiB.
+    largest : float, optional
+        Largest absolute value, where the reference is a part of something: parts must agree on the scale.
 
     Attributes
     ----------
@@ -37,16 +39,13 @@ class RoundedPoints:
         alone, so that one outlier does not widen everybody's band.
     """
 
-    def __init__(self, reference: torch.Tensor, memory_gb: float):
+    def __init__(self, reference: torch.Tensor, memory_gb: float, largest: float | None = None):
         self.device = reference.device
         n, d = reference.shape
         self.workers = Workers(self.device, d, memory_gb)
         self.dtype = product_type(self.device)
         self.reference = reference.cpu().numpy().copy()
-        largest = float(np.abs(self.reference).max())
-        # A power of two changes no rounding; it is only needed where squares would leave float32's range.
-        exponent = math.frexp(largest)[1] if largest else 0
-        self.scale = 1.0 if abs(exponent) <= 20 else math.ldexp(1.0, int(np.clip(-exponent, -1000, 1000)))
+        self.scale = scale_of(float(np.abs(self.reference).max()) if largest is None else largest)
         scaled = self.reference
         if self.scale != 1.0:  # a factor beyond float32's range, for subnormal numbers, still gives numbers within it
             scaled = (self.reference.astype(np.float64) * self.scale).astype(self.reference.dtype)
@@ -171,6 +170,13 @@ class RoundedPoints:
 
     def _centred(self, points: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(points).to(self.device, torch.float64) * self.scale - self.centre
+
+
+def scale_of(largest: float) -> float:
+    """Power of two that brings the largest absolute value near 1, where squares would leave float32's range; else 1."""
+    # A power of two changes no rounding.
+    exponent = math.frexp(largest)[1] if largest else 0
+    return 1.0 if abs(exponent) <= 20 else math.ldexp(1.0, int(np.clip(-exponent, -1000, 1000)))
 
 
 def distance_bounds(

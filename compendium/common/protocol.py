@@ -9,13 +9,14 @@ VS22: D. K. Venkatesh and P. Steinbach, "Detecting adversarial examples in batch
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from advlib.progress import track
+from advlib.tasks import map_tasks
 from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 
 LEVEL = 0.05
@@ -198,6 +199,19 @@ def mean_ratios(
         return fit_batch_indices(numerators, denominators, a, b, kernel=kernel, **estimator).mean_ratio_
 
 
+class _Fits(NamedTuple):
+    """All draws of one channel and one side: R1 is side 0, R2 side 1."""
+
+    channel: int
+    side: int
+    numerators: np.ndarray
+    denominators: np.ndarray
+
+
+def _fit_all(fits: _Fits, a: np.ndarray, b: np.ndarray, estimator: dict[str, Any]) -> np.ndarray:
+    return mean_ratios(fits.numerators, fits.denominators, a, b, **estimator)
+
+
 def density_ratio_comparison(
     real: np.ndarray,
     adversarial: np.ndarray,
@@ -249,10 +263,11 @@ def density_ratio_comparison(
         raise ValueError(f"numerators must be images like real, but have shapes {shapes}")
     a, b = (draw_indices(len(pool), draws, batch_size, rng) for pool in (clean, real))
     estimator.setdefault("random_state", int(rng.integers(2**31)))
-    ratios = np.array([
-        [mean_ratios(clean[:, channel], pool[:, channel], a, b, **estimator) for pool in (adversarial, real)]
-        for channel in track(range(real.shape[1]), "density ratios, channel")
-    ])  # fmt: skip
+    ratios = np.empty((real.shape[1], 2, draws))
+    fits = [_Fits(channel, side, clean[:, channel], pool[:, channel])
+            for channel in range(len(ratios)) for side, pool in enumerate((adversarial, real))]  # fmt: skip
+    for fit, found in map_tasks(_fit_all, fits, "density ratios, channel and side", shared=[a, b, estimator]):
+        ratios[fit.channel, fit.side] = found
     found = {f"channel {channel}": RatioComparison(*pair) for channel, pair in enumerate(ratios)}
     return (found if len(ratios) > 1 else {}) | {"combined": RatioComparison(*ratios.mean(axis=0))}
 

@@ -23,7 +23,7 @@ from scipy import stats
 
 from advlib import attacks, figures, models
 from advlib.attacks.stored import stored_attack
-from advlib.progress import track
+from advlib.tasks import map_tasks
 from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 from compendium.common import g17, panels
 from compendium.common.protocol import RatioComparison, Summary, draw_indices
@@ -214,10 +214,9 @@ def size_sweep(
         a = draw_indices(len(pools.clean), draws, numerator_size or max(sizes), rng, name)
         b = draw_indices(len(pools.suspects["r2"]), draws, max(sizes), rng, "sizes")
         steps = [(channel, size) for channel in range(len(ROWS[image_set])) for size in sizes]
-        found = [
-            _at_size(pools, image_set, channel, mode, a if numerator_size else a[:, :size], b[:, :size])
-            for channel, size in track(steps, f"{mode.name}, {image_set}: channel, size", len(steps))
-        ]
+        shared = [pools, image_set, mode, a, b, bool(numerator_size)]
+        by_step = dict(map_tasks(_at_step, steps, f"{mode.name}, {image_set}: channel, size", shared=shared))
+        found = [by_step[step] for step in steps]
         results += found
         if len(ROWS[image_set]) > 1:
             results += [_mean_of_channels(select(found, size=size)) for size in sizes]
@@ -233,6 +232,14 @@ def fit_draws(numerators: np.ndarray, denominators: np.ndarray, a: np.ndarray, b
         warnings.simplefilter("ignore", GridEdgeWarning)
         b = np.repeat(b, 2, axis=1) if b.shape[1] == 1 else b
         return fit_batch_indices(numerators, denominators, a, b, kernel=kernel)
+
+
+def _at_step(
+    step: tuple[int, int], pools: Pools, image_set: str, mode: g17.Mode, a: np.ndarray, b: np.ndarray, fixed: bool
+) -> SizeResult:
+    """Fit one channel at one size; `fixed` keeps the numerator's."""
+    channel, size = step
+    return _at_size(pools, image_set, channel, mode, a if fixed else a[:, :size], b[:, :size])
 
 
 def _at_size(pools: Pools, image_set: str, channel: int, mode: g17.Mode, a: np.ndarray, b: np.ndarray) -> SizeResult:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
@@ -10,7 +10,7 @@ from scipy import stats
 
 from advlib import attacks
 from advlib.detectors import DensityTest, Scores
-from advlib.progress import track
+from advlib.tasks import map_tasks
 from compendium.common.protocol import LEVEL
 from compendium.nb13_hypothesis_tests.peers import Peer
 from compendium.nb13_hypothesis_tests.perturbations import TITLES, ImageSplit
@@ -23,12 +23,13 @@ def binomial_band(draws: int, alpha: float, confidence: float = 0.99) -> tuple[f
     return float(low / draws), float(high / draws)
 
 
-def uniformity(p: np.ndarray, permutations: int, rng: np.random.Generator) -> float:
+def uniformity(p: np.ndarray, permutations: int, smoothing: np.ndarray) -> float:
     """p-value of the hypothesis that p is uniform on 1/(1 + permutations), …, 1 (Kolmogorov-Smirnov).
 
-    The steps are smoothed over: minus a uniform part of a step each, such p-values are uniform on (0, 1).
+    The steps are smoothed over: minus a uniform part of a step each (`smoothing`, uniform on (0, 1), one a p-value),
+    such p-values are uniform on (0, 1).
     """
-    return float(stats.kstest(p - rng.random(len(p)) / (1 + permutations), "uniform").pvalue)
+    return float(stats.kstest(p - smoothing / (1 + permutations), "uniform").pvalue)
 
 
 def calibration(
@@ -68,28 +69,49 @@ def calibration(
         too_small (p-values below 1/(1 + permutations), which no permutation test can give).
     """
     size = len(split.clean) + len(split.calibration)
+    planned = []
+    for name, test in tests.items():
+        counts = {m: min(n_calibration, size - m) for m in batch_sizes}
+        # One stream for all tests, so it is drawn from here, in their order; the tests themselves can be done anywhere.
+        drawn = [_Drawn(m, n, index_sets(size, batches, m + n, rng), rng.random(batches))
+                 for m, n in counts.items() if n >= 50]  # fmt: skip
+        planned.append((name, test, drawn))
+    done = map_tasks(_calibrated, planned, f"calibration, {TITLES[split.name]}", shared=[split, alphas])
+    by_test = {plan[0]: rows for plan, rows in done}
+    return pandas.DataFrame([row for name in tests for row in by_test[name]])
+
+
+class _Drawn(NamedTuple):
+    """Batches of m and calibration sets of n, rows (T, m + n); uniform numbers (T,) that smooth the p-values."""
+
+    m: int
+    n: int
+    sets: np.ndarray
+    smoothing: np.ndarray
+
+
+def _calibrated(
+    plan: tuple[str, Any, list[_Drawn]], split: ImageSplit, alphas: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return the rows of one test."""
+    name, test, drawn = plan
+    fitted, scores = _fitted(split, test)
     rows = []
-    for name, test in track(tests.items(), f"calibration, {TITLES[split.name]}", len(tests)):
-        fitted, scores = _fitted(split, test)
-        for m in batch_sizes:
-            n = min(n_calibration, size - m)
-            if n < 50:
-                continue
-            sets = index_sets(size, batches, m + n, rng)
-            p = fitted.p_values(scores, sets[:, :m], sets[:, m:])
-            permutations = n if m == 1 else fitted.draws
-            uniform = uniformity(p, permutations, rng)
-            for alpha in alphas:
-                low, high = binomial_band(batches, alpha)
-                rejected = float(np.mean(p <= alpha + 1e-12))
-                rows.append(
-                    {
-                        "dataset": split.name, "test": name, "m": m, "n": n, "alpha": alpha, "rejected": rejected,
-                        "low": low, "high": high, "inside": low <= rejected <= high, "uniform_p": uniform,
-                        "too_small": int((p < (1 - 1e-9) / (1 + permutations)).sum()),
-                    }
-                )  # fmt: skip
-    return pandas.DataFrame(rows)
+    for m, n, sets, smoothing in drawn:
+        p = fitted.p_values(scores, sets[:, :m], sets[:, m:])
+        permutations = n if m == 1 else fitted.draws
+        uniform = uniformity(p, permutations, smoothing)
+        for alpha in alphas:
+            low, high = binomial_band(len(p), alpha)
+            rejected = float(np.mean(p <= alpha + 1e-12))
+            rows.append(
+                {
+                    "dataset": split.name, "test": name, "m": m, "n": n, "alpha": alpha, "rejected": rejected,
+                    "low": low, "high": high, "inside": low <= rejected <= high, "uniform_p": uniform,
+                    "too_small": int((p < (1 - 1e-9) / (1 + permutations)).sum()),
+                }
+            )  # fmt: skip
+    return rows
 
 
 def calibration_table(

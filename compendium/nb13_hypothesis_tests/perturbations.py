@@ -53,6 +53,10 @@ class ImageSplit:
         default_factory=dict, init=False, repr=False
     )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is known by identity: another process has other identities."""
+        return {**self.__dict__, "_known": {}}
+
     def features(self, name: str, images: np.ndarray) -> np.ndarray:
         """Return images of the split, perturbed or not, as a feature map sees them; each is looked at once.
 

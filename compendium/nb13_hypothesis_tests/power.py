@@ -19,6 +19,7 @@ from advlib.attacks.stored import stored_attack
 from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest, Scores
 from advlib.detectors.sequential import StreamTest
 from advlib.progress import track
+from advlib.tasks import map_tasks
 from compendium.common.protocol import power
 from compendium.nb13_hypothesis_tests.peers import ClassifierTest, EnergyTest, MMDTest
 from compendium.nb13_hypothesis_tests.perturbations import (
@@ -149,16 +150,18 @@ def power_table(
         without features), feature_ms (CPU time of looking at one image).
     """
     drawn = draw_batches(made, batch_sizes, shares, batches, rng)
-    rows = [
-        {"dataset": split.name, "test": name} | row
-        for name, test in track(tests.items(), f"power, {TITLES[split.name]}", len(tests))
-        for row in _powers(split, test, drawn, slow_batches)
-    ]
-    return pandas.DataFrame(rows)
+    done = map_tasks(_powers, tests.items(), f"power, {TITLES[split.name]}", shared=[split, drawn, slow_batches])
+    by_test = {name: found for (name, _), found in done}
+    return pandas.DataFrame([
+        {"dataset": split.name, "test": name} | row for name in tests for row in by_test[name]
+    ])  # fmt: skip
 
 
-def _powers(split: ImageSplit, test: Any, drawn: Sequence[Batches], slow_batches: int | None) -> list[dict[str, Any]]:
-    """Return the rows of one test."""
+def _powers(
+    named: tuple[str, Any], split: ImageSplit, drawn: Sequence[Batches], slow_batches: int | None
+) -> list[dict[str, Any]]:
+    """Return the rows of one test, (name, test)."""
+    test = named[1]
     n = len(split.clean)
     seen, test = on_vectors(test)
     few = slow_batches if isinstance(test, DensityRatioTest | ClassifierTest) else None

@@ -21,6 +21,8 @@ cli.load_plug_ins()
         (["run", "-p", "nothing=1"], "no chosen notebook has a parameter"),
         (["run", "--update-reference", "-p", "seed=1"], "keeps a profile as it is"),
         (["run", "01", "--jobs", "0"], "jobs must be at least 1"),
+        (["run", "01", "--dask", "127.0.0.1:1"], "nobody listens at tcp://127.0.0.1:1 "),
+        (["run", "01", "--dask", "somewhere"], "the address of a scheduler is HOST:PORT"),
         (["report", "--profile", "fast"], "no profile 'fast'"),
         (["compare", "none", "none"], "there is no none: give a metrics.json"),
     ],

@@ -72,7 +72,7 @@ def test_expected_coverage_at_its_ends():
 
 def test_scikit_learn_conventions():
     manifold = ReferenceManifold(7, memory_gb=0.5)
-    assert manifold.get_params() == {"k": 7, "memory_gb": 0.5, "device": None}
+    assert manifold.get_params() == {"k": 7, "memory_gb": 0.5, "device": None, "partial": None}
     assert clone(manifold).set_params(k=3).k == 3
     with pytest.raises(NotFittedError):
         manifold.ball_counts(np.zeros((1, 2)))
