@@ -117,7 +117,8 @@ def multiscale(images: ArrayLike) -> np.ndarray:
         columns += [torch.log10(1e-3 + part) for part in (rms, size.mean(2), size.quantile(0.25, dim=2))]
         if c == 3:
             standard = band / (rms[:, :, None] + 1e-3)
-            columns.append(torch.stack([(standard[:, i] * standard[:, j]).mean(1) for i, j in ((0, 1), (0, 2), (1, 2))], 1))
+            pairs = ((0, 1), (0, 2), (1, 2))
+            columns.append(torch.stack([(standard[:, i] * standard[:, j]).mean(1) for i, j in pairs], 1))
     return torch.cat(columns, dim=1).reshape(n, -1).numpy()
 
 
@@ -192,7 +193,12 @@ class Stability:
         return torch.stack(columns, dim=1).numpy()
 
 
-_REGISTERED: dict[str, FeatureMap] = {"pixels": pixels, "residual": residual, "texture": texture, "multiscale": multiscale}
+_REGISTERED: dict[str, FeatureMap] = {
+    "pixels": pixels,
+    "residual": residual,
+    "texture": texture,
+    "multiscale": multiscale,
+}
 NAMES = (
     *_REGISTERED,
     *(f"{layer}:{network}" for layer in ("hidden", "logits", "stability") for network in models.NAMES),

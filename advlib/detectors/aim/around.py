@@ -51,7 +51,8 @@ def _shift(dx: int, dy: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def moved(images: torch.Tensor) -> torch.Tensor:
         h, w = images.shape[2:]
-        return functional.pad(images, (pad,) * 4, mode="replicate")[..., pad + dy : pad + dy + h, pad + dx : pad + dx + w]
+        padded = functional.pad(images, (pad,) * 4, mode="replicate")
+        return padded[..., pad + dy : pad + dy + h, pad + dx : pad + dx + w]
 
     return moved
 

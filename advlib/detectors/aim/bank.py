@@ -2,8 +2,8 @@
 
 A *cell* is a family of changes at one size. Given the cell, a batch and the calibration images changed alike are
 exchangeable, so that permutations give an exact p-value. Which cell it is, if any, is not known: it is a nuisance, and
-is treated as Berger and Boos do [1]_. Cells whose size and spectrum (`score.signature`) the batch contradicts at level β
-are set aside, p is the largest over the others, plus β. So the level holds for each cell, and power is not lost to
+is treated as Berger and Boos do [1]_. Cells whose size and spectrum (`score.signature`) the batch contradicts at level
+β are set aside, p is the largest over the others, plus β. So the level holds for each cell, and power is not lost to
 changes that the batch does not look like.
 
 References
@@ -56,9 +56,7 @@ class Bank:
         kept = [k for k, (family, _) in enumerate(self.cells) if family not in families]
         return Bank(tuple(self.cells[k] for k in kept), self.scores[kept], self.signatures[kept])
 
-    def p_values(
-        self, scores: torch.Tensor, signatures: torch.Tensor, draws: int, rng: np.random.Generator
-    ) -> Ranked:
+    def p_values(self, scores: torch.Tensor, signatures: torch.Tensor, draws: int, rng: np.random.Generator) -> Ranked:
         """Rank batches among the calibration images of each cell, permuted with theirs.
 
         Parameters

@@ -224,9 +224,7 @@ def _rotation(images: torch.Tensor, rng: np.random.Generator) -> Amounts:
 
 def _elastic(images: torch.Tensor, rng: np.random.Generator) -> Amounts:
     flow = field(images, rng, 2, 6)
-    return lambda amount: warped(
-        images, 5 * amount[:, None, None] * flow[:, 0], 5 * amount[:, None, None] * flow[:, 1]
-    )
+    return lambda amount: warped(images, 5 * amount[:, None, None] * flow[:, 0], 5 * amount[:, None, None] * flow[:, 1])
 
 
 FAMILIES: dict[str, Callable[[torch.Tensor, np.random.Generator], Amounts]] = {

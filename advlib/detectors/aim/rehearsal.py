@@ -49,7 +49,8 @@ def rehearse(
         moved = []
         for part, own in zip(images.split(500), labels.split(500), strict=True):
             sizes = torch.from_numpy(rng.choice(SIZES, len(part)).astype(np.float32))
-            attacked = changes.rounded(attack(model, part, own, sizes.to(part.device)[:, None, None, None], rng, mirror))
+            bounds = sizes.to(part.device)[:, None, None, None]
+            attacked = changes.rounded(attack(model, part, own, bounds, rng, mirror))
             with torch.no_grad():
                 moved.append(attacked[model(attacked).argmax(1) != own])
         found[kind] = torch.cat(moved)
@@ -91,7 +92,9 @@ def ascend(
     shape = (*images.shape[:2], smooth, smooth) if smooth else tuple(images.shape)
 
     def spread(change: torch.Tensor) -> torch.Tensor:
-        return functional.interpolate(change, images.shape[2:], mode="bilinear", align_corners=True) if smooth else change
+        if not smooth:
+            return change
+        return functional.interpolate(change, images.shape[2:], mode="bilinear", align_corners=True)
 
     start = torch.zeros(shape) if rng is None else torch.from_numpy(rng.uniform(-1, 1, shape).astype(np.float32)) / 2
     change = start.to(images.device) * epsilon

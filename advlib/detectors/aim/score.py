@@ -39,7 +39,9 @@ def learn(aimed: torch.Tensor, aimless: torch.Tensor, seed: int) -> Weights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = nn.Sequential(
-            nn.Linear(standard.shape[1], _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, 1)
+            nn.Linear(standard.shape[1], _HIDDEN), nn.SiLU(),
+            nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU(),
+            nn.Linear(_HIDDEN, 1),
         )  # fmt: skip
         optimizer = torch.optim.AdamW(body.parameters(), lr=0.01, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=_STEPS)
@@ -50,7 +52,9 @@ def learn(aimed: torch.Tensor, aimless: torch.Tensor, seed: int) -> Weights:
             optimizer.step()
             schedule.step()
     layers = [layer for layer in body if isinstance(layer, nn.Linear)]
-    fitted = {f"{part}{k}": getattr(layer, part).detach() for k, layer in enumerate(layers) for part in ("weight", "bias")}
+    fitted = {
+        f"{part}{k}": getattr(layer, part).detach() for k, layer in enumerate(layers) for part in ("weight", "bias")
+    }
     return {"centre": centre, "spread": spread, **fitted}
 
 
@@ -70,8 +74,6 @@ def signature(images: torch.Tensor) -> torch.Tensor:
     Of three bands between blurs the mean and the lower quartile of the absolute value, as logarithms: edges make the
     one, a floor of noise the other. Then contrast, brightness and the share of values at the ends of the range.
     """
-
-
     columns, finer = [], images
     for width in (0.7, 1.4, 2.8):
         coarser = changes.blurred(images, torch.full((len(images),), width, device=images.device))
@@ -85,7 +87,7 @@ def signature(images: torch.Tensor) -> torch.Tensor:
 
 def as_arrays(weights: Weights) -> dict[str, np.ndarray]:
     """Return the weights as arrays, for a file."""
-    return {name: tensor.numpy().reshape(-1, 1) if tensor.ndim == 1 else tensor.numpy() for name, tensor in weights.items()}
+    return {name: tensor.numpy().reshape(len(tensor), -1) for name, tensor in weights.items()}
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> Weights:

@@ -1,4 +1,4 @@
-"""The second question about a batch: does the change aim at the network?"""
+"""The second question about a batch: whether the change aims at the network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from advlib.detectors.aim import around, changes, rehearsal, score
 from advlib.detectors.aim.bank import Bank, Ranked
 from advlib.detectors.samples import as_samples, check_shape, extremes, hold_out, level, whole
 
-_CHUNK = 250
+_CHUNK = 500
 _MIRRORED = 0.9  # share of clean images whose mirror image is read alike, for the mirror to count as harmless
 NOTHING = ("nothing", 0.0)
 
@@ -56,7 +56,7 @@ class AimVerdict:
 
 
 class AimTest(BaseEstimator):
-    """Was the batch pushed towards the network's errors, or changed without an aim?
+    """Test whether a batch was pushed towards the network's errors, or only changed.
 
     The null hypothesis is that the images went through one of `families`, at one of `sizes`, or through nothing. What
     the network says around each image (`around.look`) becomes a score, learned from attacks that `fit` rehearses on the
@@ -169,9 +169,8 @@ class AimTest(BaseEstimator):
     def look(self, images: torch.Tensor) -> torch.Tensor:
         """Return `around.look` at images on the network's device, (n, f), some at a time."""
         with models.frozen(self.model_):
-            return torch.cat([
-                around.look(self.model_, part, mirror=self.mirror_, second=self.second_) for part in images.split(_CHUNK)
-            ])  # fmt: skip
+            known = {"mirror": self.mirror_, "second": self.second_}
+            return torch.cat([around.look(self.model_, part, **known) for part in images.split(_CHUNK)])
 
     def measure_tensor(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (n,) and signatures (n, q) of images on the network's device."""
@@ -239,10 +238,10 @@ class AimTest(BaseEstimator):
         sizes = ", ".join(f"{size:g}" for size in self.sizes)
         name = self.network if isinstance(self.network, str) else type(self.network).__name__
         return (
-            f"Calibrated on {self.bank_.scores.shape[1]} clean images as they are and changed by {', '.join(families)}, "
-            f"each at root mean squares of {sizes}: for these, as large as the batch lets them be, p is exact.",
-            f"What it sees is the network {name}. A change of another kind that unsettles this network as an attack does "
-            "is taken for one; an attacker who knows this test and pays for it is not.",
+            f"Aim was calibrated on {self.bank_.scores.shape[1]} clean images as they are and changed by "
+            f"{', '.join(families)}, each at root mean squares of {sizes}: its p-value holds for these.",
+            f"It looks at the network {name}. A change of another kind that unsettles this network as an attack does is "
+            "taken for one, and an attacker who knows the test and pays for it is not.",
         )
 
     # ------------------------------------------------------------------ saving
@@ -260,7 +259,8 @@ class AimTest(BaseEstimator):
             "network": self.network, "second": self.second,
             "weights": [models.card(name)["sha256"] for name in (self.network, self.second) if name],
             "cells": [[family, size] for family, size in self.bank_.cells], "sizes": [float(s) for s in self.sizes],
-            "draws": self.draws, "random_state": self.random_state, "mirror": self.mirror_, "rehearsed": self.rehearsed_,
+            "draws": self.draws, "random_state": self.random_state, "mirror": self.mirror_,
+            "rehearsed": self.rehearsed_,
             "sample_shape": list(self.sample_shape_), "value_range": list(self.value_range_),
         }  # fmt: skip
 
@@ -320,5 +320,6 @@ class AimTest(BaseEstimator):
 
     def _mirrors(self, images: torch.Tensor) -> bool:
         with models.frozen(self.model_), torch.no_grad():
-            alike = [self.model_(part).argmax(1) == self.model_(part.flip(3)).argmax(1) for part in images.split(_CHUNK)]
+            parts = images.split(_CHUNK)
+            alike = [self.model_(part).argmax(1) == self.model_(part.flip(3)).argmax(1) for part in parts]
         return bool(torch.cat(alike).float().mean() >= _MIRRORED)
