@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from advlib import detectors, figures
-from advlib.cli.records import range_note, step_record, verdict_record
+from advlib import detectors, figures, models
+from advlib.cli.records import aim_record, range_note, step_record, verdict_record
 from advlib.datasets import files
-from advlib.detectors import BatchTest, CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest
+from advlib.detectors import (
+    AimTest,
+    BatchTest,
+    CombinedTest,
+    CoverageTest,
+    DensityRatioTest,
+    DensityTest,
+    NearestBallTest,
+)
 from advlib.detectors.feature_test import feature_name
 from advlib.detectors.samples import extremes, level, whole
 from advlib.detectors.sequential import StreamTest
@@ -85,6 +93,8 @@ def fit(
     by_class: bool = False,
     split: str | None = None,
     key: str | None = None,
+    network: str | None = None,
+    second: str | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Fit a detector to files and save it.
@@ -99,6 +109,8 @@ def fit(
         Whether samples are judged within their class; the files must hold labels.
     split, key
         As in `files.read`, of the npz files among the two; the training part where none is named.
+    network, second : str, optional
+        Of `advlib.models.SPECS`: with a network the detector also answers whether a change aims at it (`AimTest`).
     **parameters
         Of `make_test`.
 
@@ -130,9 +142,23 @@ def fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said in `assumed_`
         test.fit(clean.values, None if other is None else other.values, **labels)
+    if second is not None and network is None:
+        raise ValueError("--second needs --network: it is the other one of two")
+    if network is not None:
+        test.aim_ = _aim(network, second, clean.values, other, parameters.get("seed", 0))
     with _naming(output):
         test.save(output)
     return _fit_record(test, output)
+
+
+def _aim(network: str, second: str | None, clean: np.ndarray, other: files.Samples | None, seed: int) -> AimTest:
+    """Fit the second question; say in one sentence why it cannot be asked of these images."""
+    for name in filter(None, (network, second)):
+        models.spec(name)
+    try:
+        return AimTest(network, second, random_state=seed).fit(clean, None if other is None else other.values)
+    except RuntimeError as error:  # a network for images of another size, mostly
+        raise ValueError(f"the network {network} cannot take these images: {str(error).splitlines()[0]}") from None
 
 
 def _check_clean(samples: files.Samples, by_class: bool) -> None:
@@ -161,7 +187,8 @@ def _fit_record(test: BatchTest, output: Path) -> dict[str, Any]:
         "n_calibration": n_calibration,
         "sample_shape": list(test.sample_shape_),
         "exchangeability_p": None if math.isnan(test.exchangeability_p_) else test.exchangeability_p_,
-        "assumed": list(test.assumed_),
+        "assumed": [*test.assumed_, *(test.aim_.assumed() if test.aim_ else ())],
+        "network": test.aim_.network if test.aim_ else None,
     }
 
 
@@ -192,7 +219,7 @@ def detect(
     Returns
     -------
     dict
-        From `records.verdict_record`, and `figure`.
+        From `records.verdict_record`, and `figure`; `aim`, from `records.aim_record`, or None without a network.
 
     Raises
     ------
@@ -211,6 +238,7 @@ def detect(
         )
     notes = range_note(samples.values, test.value_range_)
     record = verdict_record(verdict, samples.names, samples.source, alpha, notes)
+    record["aim"] = None if test.aim_ is None else aim_record(test.aim_.test(samples.values), test.aim_, alpha)
     record["figure"] = None
     if figure is not None:
         figure = Path(figure)

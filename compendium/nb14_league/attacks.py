@@ -159,7 +159,7 @@ def _smooth(model, images, labels, epsilon, rng, *, knots, steps):
 
 
 def spatial(model, images, labels, epsilon, rng, *, degrees=30.0, pixels=3):
-    """Take the rotation and translation that the network minds most (Engstrom et al. 2019, arXiv:1712.02779), on a grid."""
+    """Take the worst rotation and translation of a grid (Engstrom et al. 2019, arXiv:1712.02779)."""
     best, most = images, torch.full((len(images),), -math.inf, device=images.device)
     still = torch.zeros(images.shape[2:], device=images.device)
     for angle in np.linspace(-degrees, degrees, 13):

@@ -49,7 +49,7 @@ class League:
         self.model, self.labels = model, labels
         self.maps = self._maps(reference)
         self.hidden = torch.from_numpy(self.maps["hidden"]).to(reference.device)
-        self._fit_field()
+        self._fit_field(reference)
         self.balls = {name: self._balls([name]) for name in MAPS}
 
     def _balls(self, names: list[str]) -> CombinedTest:
@@ -75,7 +75,7 @@ class League:
 
     # ------------------------------------------------------------------ single images: the field's
 
-    def _fit_field(self) -> None:
+    def _fit_field(self, reference: torch.Tensor) -> None:
         classes = torch.unique(self.labels)
         hidden = self.hidden
         self.means = torch.stack([hidden[self.labels == c].mean(0) for c in classes])
@@ -93,8 +93,8 @@ class League:
             "deep k-NN (Papernot 2018)": self._neighbours,
         }
         with torch.no_grad():
-            clean = self.model.head(hidden) if hasattr(self.model, "head") else self.hidden
-        self.usual = self._pairs(clean)
+            logits = torch.cat([self.model(part) for part in reference.split(_CHUNK)])
+        self.usual = self._usual_moves(reference, logits)
 
     def _kernel_density(self, images: torch.Tensor, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Log density of the last hidden layer among the reference images of the class that was read; high is odd."""
@@ -121,29 +121,29 @@ class League:
             moved.append((after - before).abs().sum(1))
         return torch.stack(moved).amax(0)
 
-    def _pairs(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and spread of the logits' differences to the class that was read, (k, k), class by class."""
-        k = logits.shape[1]
-        read = logits.argmax(1)
-        gaps = logits - logits.gather(1, read[:, None])
-        centre = torch.stack([gaps[read == c].mean(0) if (read == c).sum() > 2 else gaps.mean(0) for c in range(k)])
-        spread = torch.stack([gaps[read == c].std(0) if (read == c).sum() > 2 else gaps.std(0) for c in range(k)])
-        return centre, spread.clamp_min(1e-3)
-
-    def _odds(self, images: torch.Tensor, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """How far noise moves another class's logit towards the class that was read, in its usual spread; the largest.
-
-        Gaussian noise of 0.05, eight fixed patterns. The usual spread is that of clean logits, class by class.
-        """
+    def _moves(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """How far Gaussian noise of 0.05, eight fixed patterns, moves each logit towards the largest, (n, k)."""
         generator = torch.Generator().manual_seed(0)
         total = torch.zeros_like(logits)
         for _ in range(8):
             pattern = 0.05 * torch.randn(images.shape[1:], generator=generator).to(images.device)
             with torch.no_grad():
                 total += torch.cat([self.model(part + pattern) for part in images.split(_CHUNK)])
+        read = logits.argmax(1)[:, None]
+        return (total / 8 - logits) - (total / 8 - logits).gather(1, read)
+
+    def _usual_moves(self, images: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and spread of `_moves` of clean images, by the class that was read, (k, k)."""
+        moves, read = self._moves(images, logits), logits.argmax(1)
+        parts = [moves[read == c] if (read == c).sum() > 2 else moves for c in range(logits.shape[1])]
+        return torch.stack([part.mean(0) for part in parts]), torch.stack([part.std(0) for part in parts]).clamp_min(
+            1e-3
+        )
+
+    def _odds(self, images: torch.Tensor, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Largest standardised move of another class's logit towards that of the class that was read."""
         read = logits.argmax(1)
-        gaps, noisy = (z - z.gather(1, read[:, None]) for z in (logits, total / 8))
-        moved = (noisy - gaps) / self.usual[1][read]
+        moved = (self._moves(images, logits) - self.usual[0][read]) / self.usual[1][read]
         return moved.scatter(1, read[:, None], -torch.inf).amax(1)
 
     def _neighbours(self, images: torch.Tensor, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

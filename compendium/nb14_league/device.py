@@ -97,7 +97,8 @@ def one(name: str, options: argparse.Namespace) -> None:
     left = len(result["not reached"])
     failed = "; ".join(f"{pool}: {why}" for pool, why in result["failed"].items())
     print(
-        f"{name}: {len(result['pools'])} pools, {left} not reached, failed: {failed or 'none'}, {time.time() - options.started:.0f} s",
+        f"{name}: {len(result['pools'])} pools, {left} not reached, failed: {failed or 'none'}, "
+        f"{time.time() - options.started:.0f} s",
         flush=True,
     )
 

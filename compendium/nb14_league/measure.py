@@ -269,7 +269,7 @@ def _adaptive(setting: Setting, seed: int) -> Pools:
             for epsilon in setting.epsilons[::-1]:
                 name = what if title in (None, "aim") else what.replace("aim", title)
 
-                def make(what: str = what, aim: AimTest | None = aim, epsilon: float = epsilon):
+                def make(what=what, aim=aim, epsilon=epsilon):
                     def attack(model, x, y, bound, rng):
                         penalty = adaptive.penalties(model, x, y, guides, aim)[what]
                         steps, restarts = setting.scale.effort.steps, 2 if aim is None else 1
@@ -308,7 +308,8 @@ def run(setting: Setting, write: Callable[[dict[str, Any]], None], until: float,
             result["failed"][name] = f"{type(error).__name__}: {error}"
             continue
         crafting = time.monotonic() - clock
-        sizes = None if kind != "change" or name == "nothing" else (1, 25)
+        few = kind == "change" and name != "nothing"
+        sizes = tuple(m for m in setting.scale.batches if m in (1, 25) or not few)
         left_out = (kept["family"],) if "family" in kept else ()
         found = powers(setting, images, rows, rng, left_out, sizes) if len(rows) else {}
         if len(rows):

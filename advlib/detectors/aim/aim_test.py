@@ -240,14 +240,14 @@ class AimTest(BaseEstimator):
         return (
             f"Aim was calibrated on {self.bank_.scores.shape[1]} clean images as they are and changed by "
             f"{', '.join(families)}, each at root mean squares of {sizes}: its p-value holds for these.",
-            f"It looks at the network {name}. A change of another kind that unsettles this network as an attack does is "
-            "taken for one, and an attacker who knows the test and pays for it is not.",
+            f"It looks at the network {name}. A change of another kind that unsettles this network as an attack does "
+            "is taken for one, and an attacker who knows the test and pays for it is not.",
         )
 
     # ------------------------------------------------------------------ saving
 
     def state(self, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Return what was learned in JSON's types, and put arrays into `tensors`, under names that begin with "aim."."""
+        """Return what was learned in JSON's types, and put arrays into `tensors`, their names beginning "aim."."""
         for what, network in (("network", self.network), ("second", self.second)):
             if not isinstance(network, str | None):
                 raise ValueError(f"{what} must be a network with a name so that the test can be saved")
