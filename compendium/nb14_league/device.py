@@ -26,7 +26,29 @@ TINY = measure.Scale(
     halves=2, clean=39, draws=20, images=60, slow=12, changed=30, evading=12, learned=40, calibrated=40, batches=(1, 5),
     effort=Effort(steps=4, search=4, queries=100),
 )  # fmt: skip
-"""For trying the script out."""
+_SMALL = {
+    "halves": 5,
+    "clean": 99,
+    "draws": 20,
+    "permutations": 199,
+    "effort": Effort(steps=20, search=50, queries=400),
+}
+_GRADIENTS = ("PGD", "low-frequency", "APGD, cross-entropy", "knows texture", "knows scales")
+SCALES = {
+    "full": {name: measure.Scale() for name in images.PLANS},
+    "tiny": dict.fromkeys(images.PLANS, TINY),
+    "small": {
+        "mnist": measure.Scale(images=300, slow=80, changed=100, evading=60, learned=150, calibrated=200, **_SMALL),
+        "organamnist": measure.Scale(
+            images=200, slow=50, changed=60, evading=50, learned=80, calibrated=100, batches=(1, 5, 25), **_SMALL
+        ),
+        "bloodmnist": measure.Scale(images=200, evading=60, aimed=False, changes=False, attacks=_GRADIENTS, **_SMALL),
+        "cifar10": measure.Scale(images=140, evading=60, aimed=False, changes=False, attacks=_GRADIENTS, **_SMALL),
+    },
+}
+"""How much is measured.
+
+"full" is meant for a GPU, "small" for a quarter of an hour of a CPU core, "tiny" to try the script."""
 
 
 def pack_cifar10(folder: Path) -> None:
@@ -75,9 +97,10 @@ def one(name: str, options: argparse.Namespace) -> None:
         notes["training"] = _trained(out, options)
     with np.load(data / f"{name}.npz") as stored:
         arrays = dict(stored)
-    scale = TINY if options.tiny else measure.Scale()
+    scale = SCALES[options.scale][name]
     drawn = images.placed(arrays, options.device, scale.images)
     model, second, network = images.networks(name, options.device, (out, data))
+    second = second if options.second else None
     setting = measure.prepare(drawn, model, second, images.PLANS[name].epsilons, scale)
     clock = time.time()
     right = models.accuracy(model, arrays["test"].astype(np.float32) / 255, arrays["test_labels"].astype(np.int64))
@@ -144,10 +167,13 @@ def main() -> None:
         "--no-train", dest="train", action="store_false", help="take the CIFAR-10 network that is there"
     )
     parser.add_argument("--epochs", type=int, help="of the CIFAR-10 network, in place of its recipe's")
-    parser.add_argument("--tiny", action="store_true", help="few numbers, to try it out")
+    parser.add_argument("--one-by-one", action="store_true", help="one image set after the other")
+    parser.add_argument("--scale", default="full", choices=list(SCALES))
+    parser.add_argument("--no-second", dest="second", action="store_false", help="ask no second network")
+    parser.add_argument("--threads", type=int, help="a process; by default all cores are shared out")
     options = parser.parse_args()
     options.started = time.time()
-    options.threads = max(1, (os.cpu_count() or 1) // len(options.sets))
+    options.threads = options.threads or max(1, (os.cpu_count() or 1) // len(options.sets))
     if options.prepare:
         images.prepare(options.data)
         pack_cifar10(options.data)
@@ -158,6 +184,8 @@ def main() -> None:
         running = [context.Process(target=one, args=(name, options)) for name in options.sets]
         for process in running:
             process.start()
+            if options.one_by_one:
+                process.join()
         for process in running:
             process.join()
     print(f"{join(options.out)}: {time.time() - options.started:.0f} s")

@@ -36,8 +36,14 @@ class Scale:
         Images for slow attacks, for each change without an aim, and for attackers who know a detector.
     learned, calibrated : int
         Of `AimTest`.
+    permutations : int
+        Of `AimTest`.
     batches : tuple of int
         Batch sizes.
+    aimed, changes : bool
+        Whether aim is asked, and whether changes without an aim are tried.
+    attacks : tuple of str
+        Names, or beginnings of names, of the attacks; all if empty.
     effort : Effort
     """
 
@@ -50,7 +56,11 @@ class Scale:
     evading: int = 150
     learned: int = 600
     calibrated: int = 600
+    permutations: int = 999
     batches: tuple[int, ...] = BATCHES
+    aimed: bool = True
+    changes: bool = True
+    attacks: tuple[str, ...] = ()
     effort: Effort = field(default_factory=Effort)
 
 
@@ -79,9 +89,12 @@ def prepare(
     seconds = {"fit the detectors": time.monotonic() - clock}
     aims = {}
     for name, other in (("aim", None), ("aim, two networks", second)):
-        if name == "aim" or other is not None:
+        if scale.aimed and (name == "aim" or other is not None):
             clock = time.monotonic()
-            test = AimTest(model, other, learned=scale.learned, calibrated=scale.calibrated, random_state=seed)
+            test = AimTest(
+                model, other, learned=scale.learned, calibrated=scale.calibrated, draws=scale.permutations,
+                random_state=seed,
+            )  # fmt: skip
             aims[name] = test.fit(images.reference.cpu().numpy(), images.calibration.cpu().numpy())
             seconds[f"fit {name}"] = time.monotonic() - clock
     rng = np.random.default_rng(seed)
@@ -167,10 +180,11 @@ def powers(
                 for k, part in enumerate(parts)
             ]
         for name, aim in setting.aims.items():
-            verdicts = {f"{name} · verdict": ()}
-            verdicts |= {f"{name} · verdict, family left out": left_out} if left_out else {}
-            for title, families in verdicts.items():
-                p = aim.p_values(measured[name], together, families).p
+            ranked = aim.p_values(measured[name], together)
+            verdicts = {f"{name} · verdict": ranked.p}
+            if left_out:
+                verdicts[f"{name} · verdict, family left out"] = ranked.among(aim.bank_.of(left_out)).p
+            for title, p in verdicts.items():
                 out.setdefault(title, {})[m] = [float((part <= LEVEL).mean()) for part in np.split(p, len(drawn))]
     return out
 
@@ -223,6 +237,12 @@ def plan(setting: Setting, seed: int = 0) -> Pools:
             return _kept(attacks.ensemble([made[part] for part in parts if part in made], setting.images.test))
 
         yield "attack", f"ensemble, ε = {epsilon:g}", joined
+
+
+def _wanted(kind: str, name: str, scale: Scale) -> bool:
+    if kind == "change":
+        return scale.changes or name == "nothing"
+    return not scale.attacks or name.startswith(scale.attacks)
 
 
 def _kept(found: Crafted) -> tuple[torch.Tensor, np.ndarray, dict[str, Any]]:
@@ -295,9 +315,13 @@ def run(setting: Setting, write: Callable[[dict[str, Any]], None], until: float,
     rng = np.random.default_rng([seed, 3])
     result: dict[str, Any] = {
         "seconds": {name: round(value, 2) for name, value in setting.seconds.items()}, "pools": {}, "flagged": {},
-        "rehearsed": {name: aim.rehearsed_ for name, aim in setting.aims.items()}, "not reached": [], "failed": {},
+        "rehearsed": {name: aim.rehearsed_ for name, aim in setting.aims.items()}, "not reached": [],
+        "failed": {}, "left out": [],
     }  # fmt: skip
     for kind, name, make in plan(setting, seed):
+        if not _wanted(kind, name, setting.scale):
+            result["left out"].append(name)
+            continue
         if time.monotonic() > until:
             result["not reached"].append(name)
             continue
@@ -312,7 +336,7 @@ def run(setting: Setting, write: Callable[[dict[str, Any]], None], until: float,
         sizes = tuple(m for m in setting.scale.batches if m in (1, 25) or not few)
         left_out = (kept["family"],) if "family" in kept else ()
         found = powers(setting, images, rows, rng, left_out, sizes) if len(rows) else {}
-        if len(rows):
+        if len(rows) and setting.aims:
             seen = list(setting.aims.values())[-1].look(images[:LOOKED])
             setting.looks[name] = seen.cpu().numpy().astype(np.float16)
         for detector, by_size in found.items():

@@ -190,7 +190,6 @@ class AimTest(BaseEstimator):
         self,
         measured: tuple[torch.Tensor, torch.Tensor],
         batches: ArrayLike,
-        left_out: Sequence[str] = (),
     ) -> Ranked:
         """Test many batches of one size drawn from one pool of images.
 
@@ -200,13 +199,10 @@ class AimTest(BaseEstimator):
             From `measure`.
         batches : (B, m) int array
             Rows of the pool.
-        left_out : sequence of str
-            Families that are not to count as null hypothesis.
         """
         rows = torch.as_tensor(np.asarray(batches), device=measured[0].device)
-        bank = self.bank_.without(tuple(left_out)) if left_out else self.bank_
         rng = np.random.default_rng([self.random_state, rows.shape[1]])
-        return bank.p_values(measured[0][rows], measured[1][rows], self.draws, rng)
+        return self.bank_.p_values(measured[0][rows], measured[1][rows], self.draws, rng)
 
     def test(self, batch: ArrayLike) -> AimVerdict:
         """Test one batch, (m, c, h, w), m ≥ 1.

@@ -12,6 +12,7 @@ References
    Assoc. 89 (1994) 1012-1016, doi:10.1080/01621459.1994.10476836.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,11 +29,37 @@ _CHUNK = 40  # batches at a time; bounds the memory
 
 
 class Ranked(NamedTuple):
-    """p-values of B batches over C cells: p (B,), each (B, C), fits (B, C) whether a cell was not set aside."""
+    """p-values of B batches over C cells.
+
+    Attributes
+    ----------
+    p : (B,) float64 array
+        Of the hypothesis that one of the cells holds.
+    each : (B, C) float64 array
+        Of each cell.
+    fits : (B, C) bool array
+        Whether a cell was not set aside.
+    contradicted : (B, C) bool array
+        Whether size and spectrum contradict a cell at level β.
+    apart : (B, C) float32 array
+        How far size and spectrum are from those of the cell, in standard deviations.
+    """
 
     p: np.ndarray
     each: np.ndarray
     fits: np.ndarray
+    contradicted: np.ndarray
+    apart: np.ndarray
+
+    def among(self, kept: np.ndarray) -> "Ranked":
+        """Return what some cells (C,) bool alone say."""
+        return _largest(self.each[:, kept], self.contradicted[:, kept], self.apart[:, kept])
+
+
+def _largest(each: np.ndarray, contradicted: np.ndarray, apart: np.ndarray) -> Ranked:
+    fits = ~contradicted
+    np.put_along_axis(fits, apart.argsort(axis=1)[:, :NEAREST], True, axis=1)
+    return Ranked(np.minimum(1, np.where(fits, each, 0).max(axis=1) + BETA), each, fits, contradicted, apart)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +78,9 @@ class Bank:
     scores: torch.Tensor
     signatures: torch.Tensor
 
-    def without(self, families: tuple[str, ...]) -> "Bank":
-        """Return the bank without some families."""
-        kept = [k for k, (family, _) in enumerate(self.cells) if family not in families]
-        return Bank(tuple(self.cells[k] for k in kept), self.scores[kept], self.signatures[kept])
+    def of(self, left_out: Sequence[str]) -> np.ndarray:
+        """Return which cells (C,) are not of these families."""
+        return np.array([family not in left_out for family, _ in self.cells])
 
     def p_values(self, scores: torch.Tensor, signatures: torch.Tensor, draws: int, rng: np.random.Generator) -> Ranked:
         """Rank batches among the calibration images of each cell, permuted with theirs.
@@ -85,12 +111,9 @@ class Bank:
                 here = ((g[:, :, j].mean(1) * (1 + m / n) - total).abs() / scale).float()
                 unlike = apart if j == 0 else torch.maximum(unlike, apart)
                 own = here if j == 0 else torch.maximum(own, here)
-            fits = (1 + (unlike >= own - 1e-5).sum(0)) / (1 + len(unlike)) > BETA
-            nearest = own.argsort(0)[:NEAREST]
-            fits.scatter_(0, nearest, True)
-            parts.append((each.T.cpu(), fits.T.cpu()))
-        each, fits = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-        return Ranked(np.minimum(1, np.where(fits, each, 0).max(1) + BETA), each, fits)
+            contradicted = (1 + (unlike >= own - 1e-5).sum(0)) / (1 + len(unlike)) <= BETA
+            parts.append((each.T.cpu(), contradicted.T.cpu(), own.T.cpu()))
+        return _largest(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
 
 def _memberships(

@@ -68,6 +68,7 @@ def ascend(
     rng: np.random.Generator | None = None,
     stop: Callable[[torch.Tensor], torch.Tensor] | None = None,
     step: float | None = None,
+    momentum: float = 0.0,
 ) -> torch.Tensor:
     """Raise a loss of the image within ε, by signed or Euclidean steps, in pixels or on a coarse grid.
 
@@ -88,6 +89,8 @@ def ascend(
         (n, c, h, w) → (n,) bool: images that need not go on.
     step : float, optional
         Share of ε of one step; 2.5 / steps by default.
+    momentum : float
+        Of the gradient's mean over the steps (Dong et al. 2018, arXiv:1710.06081).
     """
     shape = (*images.shape[:2], smooth, smooth) if smooth else tuple(images.shape)
 
@@ -98,6 +101,7 @@ def ascend(
 
     start = torch.zeros(shape) if rng is None else torch.from_numpy(rng.uniform(-1, 1, shape).astype(np.float32)) / 2
     change = start.to(images.device) * epsilon
+    memory = torch.zeros_like(change)
     done = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     for _ in range(steps):
         change.requires_grad_()
@@ -106,6 +110,9 @@ def ascend(
             (slope,) = torch.autograd.grad(loss(moved).sum(), change)
         if stop is not None:
             done |= stop(moved.detach())
+        if momentum:
+            memory = momentum * memory + slope / slope.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
+            slope = memory
         if euclidean:
             slope = slope / slope.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
         else:
@@ -154,6 +161,10 @@ def _fgsm(model, images, labels, epsilon, rng, mirror):
     return ascend(_error(model, labels), images, epsilon, steps=1, step=1.0)
 
 
+def _momentum(model, images, labels, epsilon, rng, mirror):
+    return ascend(_error(model, labels), images, epsilon, rng=rng, momentum=1.0, steps=24, step=0.25)
+
+
 def _targeted(model, images, labels, epsilon, rng, mirror):
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
@@ -186,6 +197,7 @@ def _expecting(model, images, labels, epsilon, rng, mirror):
 KINDS: dict[str, Callable[..., torch.Tensor]] = {
     "PGD": _pgd,
     "FGSM": _fgsm,
+    "momentum": _momentum,
     "targeted PGD": _targeted,
     "smooth PGD": _smooth,
     "smooth, as far as it takes": _smooth_barely,
