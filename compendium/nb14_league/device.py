@@ -38,9 +38,17 @@ SCALES = {
     "full": {name: measure.Scale() for name in images.PLANS},
     "tiny": dict.fromkeys(images.PLANS, TINY),
     "small": {
-        "mnist": measure.Scale(images=300, slow=80, changed=100, evading=60, learned=150, calibrated=200, **_SMALL),
+        "mnist": measure.Scale(images=300, slow=60, changed=100, evading=60, learned=100, calibrated=150, **_SMALL),
         "organamnist": measure.Scale(
-            images=200, slow=50, changed=60, evading=50, learned=80, calibrated=100, batches=(1, 5, 25), **_SMALL
+            images=150,
+            slow=40,
+            changed=50,
+            evading=50,
+            learned=60,
+            calibrated=80,
+            batches=(1, 5, 25),
+            attacks=("FGSM", *_GRADIENTS, "momentum", "knows aim", "C&W"),
+            **_SMALL,
         ),
         "bloodmnist": measure.Scale(images=200, evading=60, aimed=False, changes=False, attacks=_GRADIENTS, **_SMALL),
         "cifar10": measure.Scale(images=140, evading=60, aimed=False, changes=False, attacks=_GRADIENTS, **_SMALL),

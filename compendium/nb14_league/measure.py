@@ -224,11 +224,11 @@ def plan(setting: Setting, seed: int = 0) -> Pools:
     yield from bounded(setting.epsilons[-1], early)
     for name in FREE:
         yield "attack", name, crafted(name, quick[name], setting.epsilons[-1])
-    yield from bounded(setting.epsilons[0], early)
     yield from _aimless(setting, seed)
     yield from _adaptive(setting, seed)
     for name, attack in slow.items():
         yield "attack", name, crafted(name, attack, setting.epsilons[-1], setting.scale.slow)
+    yield from bounded(setting.epsilons[0], early)
     for epsilon in setting.epsilons[::-1]:
         yield from bounded(epsilon, [late])
         parts = [f"{name}, ε = {epsilon:g}" for name in attacks.ENSEMBLE]

@@ -95,8 +95,8 @@ class AimTest(BaseEstimator):
         *,
         families: Sequence[str] | None = None,
         sizes: Sequence[float] = changes.SIZES,
-        learned: int = 500,
-        calibrated: int = 400,
+        learned: int = 300,
+        calibrated: int = 300,
         draws: int = 999,
         random_state: int = 0,
     ):
