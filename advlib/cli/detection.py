@@ -26,7 +26,7 @@ from advlib.detectors.samples import extremes, level, whole
 from advlib.detectors.sequential import StreamTest
 
 KINDS = ("combined", "density", "coverage", "nearest", "ratio")
-DEFAULT_FEATURES = ("pixels", "residual")
+DEFAULT_FEATURES = ("pixels", "residual", "texture", "multiscale")
 """Feature maps of the combined test, where images are large enough for them."""
 
 _SINGLE = {"density": DensityTest, "coverage": CoverageTest, "nearest": NearestBallTest, "ratio": DensityRatioTest}
@@ -52,7 +52,7 @@ def make_test(
     shape : tuple of int
         Of one sample: (c, h, w), or (d,) for a vector.
     features : sequence of str, optional
-        Names of feature maps; by default pixels, and for the combined test on images the residual too.
+        Names of feature maps; by default pixels, and for the combined test on images `DEFAULT_FEATURES`.
     k : int
         Neighbour that sets a ball's radius.
     per_channel : bool

@@ -108,10 +108,11 @@ def multiscale(images: ArrayLike) -> np.ndarray:
         opponent = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]])
         tensor = torch.einsum("dc,nchw->ndhw", opponent, tensor)
     columns = []
+    blurred = None
     for _ in range(_LEVELS):
+        tensor = tensor if blurred is None else torch.nn.functional.avg_pool2d(blurred, 2)
         blurred = _binomial(tensor)
         band = (tensor - blurred).flatten(2)
-        tensor = torch.nn.functional.avg_pool2d(blurred, 2)
         size = band.abs()
         rms = band.square().mean(2).sqrt()
         columns += [torch.log10(1e-3 + part) for part in (rms, size.mean(2), size.quantile(0.25, dim=2))]
@@ -124,8 +125,8 @@ def multiscale(images: ArrayLike) -> np.ndarray:
 
 def _binomial(images: torch.Tensor) -> torch.Tensor:
     n, c, h, w = images.shape
-    pad = [min(2, w - 1)] * 2 + [min(2, h - 1)] * 2
-    planes = torch.nn.functional.pad(images.reshape(n * c, 1, h, w), pad, mode="reflect")
+    mode = "reflect" if min(h, w) > 2 else "replicate"
+    planes = torch.nn.functional.pad(images.reshape(n * c, 1, h, w), (2, 2, 2, 2), mode=mode)
     rows = torch.nn.functional.conv2d(planes, _BINOMIAL[None, None, :, None])
     return torch.nn.functional.conv2d(rows, _BINOMIAL[None, None, None, :]).reshape(n, c, h, w)
 
