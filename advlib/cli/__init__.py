@@ -122,6 +122,12 @@ def fit(
     k: Annotated[int, typer.Option("-k", help="Neighbour that sets a ball's radius.")] = 5,
     per_channel: Annotated[bool, typer.Option("--per-channel", help="One statistic a colour channel.")] = False,
     by_class: Annotated[bool, typer.Option("--by-class", help="Judge samples within their class, by labels.")] = False,
+    network: Annotated[
+        str | None, typer.Option(help="A network by name: ask too whether a change aims at it (minutes).")
+    ] = None,
+    second: Annotated[
+        str | None, typer.Option(help="Another network for the same classes; it makes aim surer.")
+    ] = None,
     draws: Annotated[int | None, typer.Option(help="Permutations.")] = None,
     seed: Annotated[int, typer.Option(help="Of the permutations and of the split.")] = 0,
     split: Split = None,
@@ -135,7 +141,8 @@ def fit(
 
         record = detection.fit(
             reference, output, calibration, kind=test, features=features, k=k, per_channel=per_channel,
-            by_class=by_class, draws=draws, seed=seed, split=split, key=key, memory_gb=memory_gb,
+            by_class=by_class, draws=draws, seed=seed, split=split, key=key, memory_gb=memory_gb, network=network,
+            second=second,
         )  # fmt: skip
     if as_json:
         _print_json(record)
@@ -161,7 +168,10 @@ def detect(
     memory_gb: Memory = None,
     as_json: Json = False,
 ) -> None:
-    """Test whether a batch was drawn as the clean images were; exit status 0 clean, 1 flagged, 2 error.
+    """Test whether a batch was drawn as the clean images were, and whether a change aims at the network.
+
+    Exit status 0: neither; 1: flagged by one of the two; 2: error. The second question is asked of a detector that was
+    fitted with --network.
 
     One batch gives a verdict, a ranking of its samples and a figure. Several files, or --watch, are a stream: the
     chance that a clean one ever raises an alarm is at most alpha, however long it runs.
@@ -184,7 +194,7 @@ def detect(
             else:
                 _print_lines(records.verdict_lines(record, show))
                 _print_lines([f"Figure: {record['figure']}"] if record["figure"] else [])
-            raise typer.Exit(1 if record["flagged"] else 0)
+            raise typer.Exit(1 if record["flagged"] or (record["aim"] or {}).get("aimed") else 0)
 
         def print_step(record: dict[str, Any]) -> None:
             if as_json:

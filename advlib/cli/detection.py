@@ -10,17 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from advlib import detectors, figures
+from advlib import detectors, figures, models
 from advlib.checks import whole_number
-from advlib.cli.records import range_note, step_record, verdict_record
+from advlib.cli.records import aim_record, range_note, step_record, verdict_record
 from advlib.datasets import files, large
-from advlib.detectors import BatchTest, CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest
+from advlib.detectors import (
+    AimTest,
+    BatchTest,
+    CombinedTest,
+    CoverageTest,
+    DensityRatioTest,
+    DensityTest,
+    NearestBallTest,
+)
 from advlib.detectors.feature_test import feature_name
 from advlib.detectors.samples import extremes, level
 from advlib.detectors.sequential import StreamTest
 
 KINDS = ("combined", "density", "coverage", "nearest", "ratio")
-DEFAULT_FEATURES = ("pixels", "residual")
+DEFAULT_FEATURES = ("pixels", "residual", "texture", "multiscale")
 """Feature maps of the combined test, where images are large enough for them."""
 
 _SINGLE = {"density": DensityTest, "coverage": CoverageTest, "nearest": NearestBallTest, "ratio": DensityRatioTest}
@@ -46,7 +54,7 @@ def make_test(
     shape : tuple of int
         Of one sample: (c, h, w), or (d,) for a vector.
     features : sequence of str, optional
-        Names of feature maps; by default pixels, and for the combined test on images the residual too.
+        Names of feature maps; by default pixels, and for the combined test on images `DEFAULT_FEATURES`.
     k : int
         Neighbour that sets a ball's radius.
     per_channel : bool
@@ -88,6 +96,8 @@ def fit(
     split: str | None = None,
     key: str | None = None,
     memory_gb: float | None = None,
+    network: str | None = None,
+    second: str | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Fit a detector to files and save it.
@@ -104,6 +114,8 @@ def fit(
         As in `files.read`, of the npz files among the two; the training part where none is named.
     memory_gb : float, optional
         Read the reference by blocks, a folder or npy file (a zarr array always is), in so many GiB.
+    network, second : str, optional
+        Of `advlib.models.SPECS`: with a network the detector also answers whether a change aims at it (`AimTest`).
     **parameters
         Of `make_test`.
 
@@ -124,7 +136,9 @@ def fit(
         clean = _opened(reference, scratch, memory_gb) or files.read(
             reference, split=split, usual_split="train", key=key
         )
-        return _fit_to(clean, output, calibration, by_class, {"split": split, "key": key}, parameters)
+        return _fit_to(
+            clean, output, calibration, by_class, {"split": split, "key": key}, (network, second), parameters
+        )
 
 
 @contextmanager
@@ -152,9 +166,10 @@ def _fit_to(
     calibration: Path | None,
     by_class: bool,
     part: dict[str, str | None],
+    networks: tuple[str | None, str | None],
     parameters: dict[str, Any],
 ) -> dict[str, Any]:
-    shape = clean.values.shape[1:]
+    shape, (network, second) = clean.values.shape[1:], networks
     test = make_test(shape=shape, **parameters)
     other = None
     if calibration is not None:
@@ -168,9 +183,25 @@ def _fit_to(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said in `assumed_`
         test.fit(clean.values, None if other is None else other.values, **labels)
+    if second is not None and network is None:
+        raise ValueError("--second needs --network: it is the other one of two")
+    if network is not None:
+        if isinstance(clean.values, large.LargeSamples):
+            raise ValueError("--network needs images that fit into memory; leave --memory-gb out, or take fewer images")
+        test.aim_ = _aim(network, second, clean.values, other, parameters.get("seed", 0))
     with _naming(output):
         test.save(output)
     return _fit_record(test, output)
+
+
+def _aim(network: str, second: str | None, clean: np.ndarray, other: files.Samples | None, seed: int) -> AimTest:
+    """Fit the second question; say in one sentence why it cannot be asked of these images."""
+    for name in filter(None, (network, second)):
+        models.spec(name)
+    try:
+        return AimTest(network, second, random_state=seed).fit(clean, None if other is None else other.values)
+    except RuntimeError as error:  # a network for images of another size, mostly
+        raise ValueError(f"the network {network} cannot take these images: {str(error).splitlines()[0]}") from None
 
 
 def _check_clean(samples: files.Samples, by_class: bool) -> None:
@@ -199,7 +230,8 @@ def _fit_record(test: BatchTest, output: Path) -> dict[str, Any]:
         "n_calibration": n_calibration,
         "sample_shape": list(test.sample_shape_),
         "exchangeability_p": None if math.isnan(test.exchangeability_p_) else test.exchangeability_p_,
-        "assumed": list(test.assumed_),
+        "assumed": [*test.assumed_, *(test.aim_.assumed() if test.aim_ else ())],
+        "network": test.aim_.network if test.aim_ else None,
     }
 
 
@@ -233,7 +265,7 @@ def detect(
     Returns
     -------
     dict
-        From `records.verdict_record`, and `figure`.
+        From `records.verdict_record`, and `figure`; `aim`, from `records.aim_record`, or None without a network.
 
     Raises
     ------
@@ -271,6 +303,7 @@ def _detected(
         )
     notes = range_note(samples.values, test.value_range_)
     record = verdict_record(verdict, samples.names, samples.source, alpha, notes)
+    record["aim"] = None if test.aim_ is None else aim_record(test.aim_.test(samples.values), test.aim_, alpha)
     record["figure"] = None
     if figure is not None:
         figure = Path(figure)

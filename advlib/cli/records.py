@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from advlib.detectors import Step, Verdict
+from advlib.detectors import AimTest, AimVerdict, Step, Verdict
 from advlib.detectors.samples import extremes
 
 
@@ -53,6 +53,55 @@ def verdict_record(
     }
 
 
+def aim_record(verdict: AimVerdict, test: AimTest, alpha: float) -> dict[str, Any]:
+    """Return the answer to the second question in JSON's types."""
+    return {
+        "aimed": verdict.reject(alpha),
+        "p_value": verdict.p_value,
+        "statistic": verdict.statistic,
+        "network": test.network,
+        "likeliest_change": {"family": verdict.least[0], "size": verdict.least[1]},
+        "fitting_changes": [{"family": family, "size": size} for family, size in verdict.fitting],
+        "families": list(dict.fromkeys(family for family, _ in test.bank_.cells)),
+        "sizes": [float(size) for size in test.sizes],
+        "sample_p_values": verdict.sample_p_values.tolist(),
+        "assumed": list(verdict.assumed),
+    }
+
+
+def aim_lines(aim: dict[str, Any] | None, changed: bool, alpha: float) -> list[str]:
+    """Return the second answer, and what both together mean, as lines for a reader.
+
+    Parameters
+    ----------
+    aim : dict or None
+        From `aim_record`; None where the detector was fitted without a network.
+    changed : bool
+        The first answer.
+    alpha : float
+        Level of both.
+    """
+    if aim is None:
+        return ["not asked whether a change aims at a network: fit with --network to ask."]
+    family, size = aim["likeliest_change"]["family"], aim["likeliest_change"]["size"]
+    change = "no change" if family == "nothing" else f"{family} of {size:g}"
+    comparison = f"p = {aim['p_value']:.3g} {'≤' if aim['aimed'] else '>'} {alpha:g}"
+    if aim["aimed"]:
+        kinds = len(aim["fitting_changes"])
+        words = f"no change without an aim explains what {aim['network']} says around these images"
+        lines = [f"AIMED  {words} ({comparison}; {kinds} fit their size and spectrum, the likeliest is {change})."]
+    else:
+        words = f"what {aim['network']} says around these images is explained by {change}"
+        lines = [f"no aim seen  {words} ({comparison})."]
+    meaning = {
+        (True, True): "Changed, and towards the network's errors: treat it as an attack.",
+        (True, False): "Changed, as far as can be seen without an aim: look for noise, a camera, compression first.",
+        (False, True): "Aimed, though the images themselves look clean: a small or smooth attack looks so.",
+        (False, False): "Neither changed nor aimed, as far as can be seen; an attacker who knows both tests is not.",
+    }  # fmt: skip
+    return [*lines, meaning[changed, aim["aimed"]]]
+
+
 def verdict_lines(record: dict[str, Any], shown: int = 10) -> list[str]:
     """Return what `verdict_record` holds as lines for a reader, the verdict first.
 
@@ -70,6 +119,7 @@ def verdict_lines(record: dict[str, Any], shown: int = 10) -> list[str]:
         "clean", "as the calibration set would give")  # fmt: skip
     lines = [
         f"{word}  {record['batch']}: {many} {like} ({comparison}).",
+        *aim_lines(record.get("aim"), record["flagged"], alpha),
         "",
         f"  {'statistic':<28} {'batch':>9} {'expected':>9} {'p alone':>9}",
     ]
@@ -88,7 +138,8 @@ def verdict_lines(record: dict[str, Any], shown: int = 10) -> list[str]:
     lines += [f"  {sample['name']:<28} {sample['p_value']:>9.3g}" for sample in record["samples"][:shown]]
     if m > shown:
         lines.append(f"  … and {m - shown} more")
-    return [*lines, "", *(f"  · {sentence}" for sentence in record["assumed"])]
+    sentences = [*record["assumed"], *((record.get("aim") or {}).get("assumed", []))]
+    return [*lines, "", *(f"  · {sentence}" for sentence in sentences)]
 
 
 def step_record(step: Step, source: str, alpha: float) -> dict[str, Any]:

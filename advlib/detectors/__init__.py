@@ -17,6 +17,9 @@ cross their expectation in between. Several statistics (channels, or different t
 their tail ranks, whose own distribution comes from the same permutations [3]_: the joint level is exact, however they
 depend on each other.
 
+A second question has a test of its own, `AimTest`: not whether the images changed, but whether the change aims at a
+network's errors. Its null hypothesis is a change without an aim.
+
 References
 ----------
 .. [1] B. Phipson and G. K. Smyth, "Permutation P-values should never be zero", Stat. Appl. Genet. Mol. Biol. 9 (2010)
@@ -33,6 +36,7 @@ from pathlib import Path
 import numpy as np
 
 from advlib.detectors import saving
+from advlib.detectors.aim import AimTest, AimVerdict
 from advlib.detectors.ball_tests import CoverageTest, DensityTest, NearestBallTest
 from advlib.detectors.base import BatchTest
 from advlib.detectors.combined_test import TESTS, CombinedTest, restored
@@ -48,6 +52,8 @@ __all__ = [
     "CHECK_LEVEL",
     "TESTS",
     "TIES",
+    "AimTest",
+    "AimVerdict",
     "BatchTest",
     "CombinedTest",
     "Contamination",
@@ -105,6 +111,8 @@ def load(path: str | Path, *, memory_gb: float | None = None) -> BatchTest:
             saving.unpack(part, f"calibration.{number}", tensors) for number, part in enumerate(stated["calibration"])
         )
         test.calibration_ = Scores(parts, None if classes is None else tensors["calibration.labels"])
+        if "aim" in stated:
+            test.aim_ = AimTest.restored(stated["aim"], tensors)
         if len(parts) != test._n_parts() or len({part.shape[0] for part in parts}) != 1:
             raise ValueError("its calibration scores do not belong to it")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from advlib.checks import ArrayLike, checked_seed, listed, one_of, plain_array, whole_number
 from advlib.datasets.large import LargeSamples
 from advlib.detectors import saving
+from advlib.detectors.aim import AimTest
 from advlib.detectors.contamination import contamination
 from advlib.detectors.exchangeability import compare
 from advlib.detectors.permutations import ALTERNATIVES, TIES, p_values, permuted_rows, sample_p_values
@@ -38,6 +39,9 @@ class BatchTest(BaseEstimator):
     A test says what it learns from the reference (`_learn`), what it keeps of each sample (`_parts`) and what its
     statistics are for many sets of samples (`_statistics`).
     """
+
+    aim_: AimTest | None = None
+    """The second question, whether a change aims at a network: an `AimTest` to be asked and saved beside this test."""
 
     _cheap = True  # a statistic more or less costs nothing: a single image is compared with every calibration sample
 
@@ -238,6 +242,8 @@ class BatchTest(BaseEstimator):
         }
         if self.calibration_.labels is not None:
             tensors["calibration.labels"] = self.calibration_.labels
+        if self.aim_ is not None:
+            stated["aim"] = self.aim_.state(tensors)
         saving.write(Path(path), stated, tensors)
 
     def statistic_names(self) -> list[str]:

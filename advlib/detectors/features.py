@@ -82,6 +82,55 @@ def texture(images: ArrayLike) -> np.ndarray:
     return torch.cat(shares, dim=1).sqrt_().reshape(n, -1).numpy()
 
 
+_LEVELS = 4
+_BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+
+
+def multiscale(images: ArrayLike) -> np.ndarray:
+    """Return how strong each scale of each colour is, (n, 12·c) for grey and (n, 48) for three channels.
+
+    A pyramid of four levels [1]_, each a band between an image and its blur, then half the size. Of each band the
+    logarithms of root mean square, mean and lower quartile of the absolute value: edges make the first, a floor of
+    noise the last. Three channels are taken as brightness, red − green and yellow − blue, for what is added channel by
+    channel shows in the colours, which natural images hardly use at fine scales; and of each level the three
+    correlations of their bands. Images need at least 8 pixels a side.
+
+    References
+    ----------
+    .. [1] P. J. Burt and E. H. Adelson, "The Laplacian pyramid as a compact image code", IEEE Trans. Commun. 31 (1983)
+       532-540, doi:10.1109/TCOM.1983.1095851.
+    """
+    tensor = _images(images)
+    n, c, h, w = tensor.shape
+    if min(h, w) < 8:
+        raise ValueError(f"images must be at least 8 pixels wide and high for multiscale, but have shape {(c, h, w)}")
+    if c == 3:
+        opponent = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]])
+        tensor = torch.einsum("dc,nchw->ndhw", opponent, tensor)
+    columns = []
+    blurred = None
+    for _ in range(_LEVELS):
+        tensor = tensor if blurred is None else torch.nn.functional.avg_pool2d(blurred, 2)
+        blurred = _binomial(tensor)
+        band = (tensor - blurred).flatten(2)
+        size = band.abs()
+        rms = band.square().mean(2).sqrt()
+        columns += [torch.log10(1e-3 + part) for part in (rms, size.mean(2), size.quantile(0.25, dim=2))]
+        if c == 3:
+            standard = band / (rms[:, :, None] + 1e-3)
+            pairs = ((0, 1), (0, 2), (1, 2))
+            columns.append(torch.stack([(standard[:, i] * standard[:, j]).mean(1) for i, j in pairs], 1))
+    return torch.cat(columns, dim=1).reshape(n, -1).numpy()
+
+
+def _binomial(images: torch.Tensor) -> torch.Tensor:
+    n, c, h, w = images.shape
+    mode = "reflect" if min(h, w) > 2 else "replicate"
+    planes = torch.nn.functional.pad(images.reshape(n * c, 1, h, w), (2, 2, 2, 2), mode=mode)
+    rows = torch.nn.functional.conv2d(planes, _BINOMIAL[None, None, :, None])
+    return torch.nn.functional.conv2d(rows, _BINOMIAL[None, None, None, :]).reshape(n, c, h, w)
+
+
 @dataclass(frozen=True)
 class Network:
     """A shipped network's output as a feature map: its last hidden layer or its logits.
@@ -145,7 +194,12 @@ class Stability:
         return torch.stack(columns, dim=1).numpy()
 
 
-_REGISTERED: dict[str, FeatureMap] = {"pixels": pixels, "residual": residual, "texture": texture}
+_REGISTERED: dict[str, FeatureMap] = {
+    "pixels": pixels,
+    "residual": residual,
+    "texture": texture,
+    "multiscale": multiscale,
+}
 NAMES = (
     *_REGISTERED,
     *(f"{layer}:{network}" for layer in ("hidden", "logits", "stability") for network in models.NAMES),

@@ -105,6 +105,15 @@ def test_a_loss_that_is_no_number_stops_the_training():
         training.fit(small(), images * np.nan, labels, Recipe(3, 1e-2), progress=False)
 
 
+def test_a_cutout_is_a_grey_square_anywhere():
+    white = torch.ones(2000, 1, 6, 5)
+    out = training._augment(white, Recipe(1, 1e-2, cutout=3), torch.Generator().manual_seed(0))
+    assert set(out.unique().tolist()) == {0.5, 1.0}
+    sizes = (out == 0.5).sum((1, 2, 3))
+    assert sizes.max() == 9 and set(sizes.unique().tolist()) <= {0, 1, 2, 3, 4, 6, 9}
+    assert (out == 0.5).any(0).all()
+
+
 @pytest.mark.parametrize(("shift", "flip"), [(0, False), (1, False), (0, True), (2, True)])
 def test_augmentation_gives_every_shift_and_mirror_and_nothing_else(shift, flip):
     image = torch.rand(1, 2, 6, 5, generator=torch.Generator().manual_seed(0)) + 0.1

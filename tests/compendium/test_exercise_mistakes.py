@@ -56,6 +56,11 @@ def noise(images, attacked, rng, whole=False, along=False):
     return images + drawn * sizes[1] / sizes[0] * (1.2 if along else 1)
 
 
+def same_size(images, changed, size, root=np.mean):
+    change = changed - images
+    return images + size * change / np.sqrt(root(change**2, axis=(1, 2, 3), keepdims=True))
+
+
 def single(phi_nu, phi, lam, then):
     h = phi_nu.mean(axis=0)
     return then(h, np.linalg.solve(np.outer(phi, phi) + lam * np.eye(len(h)), h), phi, lam)
@@ -281,6 +286,16 @@ MISTAKES = [
     ("13.4", 50, 1, "single tests"),
     ("13.4", 50, 0.00005, "not divided by the number of batches"),
     ("13.4", 20, 0.05, "Alarms: 400 simulated streams"),
+    ("14.1", lambda each, out, beta: each[~out].max(), "Add β"),
+    ("14.1", lambda each, out, beta: each[out].max() + beta, "do not count"),
+    ("14.1", lambda each, out, beta: each[~out].min() + beta, "not the smallest"),
+    ("14.1", lambda each, out, beta: each[~out].max() + beta, "at most 1"),
+    ("14.2", lambda x, y, size: x + size * (y - x) / np.sqrt(((y - x) ** 2).mean()), "One factor for all"),
+    ("14.2", lambda x, y, size: same_size(x, y, size, root=np.sum), "L2 norm"),
+    ("14.2", lambda x, y, size: same_size(x, y, size) - x, "the change alone"),
+    ("14.3", 19, 100, "must give 0.04"),
+    ("14.3", 25, 100, "itself counts"),
+    ("14.3", 24, 50, "both are asked"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,98 @@
+"""The statistic of aim: a small network that tells attacked images from changed ones by what `around.look` saw."""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from advlib.detectors.aim import changes
+
+_HIDDEN = 32
+_STEPS = 400
+_FAR = 6.0  # standard deviations; beyond them one number must not decide
+_MOST = 6.0  # a single image must not decide about a batch
+
+Weights = dict[str, torch.Tensor]
+
+
+def learn(aimed: torch.Tensor, aimless: torch.Tensor, seed: int) -> Weights:
+    """Fit the score to looks at attacked and at changed images.
+
+    Parameters
+    ----------
+    aimed, aimless : (n, f), (k, f) float32 tensors
+        Rows of `around.look`. Both sides weigh the same, however many rows they have.
+    seed : int
+        Of the first weights and of the noise that keeps the fit smooth.
+
+    Returns
+    -------
+    dict
+        Tensors on the CPU, for `score`.
+    """
+    aimed, aimless = aimed.cpu().float(), aimless.cpu().float()
+    centre, spread = aimless.median(0).values, aimless.std(0).clamp_min(1e-6)
+    rows = torch.cat([aimed, aimless])
+    standard = ((rows - centre) / spread).clamp(-_FAR, _FAR)
+    target = torch.cat([torch.ones(len(aimed)), torch.zeros(len(aimless))])
+    weight = torch.where(target > 0, 0.5 / max(1, len(aimed)), 0.5 / max(1, len(aimless)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = nn.Sequential(
+            nn.Linear(standard.shape[1], _HIDDEN), nn.SiLU(),
+            nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU(),
+            nn.Linear(_HIDDEN, 1),
+        )  # fmt: skip
+        optimizer = torch.optim.AdamW(body.parameters(), lr=0.01, weight_decay=0.02)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=_STEPS)
+        for _ in range(_STEPS):
+            optimizer.zero_grad()
+            found = body(standard + 0.1 * torch.randn_like(standard))[:, 0]
+            (weight * functional.binary_cross_entropy_with_logits(found, target, reduction="none")).sum().backward()
+            optimizer.step()
+            schedule.step()
+    layers = [layer for layer in body if isinstance(layer, nn.Linear)]
+    fitted = {
+        f"{part}{k}": getattr(layer, part).detach() for k, layer in enumerate(layers) for part in ("weight", "bias")
+    }
+    return {"centre": centre, "spread": spread, **fitted}
+
+
+def score(weights: Weights, looks: torch.Tensor) -> torch.Tensor:
+    """Return how much more like an attack than like a change without an aim each image looks, (n,), log odds."""
+    kept = {name: tensor.to(looks.device) for name, tensor in weights.items()}
+    x = ((looks - kept["centre"]) / kept["spread"]).clamp(-_FAR, _FAR)
+    for k in range(3):
+        x = functional.linear(x, kept[f"weight{k}"], kept[f"bias{k}"])
+        x = functional.silu(x) if k < 2 else x
+    return _MOST * torch.tanh(x[:, 0] / _MOST)
+
+
+def signature(images: torch.Tensor) -> torch.Tensor:
+    """Describe how large a change may be and at which scales, without any network: (n, 9).
+
+    Of three bands between blurs the mean and the lower quartile of the absolute value, as logarithms: edges make the
+    one, a floor of noise the other. Then contrast, brightness and the share of values at the ends of the range.
+    """
+    columns, finer = [], images
+    for width in (0.7, 1.4, 2.8):
+        coarser = changes.blurred(images, torch.full((len(images),), width, device=images.device))
+        band = (finer - coarser).abs().flatten(1)
+        finer = coarser
+        columns += [torch.log10(1e-3 + band.mean(1)), torch.log10(1e-3 + band.quantile(0.25, dim=1))]
+    flat = images.flatten(1)
+    ends = ((flat < 0.5 / 255) | (flat > 1 - 0.5 / 255)).float().mean(1)
+    return torch.stack([*columns, flat.std(1), flat.mean(1), ends], dim=1)
+
+
+def as_arrays(weights: Weights) -> dict[str, np.ndarray]:
+    """Return the weights as arrays, for a file."""
+    return {name: tensor.numpy().reshape(len(tensor), -1) for name, tensor in weights.items()}
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> Weights:
+    """Take back what `as_arrays` gave."""
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array if name.startswith("weight") else array[:, 0])).float()
+        for name, array in arrays.items()
+    }

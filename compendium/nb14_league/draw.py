@@ -1,0 +1,75 @@
+"""Figures and tables of the league."""
+
+from collections.abc import Sequence
+
+import pandas
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from advlib import figures
+
+SHOWN = {
+    "aim · verdict": "aimed? (ours)",
+    "aim, two networks · verdict": "aimed? two networks (ours)",
+    "default of 0.1: pixels, residual": "changed? pixels, residual",
+    "combined: texture, multiscale": "changed? texture, scales",
+    "nearest ball · texture": "nearest ball, texture",
+    "nearest ball · multiscale": "nearest ball, scales",
+    "density · pixels": "density, pixels (VS22)",
+    "MMD · hidden": "MMD, hidden layer",
+    "energy · pixels": "energy distance, pixels",
+    "LSDD · hidden": "LSDD, hidden layer",
+    "classifier · multiscale": "classifier, scales",
+    "kernel density (Feinman 2017)": "kernel density (Feinman)",
+    "LID (Ma 2018)": "LID (Ma)",
+    "Mahalanobis (Lee 2018)": "Mahalanobis (Lee)",
+    "feature squeezing (Xu 2018)": "feature squeezing (Xu)",
+    "odds are odd (Roth 2019)": "odds are odd (Roth)",
+    "deep k-NN (Papernot 2018)": "deep k-NN (Papernot)",
+}
+"""Detectors of the figure, by the names that it gives them."""
+
+_MARKS = {
+    "attack": ("least flagged attack", figures.ADVERSARIAL, "o"),
+    "adaptive": ("least flagged attack that knows a detector", figures.ADVERSARIAL, "x"),
+    "change": ("most flagged change without an aim", figures.NOISE, "s"),
+}
+
+
+def worst_cases(worst: pandas.DataFrame, m: int) -> Figure:
+    """Draw each detector's worst cases, a panel an image set: attacks it misses, changes it flags.
+
+    Parameters
+    ----------
+    worst : DataFrame
+        From `stored.worst`.
+    m : int
+        Images in a batch.
+    """
+    some = worst[(worst.m == m) & worst.detector.isin(list(SHOWN))]
+    sets = list(dict.fromkeys(some.dataset))
+    detectors = [name for name in SHOWN if name in set(some.detector)]
+    size = (2.4 + 2.3 * len(sets), 1.6 + 0.3 * len(detectors))
+    figure, axes = figures.subplots(1, len(sets), figsize=size, sharey=True, squeeze=False)
+    for axis, dataset in zip(axes[0], sets, strict=True):
+        part = some[some.dataset == dataset].set_index("detector")
+        for name, (label, colour, mark) in _MARKS.items():
+            if name in part:
+                values = part[name].reindex(detectors)
+                axis.plot(values, range(len(detectors)), mark, color=colour, label=label, ms=6, alpha=0.9)
+        axis.axvline(0.05, color=figures.LIMIT, lw=0.8)
+        axis.set(title=dataset, xlim=(-0.04, 1.04), xlabel=f"flagged batches of {m}")
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axes[0, 0].set_yticks(range(len(detectors)), [SHOWN[name] for name in detectors])
+    axes[0, 0].invert_yaxis()
+    pairs = [pair for axis in axes[0] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    handles = {label: handle for handle, label in pairs}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def two_questions(table: pandas.DataFrame, m: int, names: Sequence[str]) -> pandas.DataFrame:
+    """Return a row a pool and a column a detector: shares of batches of m that are flagged."""
+    some = table[(table.m == m) & table.detector.isin(names)]
+    wide = some.pivot_table(index=["kind", "pool"], columns="detector", values="flagged", sort=False)
+    return wide.reset_index()[["pool", *[name for name in names if name in wide]]]

@@ -1,0 +1,135 @@
+"""The stored league as tidy frames and as a record; `python -m compendium.nb14_league.stored OUT` keeps a run.
+
+The league is measured by a script (`device`), not by the notebook, which shows what is stored.
+"""
+
+import argparse
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+
+from advlib import figures
+from advlib.paths import write_atomically
+from compendium import paths as places
+from compendium.claims import record
+from compendium.nb14_league import draw
+from compendium.nb14_league.images import PLANS
+
+NOTEBOOK = "14_league"
+ODD = ("nothing", "another data set", "half of one class")
+"""Pools that are no change of an image: clean ones, other images, another mix."""
+
+AIM = "aim · verdict"
+CHANGED = {
+    "default of 0.1: pixels, residual": "changed, default until now",
+    "combined: texture, multiscale": "changed, texture and scales",
+}
+"""Detectors of the first question by their names in the prose."""
+
+
+def frame(league: dict[str, Any]) -> pandas.DataFrame:
+    """Return one row a set, detector, batch size and pool: kind, flagged (mean over the halves), spread, success."""
+    rows = []
+    for name, result in league.items():
+        for detector, by_size in result["flagged"].items():
+            for m, pools in by_size.items():
+                for pool, shares in pools.items():
+                    about = result["pools"][pool]
+                    rows.append(
+                        {
+                            "dataset": PLANS[name].title, "detector": detector, "m": int(m), "pool": pool,
+                            "kind": "odd" if pool in ODD else about["kind"], "flagged": float(np.mean(shares)),
+                            "spread": float(np.std(shares, ddof=1)) if len(shares) > 1 else 0.0,
+                            "success": about.get("success"), "family": about.get("family"),
+                        }
+                    )  # fmt: skip
+    return pandas.DataFrame(rows)
+
+
+def worst(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Return one row a set, detector and batch size: the worst case of each kind, and which pool it is.
+
+    Attacks and adaptive attacks by the least that is flagged, changes without an aim by the most.
+    """
+    rows = []
+    for (dataset, detector, m), part in table.groupby(["dataset", "detector", "m"], sort=False):
+        row: dict[str, Any] = {"dataset": dataset, "detector": detector, "m": m}
+        for kind, pick in (("attack", "idxmin"), ("adaptive", "idxmin"), ("change", "idxmax")):
+            some = part[part.kind == kind]
+            if len(some):
+                found = some.loc[getattr(some.flagged, pick)()]
+                row |= {kind: found.flagged, f"{kind} pool": found.pool, f"{kind}s": len(some)}
+                row[f"median {kind}"] = float(some.flagged.median())
+        rows.append(row)
+    return pandas.DataFrame(rows)
+
+
+def read() -> dict[str, Any]:
+    """Read the stored league, image set → result."""
+    return json.loads((places.REFERENCE / "league.json").read_text(encoding="utf-8"))
+
+
+def summary(worst_cases: pandas.DataFrame, m: int) -> pandas.DataFrame:
+    """Return the notebook's table: a row a set and question, its worst cases with batches of m; at most eight rows."""
+    wanted = {AIM: "aimed", "combined: texture, multiscale": "changed"}
+    some = worst_cases[(worst_cases.m == m) & worst_cases.detector.isin(list(wanted))]
+    rows = [
+        {
+            "image set": row["dataset"], "question": wanted[row["detector"]],
+            "least flagged attack": row.get("attack pool"), "share": row.get("attack"),
+            "least flagged that knows a detector": row.get("adaptive pool"), "its share": row.get("adaptive"),
+            "most flagged change": row.get("change pool"), "that share": row.get("change"),
+        }
+        for row in some.to_dict("records")
+    ]  # fmt: skip
+    return pandas.DataFrame(rows).set_index(["image set", "question"])
+
+
+def metrics(table: pandas.DataFrame) -> dict[str, float]:
+    """Return what prose may say: worst cases, by set, detector, batch size."""
+    found = {}
+    for row in worst(table).to_dict("records"):
+        for kind in ("attack", "adaptive", "change"):
+            if isinstance(row.get(f"{kind} pool"), str):
+                found[f"{row['dataset']}.{row['detector']}.{row['m']}.{kind}"] = round(row[kind], 4)
+    return found
+
+
+def keep(out: Path) -> None:
+    """Store a run's league, its figure and its record among the references."""
+    league = json.loads((out / "league.json").read_text(encoding="utf-8"))
+    write_atomically(places.REFERENCE / "league.json", json.dumps(league, ensure_ascii=False) + "\n")
+    table = frame(league)
+    figures.save_figure(draw.worst_cases(worst(table), 25), places.REFERENCE / f"{NOTEBOOK}.paper.worst.png")
+    seconds = sum(
+        pool["crafted_s"] + pool["scored_s"] for result in league.values() for pool in result["pools"].values()
+    ) + sum(sum(result["seconds"].values()) for result in league.values())
+    content = {
+        "generated_by": "python -m compendium.nb14_league.device",
+        "notebook": NOTEBOOK,
+        "profile": "paper",
+        "parameters": {"profile": "paper", "seed": 0},
+        "metrics": metrics(table)
+        | {
+            f"{PLANS[name].title}.{what}": result[what]
+            for name, result in league.items()
+            for what in ("accuracy", "test", "clean", "draws", "halves")
+        },
+        "verdicts": {},
+        "comparisons": [],
+        "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "duration_s": round(seconds, 1),
+        "environment": next(iter(league.values()))["environment"],
+    }
+    path = record.reference_path(NOTEBOOK, "paper")
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="where `device` wrote league.json")
+    keep(parser.parse_args().out)
