@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 SPLITS = ("train", "val", "test", "all")
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm"})
@@ -312,6 +311,8 @@ def stacked(path: Path, names: list[str], like: str | None = None, colour: bool 
 
 def any_colour(path: Path, names: list[str]) -> bool:
     """Whether one of the pictures in a folder has colours; only their first bytes are read."""
+    from PIL import Image  # here, because commands that read no picture should start at once
+
     for name in names:
         try:
             with Image.open(path / name) as picture:
@@ -324,6 +325,8 @@ def any_colour(path: Path, names: list[str]) -> bool:
 
 def _picture(path: Path) -> np.ndarray:
     """Return (h, w) or (h, w, 3) bytes."""
+    from PIL import Image, UnidentifiedImageError
+
     if not path.is_file():
         raise ValueError(f"{path} must be a picture, but is a folder, a pipe or a link to nothing")
     try:

@@ -11,10 +11,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from advlib import models
-from advlib.checks import ArrayLike
+from advlib.checks import ArrayLike, whole_number
 from advlib.detectors.aim import around, changes, rehearsal, score
 from advlib.detectors.aim.bank import Bank, Ranked
-from advlib.detectors.samples import as_samples, check_shape, extremes, hold_out, level, whole
+from advlib.detectors.samples import as_samples, check_shape, extremes, hold_out, level
 
 _CHUNK = 500
 _MIRRORED = 0.9  # share of clean images whose mirror image is read alike, for the mirror to count as harmless
@@ -299,7 +299,7 @@ class AimTest(BaseEstimator):
         if not self.sizes or min(self.sizes) <= 0:
             raise ValueError(f"sizes must be positive, but are {list(self.sizes)}")
         for name, least in (("learned", 20), ("calibrated", 20), ("draws", 1), ("random_state", 0)):
-            whole(name, getattr(self, name), least)
+            whole_number(getattr(self, name), name, least)
         return families
 
     def _load(self) -> None:
