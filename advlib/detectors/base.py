@@ -31,6 +31,8 @@ from advlib.detectors.samples import (
     whole,
 )
 
+_MOST_DRAWS = 10**8  # more do not fit into memory, and no p-value needs them
+
 
 class BatchTest(BaseEstimator):
     """What all tests share: checks of the input, the permutations, p-values, contamination.
@@ -383,7 +385,8 @@ class BatchTest(BaseEstimator):
     # ------------------------------------------------------------------ checks
 
     def _check_parameters(self) -> None:
-        whole("draws", self.draws, 1)
+        if whole("draws", self.draws, 1) > _MOST_DRAWS:
+            raise ValueError(f"draws must be at most {_MOST_DRAWS}, but is {self.draws}")
         one_of(self.alternative, "alternative", ALTERNATIVES)
         one_of(self.ties, "ties", TIES)
         checked_seed(self.random_state)
