@@ -31,6 +31,7 @@ test: data           ## set up, then test the library and the compendium, every 
 
 # Thousands of damaged files, kills and drawn inputs more than `make test` has; it writes docs/reliability.md.
 abuse: data          ## what goes wrong, tried at length; writes docs/reliability.md (half an hour)
+	rm -f results/runs/abuse.json
 	ADVLIB_ABUSE=full OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --reliability \
 	   tests/abuse $$($(BIN)/python tests/abuse/reliability.py)
 

@@ -192,7 +192,7 @@ def one_of(value: Any, name: str, known: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, but is {value!r}")
 
 
-def number(value: Any, name: str) -> float:
+def as_number(value: Any, name: str) -> float:
     """Return a real number as a float, NaN and infinity too, or raise a ValueError that names it."""
     try:
         if not isinstance(value, bool | str | bytes):
@@ -204,7 +204,7 @@ def number(value: Any, name: str) -> float:
 
 def finite_number(value: Any, name: str) -> float:
     """Return a finite real number as a float, or raise a ValueError that names it."""
-    found = number(value, name)
+    found = as_number(value, name)
     if not math.isfinite(found):
         raise ValueError(f"{name} must be a finite number, but is {value!r}")
     return found

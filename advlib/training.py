@@ -156,7 +156,8 @@ def _training_set(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor,
         )
     pictures = finite(pictures.float(), "images")
     if classes.shape != pictures.shape[:1]:
-        raise ValueError(f"labels must be one an image and not empty, but are {len(labels)} for {len(images)} images")
+        count = len(classes) if classes.ndim else "a single number"
+        raise ValueError(f"labels must be one an image and not empty, but are {count} for {len(pictures)} images")
     if classes.is_floating_point() or classes.dtype == torch.bool or int(classes.min()) < 0:
         raise ValueError(f"labels must be integers of at least 0, but have dtype {classes.dtype}")
     return pictures, classes.long()

@@ -18,7 +18,7 @@ from advlib.attacks.base import (
     target_classes,
     versioned,
 )
-from advlib.checks import ArrayLike, finite_number, listed, number
+from advlib.checks import ArrayLike, as_number, finite_number, listed
 from advlib.models import frozen
 from advlib.progress import track
 
@@ -111,7 +111,7 @@ def jsma_sweep(
     iterator of AdversarialBatch
         In the order of `gammas`, each equal to `jsma` with that budget; one at a time is held in memory.
     """
-    gammas = [number(gamma, "gamma") for gamma in listed(gammas, "gammas")]
+    gammas = [as_number(gamma, "gamma") for gamma in listed(gammas, "gammas")]
     for gamma in gammas:
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be a share of features, 0 to 1, but is {gamma}")

@@ -115,7 +115,7 @@ def load(path: str | Path, *, memory_gb: float | None = None) -> BatchTest:
             test.aim_ = AimTest.restored(stated["aim"], tensors)
         if len(parts) != test._n_parts() or len({part.shape[0] for part in parts}) != 1:
             raise ValueError("its calibration scores do not belong to it")
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} cannot be used as a test: {reason}") from None
     return test

@@ -32,6 +32,8 @@ from advlib.detectors.samples import (
     hold_out,
 )
 
+_MOST_DRAWS = 10**8  # more do not fit into memory, and no p-value needs them
+
 
 class BatchTest(BaseEstimator):
     """What all tests share: checks of the input, the permutations, p-values, contamination.
@@ -389,7 +391,8 @@ class BatchTest(BaseEstimator):
     # ------------------------------------------------------------------ checks
 
     def _check_parameters(self) -> None:
-        whole_number(self.draws, "draws", 1)
+        if whole_number(self.draws, "draws", 1) > _MOST_DRAWS:
+            raise ValueError(f"draws must be at most {_MOST_DRAWS}, but is {self.draws}")
         one_of(self.alternative, "alternative", ALTERNATIVES)
         one_of(self.ties, "ties", TIES)
         checked_seed(self.random_state)

@@ -293,7 +293,7 @@ CALLS = {
     "as_matrix": Call(lambda values: checks.as_matrix(values, "values"), {"values": POINTS}, ("values",),
                       covers=("checks.as_matrix", "checks.finite", "checks.same_columns", "checks.plain_array",
                               "checks.plain_tensor", "checks.checked_seed", "checks.one_of", "checks.listed",
-                              "checks.number")),
+                              "checks.as_number")),
     "whole_number": Call(lambda value: checks.whole_number(value, "value", 1), {"value": 3}, (), ("value",),
                          covers=("checks.whole_number",)),
     "finite_number": Call(lambda value: checks.finite_number(value, "value"), {"value": 3.0}, (), ("value",),

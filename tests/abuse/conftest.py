@@ -1,7 +1,9 @@
 """What was tried, as a table: every row of `rows.yaml` with the outcome of its test, into `docs/reliability.md`."""
 
 import datetime as dt
+import json
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import tally
 from reliability import Result, document, rows
 
 ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "results" / "runs" / "abuse.json"
 _results: dict[str, Result] = {}
 
 
@@ -37,6 +40,12 @@ def pytest_runtest_logreport(report):
 def pytest_sessionfinish(session):
     if not session.config.getoption("--reliability") or hasattr(session.config, "workerinput"):
         return
+    # Parts of a long run may be run apart; `make abuse` begins with an empty file.
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+    kept |= {name: asdict(result) for name, result in _results.items()}
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    KEPT.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    _results.update({name: Result(**numbers) for name, numbers in kept.items()})
     missing = [row.test for row in rows() if row.test not in _results]
     failed = [row.test for row in rows() if row.test in _results and _results[row.test].failed]
     if missing or failed:
