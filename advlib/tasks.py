@@ -153,13 +153,14 @@ def _checked(expected: dict[str, str], function: Callable[..., Result], item: An
 
 @functools.cache
 def stamp() -> dict[str, str]:
-    """Versions that decide the numbers, and a digest of the packages' own code."""
+    """Return the versions that decide the numbers, and a digest of the packages' own code."""
     digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for file in sorted(package.rglob("*.py")):
-        digest.update(file.relative_to(package).as_posix().encode() + b"\n" + file.read_bytes())
+    tree = Path(__file__).parents[1]
+    for package in ("advlib", "compendium"):  # the second where there is one: a clone has both, and sends tasks of both
+        for file in sorted((tree / package).rglob("*.py")):
+            digest.update(file.relative_to(tree).as_posix().encode() + b"\n" + file.read_bytes())
     others = {name: metadata.version(name) for name in ("numpy", "torch")}
-    return {"advlib": __version__, "advlib's code": digest.hexdigest()[:12], **others}
+    return {"advlib": __version__, "code": digest.hexdigest()[:12], **others}
 
 
 def difference(expected: dict[str, str], found: dict[str, str]) -> str:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = re.findall(r"^    (\w+)  +\S", advlib.__doc__, re.M)
 TEXTS = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/results.md", "docs/glossary.md",
-    "docs/teaching.md",
+    "docs/teaching.md", "docs/cluster.md",
 ]  # fmt: skip
 
 
