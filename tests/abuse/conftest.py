@@ -60,5 +60,6 @@ def pytest_sessionfinish(session):
         )
         session.exitstatus = session.exitstatus or 1
         return
-    when = f"{dt.date.today().isoformat()}, Python {platform.python_version()} on {platform.system()}"
+    form = "at length" if tally.FULL else "in the short form of `make test`"
+    when = f"{form}, {dt.date.today().isoformat()}, Python {platform.python_version()} on {platform.system()}"
     (ROOT / "docs" / "reliability.md").write_text(document(_results, when), encoding="utf-8")
