@@ -183,24 +183,27 @@ def _fit_to(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said in `assumed_`
         test.fit(clean.values, None if other is None else other.values, **labels)
-    if second is not None and network is None:
-        raise ValueError("--second needs --network: it is the other one of two")
-    if network is not None:
-        if isinstance(clean.values, large.LargeSamples):
-            raise ValueError("--network needs images that fit into memory; leave --memory-gb out, or take fewer images")
-        test.aim_ = _aim(network, second, clean.values, other, parameters.get("seed", 0))
+    test.aim_ = _aim(network, second, clean.values, other, parameters.get("seed", 0))
     with _naming(output):
         test.save(output)
     return _fit_record(test, output)
 
 
-def _aim(network: str, second: str | None, clean: np.ndarray, other: files.Samples | None, seed: int) -> AimTest:
-    """Fit the second question; say in one sentence why it cannot be asked of these images."""
+def _aim(
+    network: str | None, second: str | None, clean: np.ndarray, other: files.Samples | None, seed: int
+) -> AimTest | None:
+    """Fit the second question, if there is a network; say in one sentence why it cannot be asked of these images."""
+    if network is None:
+        if second is not None:
+            raise ValueError("--second needs --network: it is the other one of two")
+        return None
+    if isinstance(clean, large.LargeSamples):
+        raise ValueError("--network needs images that fit into memory; leave --memory-gb out, or take fewer images")
     for name in filter(None, (network, second)):
         models.spec(name)
     try:
         return AimTest(network, second, random_state=seed).fit(clean, None if other is None else other.values)
-    except RuntimeError as error:  # a network for images of another size, mostly
+    except (RuntimeError, models.DoesNotFit) as error:  # a network for images of another size, mostly
         raise ValueError(f"the network {network} cannot take these images: {str(error).splitlines()[0]}") from None
 
 

@@ -1,7 +1,5 @@
 """Figures and tables of the league."""
 
-from collections.abc import Sequence
-
 import pandas
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -66,10 +64,3 @@ def worst_cases(worst: pandas.DataFrame, m: int) -> Figure:
     handles = {label: handle for handle, label in pairs}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return figure
-
-
-def two_questions(table: pandas.DataFrame, m: int, names: Sequence[str]) -> pandas.DataFrame:
-    """Return a row a pool and a column a detector: shares of batches of m that are flagged."""
-    some = table[(table.m == m) & table.detector.isin(names)]
-    wide = some.pivot_table(index=["kind", "pool"], columns="detector", values="flagged", sort=False)
-    return wide.reset_index()[["pool", *[name for name in names if name in wide]]]

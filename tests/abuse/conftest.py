@@ -19,22 +19,28 @@ def pytest_addoption(parser):
     parser.addoption("--reliability", action="store_true", help="write docs/reliability.md from this run")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    before = tally.cases
-    try:
-        return (yield)
-    finally:
-        item.user_properties.append(("cases", tally.cases - before))
+class _Recorder:
+    """A plugin of its own: hooks in this file would see the tests of this folder alone."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item):
+        before = tally.cases
+        try:
+            return (yield)
+        finally:
+            item.user_properties.append(("cases", tally.cases - before))
+
+    def pytest_runtest_logreport(self, report):
+        """Add up the parameters of a test; runs in the process that writes, whichever one did the test."""
+        if report.when != "call" and report.outcome == "passed":
+            return
+        name = report.nodeid.split("[")[0]
+        cases = sum(value for key, value in report.user_properties if key == "cases")
+        _results[name] = _results.get(name, Result()).plus(report.outcome, cases if report.when == "call" else 0)
 
 
-def pytest_runtest_logreport(report):
-    """Add up the parameters of a test; runs in the process that writes, whichever one did the test."""
-    if report.when != "call" and report.outcome == "passed":
-        return
-    name = report.nodeid.split("[")[0]
-    cases = sum(value for key, value in report.user_properties if key == "cases")
-    _results[name] = _results.get(name, Result()).plus(report.outcome, cases if report.when == "call" else 0)
+def pytest_configure(config):
+    config.pluginmanager.register(_Recorder())
 
 
 def pytest_sessionfinish(session):
@@ -54,5 +60,6 @@ def pytest_sessionfinish(session):
         )
         session.exitstatus = session.exitstatus or 1
         return
-    when = f"{dt.date.today().isoformat()}, Python {platform.python_version()} on {platform.system()}"
+    form = "at length" if tally.FULL else "in the short form of `make test`"
+    when = f"{form}, {dt.date.today().isoformat()}, Python {platform.python_version()} on {platform.system()}"
     (ROOT / "docs" / "reliability.md").write_text(document(_results, when), encoding="utf-8")

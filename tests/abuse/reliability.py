@@ -59,8 +59,8 @@ def document(results: dict[str, Result], when: str) -> str:
         "",
         f"{len(listed)} things were tried in {cases:,} generated cases by {len(tests)} tests ({when}). Each row names "
         "the test that does it; all of them passed in the run that wrote this page, or it would not have been written. "
-        "A case is one damaged file, one moment of a kill, one drawn input. `make test` runs the same tests with fewer "
-        "cases.",
+        "A case is one damaged file, one moment of a kill, one drawn input. `make test` runs these tests in a short "
+        "form, `make abuse` at length.",
     ]
     for heading in dict.fromkeys(row.heading for row in listed):
         lines += ["", f"## {heading}", "", "| tried | what happens | cases | test |", "|---|---|---:|---|"]

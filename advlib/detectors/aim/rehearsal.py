@@ -113,18 +113,22 @@ def ascend(
         if momentum:
             memory = momentum * memory + slope / slope.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
             slope = memory
-        if euclidean:
-            slope = slope / slope.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
-        else:
-            slope = slope.sign()
-        further = change.detach() + epsilon * slope * (2.5 / steps if step is None else step)
-        if euclidean:
-            size = further.square().mean((1, 2, 3), keepdim=True).sqrt()
-            further = further * (epsilon / size.clamp_min(1e-12)).clamp(max=1)
-        else:
-            further = torch.minimum(torch.maximum(further, -epsilon), epsilon)
+        length = epsilon * (2.5 / steps if step is None else step)
+        further = _stepped(change.detach(), slope, length, epsilon, euclidean)
         change = torch.where(done[:, None, None, None], change.detach(), further)
     return (images + spread(change)).clamp(0, 1)
+
+
+def _stepped(
+    change: torch.Tensor, slope: torch.Tensor, length: torch.Tensor, epsilon: torch.Tensor, euclidean: bool
+) -> torch.Tensor:
+    """Go a step of a length along the slope, or its sign, and back into the ball of radius ε."""
+    if not euclidean:
+        return torch.minimum(torch.maximum(change + length * slope.sign(), -epsilon), epsilon)
+    slope = slope / slope.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+    further = change + length * slope
+    size = further.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return further * (epsilon / size.clamp_min(1e-12)).clamp(max=1)
 
 
 def _error(model: Model, labels: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
