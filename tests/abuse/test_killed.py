@@ -29,6 +29,7 @@ def server():
     with pytest.MonkeyPatch.context() as patch:
         here = Path(__file__).resolve().parent
         patch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("OMP_NUM_THREADS", "1")  # a fork of several OpenMP threads waits for those that it has not
         forkserver.ensure_running()
 
 
