@@ -41,8 +41,8 @@ class Block:
     dtype: str
 
     def values(self) -> np.ndarray:
-        """Read the rows, (rows, d) of `dtype`, in C order."""
-        return np.ascontiguousarray(self.read(), dtype=self.dtype)
+        """Read the rows, (rows, d) of `dtype`, in C order; a copy where they are a view of what may not be written."""
+        return np.require(self.read(), dtype=self.dtype, requirements="CW")
 
 
 @dataclass(frozen=True)

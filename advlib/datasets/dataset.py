@@ -82,9 +82,9 @@ def stratified_holdout(labels: np.ndarray, fraction: float, seed: int = 42) -> t
     """
     from sklearn.model_selection import train_test_split
 
-    from advlib.checks import finite_number, plain_array, whole_number  # takes torch
+    from advlib.checks import as_number, plain_array, whole_number  # takes torch
 
-    if not 0 < finite_number(fraction, "fraction") < 1:
+    if not 0 < as_number(fraction, "fraction") < 1:
         raise ValueError(f"fraction must lie strictly between 0 and 1, but is {fraction}")
     seed = whole_number(seed, "seed", 0)
     labels = plain_array(labels, "labels")

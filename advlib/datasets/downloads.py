@@ -392,6 +392,8 @@ def _set_aside_corrupt(files: FileSet) -> None:
         state = file.status
         if state.check == "corrupt":
             aside = state.path.with_name(file.name + ".corrupt")
+            if aside.is_dir() != state.path.is_dir():  # a folder does not replace a file, nor a file a folder
+                shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
             os.replace(state.path, aside)
             warnings.warn(
                 f"{state.path} did not match its checksum {file.digest} ({state.size:,} bytes): it was set aside as "

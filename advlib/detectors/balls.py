@@ -128,6 +128,7 @@ class _Part(NamedTuple):
 
     reference_: np.ndarray
     radii_: np.ndarray
+    scale: float
 
 
 def _nearest_by_blocks(manifold: ReferenceManifold, matrix: np.ndarray | Rows) -> np.ndarray:
@@ -138,19 +139,19 @@ def _nearest_by_blocks(manifold: ReferenceManifold, matrix: np.ndarray | Rows) -
     samples = matrix if isinstance(matrix, Rows) else rows_of(matrix, "batch", 8192)
     out = np.full(len(samples), np.inf)
     asked = [
-        (left, right, manifold.radii_[right.first : right.first + right.rows])
+        (left, right, manifold.radii_[right.first : right.first + right.rows], manifold.scale)
         for left, right in itertools.product(samples.blocks, reference.blocks)
     ]
-    for (left, _, _), found in map_tasks(_nearest_in, asked, "finding the nearest ball"):
+    for (left, *_), found in map_tasks(_nearest_in, asked, "finding the nearest ball"):
         part = slice(left.first, left.first + left.rows)
         out[part] = np.fmin(out[part], found)  # a ball of radius 0 around a sample itself gives 0/0
     return out
 
 
-def _nearest_in(asked: tuple[Block, Block, np.ndarray]) -> np.ndarray:
-    left, right, radii = asked
+def _nearest_in(asked: tuple[Block, Block, np.ndarray, float]) -> np.ndarray:
+    left, right, radii, scale = asked
     balls = Balls(1)
-    balls.manifolds[None] = _Part(right.values(), radii)
+    balls.manifolds[None] = _Part(right.values(), radii, scale)
     balls._number()
     with np.errstate(divide="ignore", invalid="ignore"):
         return balls._nearest(None, left.values())

@@ -17,7 +17,7 @@ from advlib.chunks import Rows, is_chunked, rows_of
 from advlib.prdc import blocked, saving
 from advlib.prdc.balls import Balls
 from advlib.prdc.radii import fit_radii
-from advlib.prdc.rounded import RoundedPoints
+from advlib.prdc.rounded import RoundedPoints, scale_of
 
 _FIT_FLOAT32 = {"float16", "bfloat16", "float32", "uint8", "int8", "uint16", "int16", "bool"}
 
@@ -335,7 +335,7 @@ class ReferenceManifold(BaseEstimator):
     @property
     def scale(self) -> float:
         """The power of two by which the reference's numbers are neither huge nor tiny; nearly always 1."""
-        return self._balls.points.scale
+        return scale_of(self.reference_.largest) if is_chunked(self.reference_) else self._balls.points.scale
 
     def _hold(self, balls: Balls) -> None:
         self._balls = balls

@@ -83,7 +83,7 @@ def unpack_cifar10(folder: Path) -> bool:
         whole = target / f"{path.stem.removeprefix('cifar10_')}.bin"
         if whole.is_file():
             continue
-        with np.load(path) as stored:
+        with np.load(path, allow_pickle=False) as stored:
             pictures = []
             for k in range(len(stored.files) - 1):
                 picture = target / "strip.webp"
@@ -103,7 +103,7 @@ def one(name: str, options: argparse.Namespace) -> None:
     notes: dict[str, Any] = {}
     if name == "cifar10" and options.train and unpack_cifar10(data):
         notes["training"] = _trained(out, options)
-    with np.load(data / f"{name}.npz") as stored:
+    with np.load(data / f"{name}.npz", allow_pickle=False) as stored:
         arrays = dict(stored)
     scale = SCALES[options.scale][name]
     drawn = images.placed(arrays, options.device, scale.images)
@@ -152,7 +152,7 @@ def join(out: Path) -> Path:
         if path.is_file():
             whole[name] = json.loads(path.read_text(encoding="utf-8"))
         if seen.is_file():
-            with np.load(seen) as stored:
+            with np.load(seen, allow_pickle=False) as stored:
                 looks |= {f"{name}|{pool}": stored[pool] for pool in stored.files}
     paths.write_atomically(out / "league.json", json.dumps(whole, ensure_ascii=False) + "\n")
     np.savez_compressed(out / "looks.npz", **looks)

@@ -305,6 +305,20 @@ CALLS = {
 }  # fmt: skip
 
 NOT_HERE = {
+    **{
+        f"detectors.AimTest.{method}": "a fit rehearses attacks: tests/advlib/detectors/test_aim.py"
+        for method in ["fit", "look", "measure_tensor", "measure", "p_values", "test", "assumed", "state"]
+    },
+    "detectors.AimVerdict.reject": "a level: tests/advlib/detectors/test_aim.py",
+    **{
+        f"chunks.{name}": "arrays on disk: tests/advlib/prdc/test_prdc_blocks.py"
+        for name in ("Block.values", "inside", "is_chunked", "rows_of")
+    },
+    **{
+        f"tasks.{name}": "a cluster: tests/compendium/test_dask.py"
+        for name in ["map_tasks", "stamp", "difference", "settle", "current", "connect", "verified"]
+    },
+    "checks.usual_device": "takes nothing",
     "detectors.BatchTest.save": "files: test_damaged, test_killed",
     "detectors.Scores.stack": "takes what `measure` returned",
     "detectors.BatchTest.statistic_names": "takes nothing",

@@ -158,7 +158,8 @@ def test_shipped_network_loads_frozen_and_matches_its_card(name):
     assert card["name"] == name and card["parameters"] == sum(p.numel() for p in model.parameters())
     assert card["accuracy"] >= FLOORS[name]
     assert card["history"][-1]["epoch"] == len(card["history"]) == card["recipe"]["epochs"]
-    assert card["recipe"] == dataclasses.asdict(training.RECIPES[name]), (
+    # Cards are older than some options, which are off by default.
+    assert vars(training.Recipe(**card["recipe"])) == dataclasses.asdict(training.RECIPES[name]), (
         "retrain: the recipe is not that of the weights"
     )
     assert {"seed", "duration_s", "versions", "hardware", "split", "holdout", "data"} <= set(card)

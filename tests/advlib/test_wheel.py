@@ -133,7 +133,7 @@ def test_what_the_wheel_holds(wheel):
 
 def test_fit_and_detect_need_no_repository_and_no_extra(advlib, tmp_path):
     pictures(tmp_path / "clean", 200, 0)
-    pictures(tmp_path / "good", 20, 1)
+    pictures(tmp_path / "good", 20, 4)
     pictures(tmp_path / "bad", 20, 2, noise=60)
     fitted = advlib("fit", "clean", "-o", "d.safetensors", "--json")
     assert (fitted.returncode, fitted.stderr) == (0, "")

@@ -81,7 +81,7 @@ def test_the_boundary_attack_gives_every_number_of_its_section_and_tables(monkey
     def reference_and_holdout(name, references, queries=0, **_):
         return few if queries else whole
 
-    def attack(mode, part, steps):
+    def attack(mode, part, steps, chunk):
         signs = np.zeros(part.images.shape, np.int8)
         right = np.arange(len(part.images)) % 4 > 0
         moved = np.where(right[:, None, None, None], 0.5 * part.images + 0.25, part.images).astype(np.float32)

@@ -481,7 +481,7 @@ def test_feature_maps():
         (images(5).astype(complex), "real numbers"),
         ([[1.0], [1.0, 2.0]], "rows differ in length"),
         (np.float32(3), "has shape"),
-        (None, "has shape"),
+        (None, "real numbers"),
     ],
 )
 def test_batches_that_cannot_be_used(batch, words):
