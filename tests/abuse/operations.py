@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import sys
 import tarfile
 import warnings
@@ -197,6 +198,7 @@ def whole_reference(folder, _):
 
 def child(pipe, do, folder, argument):
     """Run an operation in a fork: say "ready", do it, send what it returned."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
     with (
         (folder / "said").open("w", buffering=1) as said,
         contextlib.redirect_stdout(said),

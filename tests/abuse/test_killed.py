@@ -51,12 +51,6 @@ class Run:
         self.process.join(SECONDS)
         return self.process.exitcode, result
 
-    def interrupt(self):
-        """Press Ctrl-C, and again where nothing ends: Python drops an interrupt that comes during a finalizer."""
-        for _ in range(3):
-            self.kill(signal.SIGINT)
-            self.process.join(10)
-
     def kill(self, number):
         if self.process.is_alive():
             with contextlib.suppress(ProcessLookupError):
@@ -204,7 +198,7 @@ def test_interrupted_with_one_sentence_and_status_130(name, place):
     for _ in range(times(2, 6 if name in ("run", "train") else 25)):
         run = Run(operations.command, place, arguments)
         time.sleep(rng.uniform(0, most))
-        run.interrupt()
+        run.kill(signal.SIGINT)
         status, _ = run.wait()
         said = (place / "said").read_text()
         assert "Traceback" not in said, said
