@@ -106,7 +106,7 @@ def _on(
             warnings.simplefilter("ignore", UserWarning)  # that it is large
             # A task and not scattered: what was scattered is lost with the workers that held it.
             held = [cluster.submit(_Held(argument), pure=False) for argument in shared]
-        waiting, sent, futures = iter(items), as_completed(), {}
+        waiting, sent, futures, future = iter(items), as_completed(), {}, None
         while True:
             # A few for each thread, so that no worker waits and the scheduler holds few arguments.
             room = 2 * sum(cluster.nthreads().values()) + 2 - len(futures)
@@ -123,9 +123,10 @@ def _on(
             f"a task of {description!r} ended {error.allowed_failures + 1} workers one after another, the last at "
             f"{error.last_worker.address}: did its memory run out? What was done is kept; the same call goes on there"
         ) from None
-    except (CancelledError, TimeoutError, OSError) as error:
-        if isinstance(error, OSError) and cluster.status == "running":
-            raise  # a task's own, such as a full disk
+    except (CancelledError, TimeoutError, OSError):
+        # Of a cluster just lost, the client may still say that it is running; of the task, it knows for certain.
+        if future is not None and future.status == "error":
+            raise  # the task's own, such as a full disk
         raise ClusterLost(
             f"the Dask scheduler at {place} is gone; what was done is kept, and the same call goes on there (--resume)"
         ) from None

@@ -33,7 +33,7 @@ def sha(content):
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-HOUSE = {name: getattr(places, name) for name in ("NOTEBOOKS", "REFERENCE", "PROFILES")}
+MOVED = {paths: ("DOWNLOADS", "CACHE"), places: ("NOTEBOOKS", "RUNS", "REFERENCE", "PROFILES")}
 FILES = tuple(File("set", f"part{i}.bin", sha(content), len(content)) for i, content in enumerate(CONTENT))
 NETWORK = "mnist-cleverhans"
 
@@ -42,13 +42,25 @@ def images(n, seed=0, size=12):
     return np.random.default_rng(seed).random((n, 1, size, size), dtype=np.float32)
 
 
+def home():
+    """Return where everything is."""
+    return {(module, name): getattr(module, name) for module, names in MOVED.items() for name in names}
+
+
+def go(where):
+    for (module, name), folder in where.items():
+        setattr(module, name, folder)
+
+
+HOUSE = home()
+
+
 def moved(folder):
     """Point everything at a folder, as the environment does before an import."""
-    for name in ("DOWNLOADS", "CACHE"):
-        setattr(paths, name, folder / name.lower())
-    for name in ("NOTEBOOKS", "RUNS", "REFERENCE", "PROFILES"):
-        setattr(places, name, folder / name.lower())
-        (folder / name.lower()).mkdir(exist_ok=True)
+    for module, name in HOUSE:
+        setattr(module, name, folder / name.lower())
+        if module is places:
+            (folder / name.lower()).mkdir(exist_ok=True)
 
 
 # ------------------------------------------------------------------ operations: do(folder, argument)
@@ -121,8 +133,7 @@ def store(folder, _):
 
 def report(folder, _):
     """The site over what the repository stores; only its pages go into the folder."""
-    for name in ("NOTEBOOKS", "REFERENCE", "PROFILES"):
-        setattr(places, name, HOUSE[name])
+    go({(module, name): where for (module, name), where in HOUSE.items() if module is places and name != "RUNS"})
     build.write_site("quick")
 
 

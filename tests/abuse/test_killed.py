@@ -33,6 +33,14 @@ def server():
         forkserver.ensure_running()
 
 
+@pytest.fixture(autouse=True)
+def home():
+    """Put back after a test where everything is: what is made before a kill, and the checks after it, move it."""
+    here = operations.home()
+    yield
+    operations.go(here)
+
+
 class Run:
     """An operation in a fork."""
 

@@ -62,7 +62,9 @@ def test_the_nearest_ball_at_any_magnitude_equals_brute_force(grid, exponent, se
     unit = np.ldexp(1.0, exponent)
     test = NearestBallTest(1, draws=1, check=False).fit(grid * unit, queries * unit)
     found = test.measure(queries * unit).parts[0][:, 0]
-    np.testing.assert_allclose(found, np.sqrt(np.array([float(x) for x in least])), rtol=1e-6, atol=1e-9)
+    # Radii are kept in the data's own unit, in steps of at least the smallest subnormal number; none is below the unit.
+    step = np.ldexp(1.0, -1074 - exponent)
+    np.testing.assert_allclose(found, np.sqrt(np.array([float(x) for x in least])), rtol=max(1e-6, step), atol=1e-9)
 
 
 @SETTINGS
