@@ -34,7 +34,7 @@ test: data           ## set up, then test the library and the compendium, every 
 	$(PYTEST) $$(printf '$(NUMBERS)::test_a_fresh_run_lies_in_its_bands[%s] ' $$sensitive)
 
 # Thousands of damaged files, kills and drawn inputs more than `make test` has; it writes docs/reliability.md.
-abuse: data          ## what goes wrong, tried at length; writes docs/reliability.md (half an hour)
+abuse: data          ## what goes wrong, tried at length; writes docs/reliability.md (an hour and more)
 	rm -f results/runs/abuse.json
 	ADVLIB_ABUSE=full OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --reliability \
 	   tests/abuse $$($(BIN)/python tests/abuse/reliability.py)
