@@ -22,13 +22,13 @@ import torch
 from matplotlib.figure import Figure
 
 from advlib.environment import environment
-from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, PUBLISHED, REAL
+from advlib.figures import AS_PUBLISHED, CORRECTED, LIMIT, PUBLISHED, REAL
 from advlib.paths import write_atomically
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from advlib.ulsif import GridEdgeWarning, fit_batch
 from compendium import paths as places
-from compendium.claims import published, verdicts
+from compendium.claims import published, record, verdicts
 from compendium.common import panels
 
 K = 5
@@ -217,6 +217,30 @@ def ulsif_times(
     return times
 
 
+def stored_rows(profile: str = "paper") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Read what the stored run of a profile timed: rows of `manifold_times` and `ulsif_times`, none without a run."""
+    path = record.reference_path("11_runtime", profile)
+    metrics = record.read(path)["metrics"] if path.is_file() else {}
+    return tuple(
+        [row for name, row in metrics.items() if name.startswith(start)] for start in ("time.n=", "time.ulsif.n=")
+    )
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """Say what one row of `manifold_times` or of `ulsif_times` found, by two digits."""
+
+    def two(value: float) -> str:
+        return f"{float(f'{value:.2g}'):g}"
+
+    if "densratio_s" in row:
+        ours, theirs = two(1e3 * row["ours_s"]), two(1e3 * row["densratio_s"])
+        return f"n = {row['n']:4d}: ours {ours} ms a fit, densratio {theirs} ms"
+    prdc = row["prdc_s"]
+    beta = f"prdc {two(prdc)} s, β = {two(prdc / (row['fit_s'] + row['score_s']))}" if prdc else "prdc not run"
+    fit, score, products = (two(row[name]) for name in ("fit_s", "score_s", "product_s"))
+    return f"n = {row['n']:6d}: fit {fit} s, score {score} s, bare products {products} s; {beta}"
+
+
 def published_seconds() -> dict[str, dict[int, float]]:
     """VS22's stored seconds: "prdc", "n2gem CPU", "n2gem GPU" → n → seconds."""
     seconds: dict[str, dict[int, float]] = {}
@@ -274,7 +298,18 @@ def judge_runtime(run: Any, times: Sequence[dict[str, Any]]) -> None:
     )
 
 
-ON_GPU = "ours on a GPU: fit and score"
+PRDC, PRODUCTS = "prdc (with precision and recall)", "bare float32 matrix products"
+OURS, SCORE, ON_GPU = "ours: fit and score", "ours: score alone, fitted before", "ours on a GPU: fit and score"
+STYLES = {
+    OURS: (CORRECTED, "^", ""),
+    SCORE: (REAL, "v", ""),
+    ON_GPU: (CORRECTED, "D", (3, 1.5)),
+    PRODUCTS: (LIMIT, "X", (1, 1)),
+    PRDC: (AS_PUBLISHED, "o", ""),
+    "n2gem CPU, published": (PUBLISHED, "s", ""),
+    "n2gem GPU, published": (PUBLISHED, "D", (3, 1.5)),
+}
+"""Name → colour, marker and dashes: green and blue are ours, black is printed, long dashes are a GPU."""
 
 
 def speedups(
@@ -293,33 +328,35 @@ def speedups(
     gpu : sequence of dict
         From `gpu_times`, of another machine.
     """
-    x, beta, seconds = "reference images n = queries m (512 features)", "speed-up β: T(prdc) / T", "the same in seconds"
-    palette = {
-        "prdc (with precision and recall)": PUBLISHED, "ours: fit and score": CORRECTED,
-        "ours: score alone, fitted before": REAL, "bare float32 matrix products": LIMIT,
-    }  # fmt: skip
+    x, beta, seconds = "reference images n = queries m (512 features)", "speed-up β over prdc", "the same in seconds"
     rows = []
     for row in manifold:
         prdc, ours = row["prdc_s"], (row["fit_s"] + row["score_s"], row["score_s"], row["product_s"])
         if prdc:
-            rows.append({x: row["n"], "name": next(iter(palette)), seconds: prdc})
-        for name, taken in zip(list(palette)[1:4], ours, strict=True):
+            rows.append({x: row["n"], "name": PRDC, seconds: prdc})
+        for name, taken in zip((OURS, SCORE, PRODUCTS), ours, strict=True):
             rows.append({x: row["n"], "name": name, seconds: taken, beta: prdc / taken if prdc else None})
     for row in gpu:
-        palette[ON_GPU] = ADVERSARIAL
         taken, prdc = row["gpu_s"], row["prdc_s"]
         rows.append({x: row["n"], "name": ON_GPU, seconds: taken, beta: prdc / taken if prdc else None})
-    if gpu:
-        stored = published_seconds()["n2gem GPU"].items()
-        rows += [{x: n, "name": "n2gem GPU, published", seconds: value} for n, value in stored]
+    stored = published_seconds()
     for name, line in printed.items():
-        palette[f"{name}, published"] = PUBLISHED
-        rows += [{x: n, "name": f"{name}, published", beta: value} for n, value in line.items()]
-    return panels.lines(
-        pandas.DataFrame(rows).melt([x, "name"], [beta, seconds], "panel").dropna(), x=x, y="value", col="panel",
-        hue="name", style="name", palette=palette, size=(5.2, 4.0), share=False,
-        axis={"xscale": "log", "yscale": "log", "ylabel": ""},
+        rows += [
+            {x: n, "name": f"{name}, published", beta: value, seconds: stored[name][n]} for n, value in line.items()
+        ]
+    frame = pandas.DataFrame(rows)
+    names = [name for name in STYLES if name in set(frame["name"])]
+    colours, markers, dashes = ({name: STYLES[name][part] for name in names} for part in range(3))
+    figure = panels.lines(
+        frame.melt([x, "name"], [beta, seconds], "panel").dropna(), x=x, y="value", col="panel", hue="name",
+        style="name", hue_order=names, style_order=names, palette=colours, markers=markers, dashes=dashes,
+        size=(5.2, 4.0), share=False, axis={"xscale": "log", "yscale": "log"},
     )  # fmt: skip
+    sizes = sorted(set(frame[x]))
+    for axis, words in zip(figure.axes, ("β = T(prdc) / T", "seconds T"), strict=True):
+        axis.set_ylabel(words)
+        panels.log_ticks(axis, [n for n in FIGURE_SIZES if n in sizes] or sizes, "x")
+    return figure
 
 
 def ulsif_speedups(times: Sequence[Mapping[str, Any]]) -> Figure:
@@ -331,7 +368,7 @@ def ulsif_speedups(times: Sequence[Mapping[str, Any]]) -> Figure:
         From `ulsif_times`.
     """
     x, ratio, seconds = "samples in numerator and in denominator", "T(densratio) / T(ours)", "seconds a fit"
-    palette = {"densratio": PUBLISHED, "ours, in a batch": CORRECTED}
+    palette = {"densratio": AS_PUBLISHED, "ours, in a batch": CORRECTED}
     rows = []
     for row in times:
         for name, taken in zip(palette, (row["densratio_s"], row["ours_s"]), strict=True):
@@ -339,10 +376,10 @@ def ulsif_speedups(times: Sequence[Mapping[str, Any]]) -> Figure:
         rows.append({x: row["n"], "name": name, "panel": ratio, "value": row["densratio_s"] / row["ours_s"]})
     figure = panels.lines(
         pandas.DataFrame(rows), x=x, y="value", col="panel", hue="name", style="name", palette=palette,
-        size=(4.4, 3.2), share=False,
-        axis={"yscale": "log", "xticks": sorted({row[x] for row in rows}), "ylabel": ""},
+        markers={"densratio": "o", "ours, in a batch": "^"}, dashes=False, size=(4.4, 3.2), share=False,
+        axis={"yscale": "log", "xticks": sorted({row[x] for row in rows}), "ylabel": "seconds"},
     )  # fmt: skip
-    figure.axes[1].set(yscale="linear", ylim=(0, None))
+    figure.axes[1].set(yscale="linear", ylim=(0, None), ylabel="times as fast")
     return figure
 
 

@@ -3,8 +3,8 @@
 # %% [markdown]
 # **1 · Write (10 min).** Write G17's Algorithm 2. `gap(epsilon)` runs attack and detector and returns
 # $|\overline{R_1} - \overline{R_2}|$. Lower ε by the step until the gap is at most the tolerance, and return that ε;
-# if no positive ε is left, return 0. (The paper prints $\epsilon_i - \epsilon_\Delta$ inside the loop, with the same
-# $\epsilon_i$ each time. What would such a loop do?)
+# if no positive ε is left, return 0. (The paper's loop computes $\epsilon_i - \epsilon_\Delta$, the start less the
+# step, with the same start $\epsilon_i$ each time. What would such a loop do?)
 
 # %%
 import numpy as np
@@ -29,8 +29,9 @@ exercises.check("06.1", my_crafting)
 # can be one in the blind spot.
 
 # %% [markdown]
-# **2 · Write (10 min).** Do attacked images lie nearer to clean ones than clean ones do? Write the mean squared
-# distance over all pairs of two batches; if you can, without a loop and without an array of all pairs.
+# **2 · Write (10 min).** Do attacked images lie nearer to clean ones than clean ones do (section 2, middle panel)?
+# Write its measure, the mean squared distance over all pairs of two batches; if you can, without a loop and without an
+# array of all pairs.
 
 
 # %%

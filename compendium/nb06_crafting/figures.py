@@ -9,7 +9,7 @@ import pandas
 import seaborn
 from matplotlib.figure import Figure
 
-from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, NOISE, PUBLISHED, STYLE, show_image, subplots
+from advlib.figures import ADVERSARIAL, CORRECTED, LIMIT, PUBLISHED, STYLE, show_image, subplots
 from compendium.common import panels
 from compendium.nb06_crafting.measure import ALGORITHM_2, CLIPPED, GRADIENT_STEPS, NOT_CLIPPED
 
@@ -61,11 +61,11 @@ def gap_and_distance(gaps: pandas.DataFrame, tolerance: float) -> Figure:
     """
     columns = {
         "difference": "mean R1 − mean R2 (cut at 0.6)",
-        "distance": "squared distance (clean to clean: 1)",
+        "distance": "mean squared distance, attacked to clean\n(clean to clean: 1)",
         "accuracy": "share of images read rightly",
     }
     figure = _panel_a_column(
-        gaps, "epsilon", columns, "FGSM", style="FGSM", palette={CLIPPED: CORRECTED, NOT_CLIPPED: NOISE},
+        gaps, "epsilon", columns, "FGSM", style="FGSM", palette={CLIPPED: CORRECTED, NOT_CLIPPED: ADVERSARIAL},
         size=(4, 3.6), axis={"xlabel": EPSILON},
     )  # fmt: skip
     difference, distance, accuracy = figure.axes
@@ -110,7 +110,7 @@ def two_attackers(compared: pandas.DataFrame) -> Figure:
 
 def gap_and_energy(similar: pandas.DataFrame) -> Figure:
     """Draw the gap of the mean ratios beside the energy distance over ε (`measure.similarity`)."""
-    columns = {"gap": "|mean R1 − mean R2|", "energy": "energy distance, in pixels"}
+    columns = {"gap": "|mean R1 − mean R2|", "energy": "energy distance\n(L2, grey values from 0 to 1)"}
     scan = similar[~similar["crafted"]]
     figure = _panel_a_column(
         scan, "epsilon", columns, "mode", style="image set", size=(4.6, 3.4), legend_columns=6, axis={"xlabel": EPSILON}

@@ -282,7 +282,7 @@ def usual_pairs(setting: Setting, epsilons: Sequence[float], rng: np.random.Gene
     return lines
 
 
-BISECTION, FIXED_STEP = "monotone", "fixed step"
+BISECTION, FIXED_STEP = "scan, then bisection", "fixed step"
 
 
 def searches(
@@ -339,12 +339,13 @@ def never_smaller(outcomes: pandas.DataFrame, one: str, other: str) -> bool:
 
 
 def searches_frame(outcomes: pandas.DataFrame) -> pandas.DataFrame:
-    """Show `searches` as a table: ε found (smallest to largest over the repeats) and attacks needed."""
+    """Show `searches` as a table: ε found (smallest to largest where there are several) and attacks needed."""
 
     def summary(rows: pandas.DataFrame) -> pandas.Series:
         found = rows["ε"].dropna()
+        ends = dict.fromkeys(f"{epsilon:.3f}" for epsilon in (found.min(), found.max()))
         return pandas.Series({
-            "ε found": f"{found.min():.3f} to {found.max():.3f}" if len(found) else "none",
+            "ε found": " to ".join(ends) if len(found) else "none",
             "without an answer": f"{rows['ε'].isna().sum()} of {len(rows)}",
             "attacks tried": f"{rows['attacks'].mean():.0f}",
         })  # fmt: skip
@@ -414,7 +415,8 @@ def attackers_frame(compared: pandas.DataFrame) -> pandas.DataFrame:
 def without_detector(compared: pandas.DataFrame) -> str:
     """Say in how many comparisons the gradient steps ended with weight 0, that is, without the detector."""
     weights = compared["weight w it ended with"].dropna()
-    return f"the search ended with w = 0 (detector not used) in {(weights == 0).sum()} of {len(weights)} rows"
+    unused = f"{(weights == 0).sum()} of {len(weights)}"
+    return f"the search ended with w = 0 (detector not used) in {unused} rows of gradient steps"
 
 
 def example_rows(
@@ -441,7 +443,7 @@ def example_rows(
     batches: Mapping[str, np.ndarray] = {
         "clean": setting.images,
         f"{ALGORITHM_2},\nε = {fgsm.epsilon:.3f}": fgsm.images,
-        f"{GRADIENT_STEPS},\nw searched": pgd.images,
+        f"{GRADIENT_STEPS},\nw = {pgd.weight:.2g}": pgd.images,
     }
     rows = [(title, images[chosen], models.predict(setting.model, images[chosen])) for title, images in batches.items()]
     return setting.labels[chosen], rows

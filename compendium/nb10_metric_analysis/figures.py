@@ -38,6 +38,15 @@ def _label_edges(axes: np.ndarray, x: str, y: str) -> None:
         axis.set_ylabel(axis.get_ylabel() + y)
 
 
+def _add_to_legend(figure: Figure, *artists: Any, columns: int) -> None:
+    """Name more artists in the legend below the panels."""
+    old = figure.legends[-1]
+    words = [*(text.get_text() for text in old.get_texts()), *(artist.get_label() for artist in artists)]
+    handles = [*old.legend_handles, *artists]
+    old.remove()
+    figure.legend(handles, words, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, frameon=False)
+
+
 def label_histories(results: Sequence[Any]) -> Figure:
     """Draw how often each class is predicted over ε, beside how often it is true (VS22 Fig. 6 to 8, on one page)."""
     figure, axes = _grid(2, len(results), 3.9, 2.9)
@@ -123,8 +132,8 @@ def joint_maps(maps: Mapping[str, Mapping[str, Any]], classes: Mapping[str, int]
         line[2].scatter(*found["real"].T, color=REAL, s=6, label="clean")
         line[2].scatter(*found["adversarial"].T, color=ADVERSARIAL, marker="x", s=9, linewidths=0.7, label="FGSM")
         of_clean, of_fgsm = found["nearest_is_clean"]
-        words = f"nearest is clean: of clean {of_clean:.0%}, of FGSM {of_fgsm:.0%};"
-        line[2].set_title(f"{words}\nFGSM images in any ball: {found['inside']:.0%}", fontsize=9)
+        words = f"nearest image clean: {of_clean:.0%} of clean, {of_fgsm:.0%} of FGSM"
+        line[2].set_title(f"{words}\n(alike: 50%); in any ball: {found['inside']:.0%} of FGSM", fontsize=9)
         _frame_points(line[2], found["real"], found["adversarial"])
         _class_legend(figure, line, dots, classes[title], "class")
     _label_edges(axes, "map axis 1 (middle 90 %)", "map axis 2")
@@ -144,14 +153,15 @@ def cluster_volumes(results: Sequence[Any]) -> Figure:
             correlations.append(f"{volume.count_correlation:.2f} {mode}")
             above.loglog(volume.counts[there], volume.sums[there], marker, color=colour, ms=3, alpha=0.6)
             below.plot(sizes, volume.by_class - volume.by_class[0], color=colour, lw=0.6, alpha=0.45)
-            mean = f"FGSM {mode} (below: thick is the mean of the classes)"
+            mean = f"FGSM {mode} (below: thick, the mean)"
             below.plot(sizes, volume.mean_change, marker + "-", color=colour, ms=3.5, label=mean)
-        above.set_title(f"{result.attacked.image_set.title}\nr = {', '.join(correlations)}", fontsize=9.5)
+        words = f"correlation {', '.join(correlations)}"  # not "r", which is a distance in the axis' label
+        above.set_title(f"{result.attacked.image_set.title}\n{words}", fontsize=9.5)
         above.set_xlabel("images in the predicted class")
         below.axhline(0, color=LIMIT, lw=0.8)
         below.set_xlabel(EPSILON)
     axes[0, 0].set_ylabel("VS22's volume: Σ 4/3·π·r³\n(pixels³)")
-    axes[1, 0].set_ylabel("change of log volume, a dimension\n(nats; true classes, equal counts)")
+    axes[1, 0].set_ylabel("change of log volume per dimension\n(nats; true classes, equal counts)")
     figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
@@ -175,11 +185,14 @@ def scaled_centres(result: Any, steps: Sequence[int] = (0, 2, 4)) -> Figure:
         for axis, step in zip(line, chosen, strict=True):
             seaborn.heatmap(step[key], ax=axis, cmap="cividis", vmin=0, vmax=high, cbar=False, square=True)
             axis.patch.set(hatch="///", edgecolor=LIMIT)
+            axis.grid(False)
             axis.tick_params(rotation=0)
         line[0].set_ylabel(f"{name}\n")
     for axis, step in zip(axes[0], chosen, strict=True):
-        axis.set_title(f"{result.attacked.image_set.title}, ε = {step['epsilon']:.2f} σ\nstress {step['stress']:.2f}")
-    figure.colorbar(axes[0, 0].collections[0], ax=axes, label="distance on the map", shrink=0.8)
+        words = f"{result.attacked.image_set.title}, ε = {step['epsilon']:.2f} σ"
+        axis.set_title(f"{words}\nstress {step['stress']:.2f} (exact: 0)")
+    words = "distance on the map (hatched: no such prediction)"
+    figure.colorbar(axes[0, 0].collections[0], ax=axes, label=words, shrink=0.8)
     _label_edges(axes, "predicted class", "clean class")
     return figure
 
@@ -195,16 +208,23 @@ def centre_shifts(results: Sequence[Any]) -> Figure:
         for result in results for mode in COLOURS
     ], ignore_index=True)  # fmt: skip
     figure = panels.lines(
-        moves, x=EPSILON, y=height, col="image set", hue="FGSM", style="FGSM", references={"as far apart": 1.0},
-        markers=MARKERS, dashes=False, size=(3.6, 3.2),
+        moves, x=EPSILON, y=height, col="image set", hue="FGSM", style="FGSM", markers=MARKERS, dashes=False,
+        size=(3.6, 3.2),
     )  # fmt: skip
     for axis, result in zip(figure.axes, results, strict=True):
-        axis.axhspan(0, result.centres.threshold / result.centres.spacing, color=REAL, alpha=0.18, lw=0)
+        chance = result.centres.threshold / result.centres.spacing
+        band = axis.axhspan(0, chance, color=REAL, alpha=0.18, lw=0, label="two clean halves (95 % of the cuts)")
+        line = axis.axhline(1, color=LIMIT, lw=0.8, label="as far as two clean centres")
+    _add_to_legend(figure, band, line, columns=4)
     return figure
 
 
+LARGEST_SHOWN = 0.5
+"""Pixels: beyond it no image of MNIST lies in a ball, and every line but one is flat."""
+
+
 def density_parts(result: Any) -> Figure:
-    """Draw density over ε and the three things it is made of: why its curve has a hump, a kink and a fall.
+    """Draw density over ε up to `LARGEST_SHOWN`, its factors, and where the images lie: why it bends as it does.
 
     A dashed line stands at ε = μ/σ, where black has reached the bounds.
 
@@ -216,8 +236,8 @@ def density_parts(result: Any) -> Figure:
         "density": "density = balls × share / k",
         "balls": "balls around an image inside any",
         "inside": "share of images inside any ball",
-        "to_middle": "distance to the mean (clean: 1)",
-        "radius_rank": "mean rank of radii of balls hit",
+        "to_middle": "distance to the mean image (ε = 0: 1)",
+        "radius_rank": "rank of radii of balls hit (all alike: 0.5)",
     }
     attacked, frames, kinds = result.attacked, [], {}
     for kind, colour in zip(result.balls, (AS_PUBLISHED, CORRECTED, NOISE), strict=True):
@@ -227,14 +247,16 @@ def density_parts(result: Any) -> Figure:
         name = "as published, signs from a coin" if kind == "coin flips" else f"FGSM {kind}"
         kinds[name] = colour
         keys = {"moved by": name, EPSILON: _pixel_sizes(attacked, kind)}
-        frames.append(parts.rename(columns=words).assign(**keys).melt(list(keys), var_name="part", value_name=" "))
+        parts = parts.rename(columns=words).assign(**keys)
+        parts = parts[parts[EPSILON] <= LARGEST_SHOWN + 1e-9]
+        frames.append(parts.melt(list(keys), var_name="part", value_name=" "))
     figure = panels.lines(
         pandas.concat(frames, ignore_index=True), x=EPSILON, y=" ", col="part", hue="moved by", style="moved by",
         palette=kinds, share=False, size=(3.5, 2.4), markers=dict(zip(kinds, "o^X", strict=True)),
         dashes=dict(zip(kinds, ("", "", (1, 1)), strict=True)), ms=4, col_wrap=3,
     )  # fmt: skip
     kink = vs22.AS_PUBLISHED.pixel_size(attacked.image_set, attacked.image_set.kink)
-    for axis in figure.axes:
-        if kink <= axis.get_xlim()[1]:
-            axis.axvline(kink, color=LIMIT, ls="--", lw=1)
+    words = "step of μ, the mean of all pixels"
+    dashed = [axis.axvline(kink, color=LIMIT, ls="--", lw=1, label=words) for axis in figure.axes]
+    _add_to_legend(figure, dashed[0], columns=4)
     return figure

@@ -80,15 +80,17 @@ def test_curves_and_searches_are_the_engines(setting):
     )
     assert list(found["epsilon"]) == [r.epsilon for r in direct] and set(found["setting"]) == {"MNIST, corrected"}
     outcomes = measure.searches(setting, [1e6], repeats=2, rng=np.random.default_rng(4), **SMALL)
-    assert list(outcomes["search"].unique()) == ["monotone", "fixed step", "fixed step, new draws"]
+    assert list(outcomes["search"].unique()) == [measure.BISECTION, "fixed step", "fixed step, new draws"]
     assert len(outcomes) == 6 and (outcomes["ε"] == 0.3).all() and (outcomes["attacks"] == 1).all()
     never = measure.searches(setting, [0.0], repeats=2, rng=np.random.default_rng(4), **SMALL)
     never = never[never["search"] == measure.BISECTION].assign(search="never")
     assert never["ε"].isna().all() and (never["attacks"] > 1).all()
     both = pandas.concat([outcomes, never])
-    assert measure.never_smaller(both, "monotone", "never") and not measure.never_smaller(both, "never", "monotone")
+    assert measure.never_smaller(both, measure.BISECTION, "never")
+    assert not measure.never_smaller(both, "never", measure.BISECTION)
     frame = measure.searches_frame(both)
     assert list(frame.index) == [(name, 1e6) for name in outcomes["search"].unique()] + [("never", 0.0)]
+    assert frame.iloc[0]["ε found"] == "0.300"  # one value, where all repeats agree
     assert frame.iloc[-1]["ε found"] == "none" and frame.iloc[-1]["without an answer"] == "2 of 2"
 
 
@@ -100,7 +102,7 @@ def test_attackers_meet_at_the_same_tolerance(setting):
     frame = measure.attackers_frame(compared)
     assert len(frame) == 2 and (frame["largest change"] <= 0.3 + 1e-6).all()
     assert list(frame["weight w it ended with"]) == ["–", f"{pgd.weight:.2g}"]
-    assert measure.without_detector(compared).endswith(f"in {int(pgd.weight == 0)} of 1 rows")
+    assert measure.without_detector(compared).endswith(f"in {int(pgd.weight == 0)} of 1 rows of gradient steps")
     labels, rows = measure.example_rows(setting, compared, 4)
     assert len(rows) == 3 and all(images.shape == (4, 1, 6, 6) for _, images, _ in rows)
     assert np.array_equal(rows[0][2], labels)  # those that are read rightly

@@ -58,6 +58,33 @@ def test_ours_and_prdc_agree_and_contenders_are_timed():
     assert len(nb11.speedups(rows, nb11.published_speedups()).axes) == 2
 
 
+def test_every_line_of_the_figure_has_its_colour_and_the_published_ones_are_there_in_seconds_too():
+    rows = [timed(1000, 10, 1), timed(5000, None, 2)]
+    gpu = [{"n": 1000, "gpu_s": 0.1, "prdc_s": 1.0}, {"n": 50_000, "gpu_s": 1.0, "prdc_s": None}]
+    beta, seconds = nb11.speedups(rows, nb11.published_speedups(), gpu).axes
+    drawn = {tuple(np.round(line.get_ydata(), 6)): line.get_color() for line in seconds.lines if len(line.get_ydata())}
+    for name, values in nb11.published_seconds().items():
+        there = tuple(np.round(list(values.values()), 6))
+        assert (there in drawn) is (name != "prdc") and drawn.get(there, "#000000") == "#000000"
+    assert drawn[(1.0, 2.0)] == drawn[(0.1, 1.0)] == nb11.CORRECTED and drawn[(10.0,)] == nb11.AS_PUBLISHED
+    assert [tick.get_text() for tick in beta.get_xticklabels()] == ["1,000", "5,000", "10,000", "25,000", "50,000"]
+    assert all(axis.get_ylabel() for axis in (beta, seconds))
+
+
+def test_what_is_said_of_a_row_is_in_it(tmp_path, monkeypatch):
+    assert nb11.in_words(timed(5000, 10.0, 2.0)) == (
+        "n =   5000: fit 1 s, score 1 s, bare products 0.67 s; prdc 10 s, β = 5"
+    )
+    assert nb11.in_words(timed(50_000, None, 2.0)).endswith("prdc not run")
+    assert nb11.in_words(timed(5000, 123.4, 1.0)).endswith("prdc 120 s, β = 120")  # no exponent
+    fit = {"n": 25, "ours_s": 0.001, "densratio_s": 0.05}
+    assert nb11.in_words(fit) == "n =   25: ours 1 ms a fit, densratio 50 ms"
+    manifold, ulsif = nb11.stored_rows()
+    assert {"fit_s", "prdc_s"} <= set(manifold[0]) and {"ours_s", "densratio_s"} <= set(ulsif[0])
+    monkeypatch.setattr(nb11.record, "reference_path", lambda *_: tmp_path / "none.json")
+    assert nb11.stored_rows() == ([], [])
+
+
 def test_the_ratio_of_the_fits_is_drawn_beside_their_seconds():
     times = [{"n": 25, "ours_s": 0.001, "densratio_s": 0.05}, {"n": 50, "ours_s": 0.002, "densratio_s": 0.2}]
     seconds, ratio = nb11.ulsif_speedups(times).axes
