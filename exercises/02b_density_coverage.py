@@ -20,8 +20,8 @@ exercises.check("02b.1", my_darkest, my_brightest)
 
 # %% [markdown]
 # **2 · Write (15 min).** Write the step of VS22's program. Pixels $p$ become $x = (p - \mu)/\sigma$. Add ε times the
-# sign of the gradient, clip to [0, 1], take no pixel further than ε from where it was, and turn the result back into
-# pixels. Then look at what happens where the sign is 0.
+# sign of the gradient to $x$ and clip the sum to [0, 1]. Let no value move by more than ε, and turn the result back
+# into pixels. Before you run the check, predict: which pixels without a gradient (sign 0) move?
 
 # %%
 import numpy as np

@@ -2,8 +2,8 @@
 
 # %% [markdown]
 # **1 · Write (15 min).** Write [TGSM](../docs/glossary.md#tgsm) as Kurakin et al. describe it: `steps` steps of ε
-# *toward* a target class, after each of which the images stay within an L∞ ball around the clean ones and within [0,
-# 1]. `gradient_of(images)` is the gradient of the target's loss at these images.
+# *toward* a target class. After each step, bring the images back to within `ball` of the clean ones, pixel by pixel,
+# and to within [0, 1]. `gradient_of(images)` is the gradient of the target's loss at these images.
 
 # %%
 import numpy as np

@@ -90,11 +90,16 @@ def learned(run: Any, rows: Mapping[published.Key | str, str], name: str = "lear
 
     metrics = [what for what in rows if isinstance(what, str)]
     if metrics:
-        stored = {r["notebook"]: r["metrics"] for r in record.references("paper")}.get(run.notebook, {})
+        stored = at_paper_scale(run)
         lines, columns = [[_short(run.metrics[what]), _short(stored.get(what))] for what in metrics], _SCALES
     else:
         lines, columns = [of_key(key) for key in rows], _LEARNED
     return wrapped(pandas.DataFrame(lines, index=list(rows.values()), columns=columns), name)
+
+
+def at_paper_scale(run: Any) -> dict[str, Any]:
+    """Return the metrics of the stored run of the same notebook at paper scale, none where there is no such run."""
+    return {r["notebook"]: r["metrics"] for r in record.references("paper")}.get(run.notebook, {})
 
 
 def _printed(key: published.Key) -> str:

@@ -21,11 +21,13 @@ def table1(table: pandas.DataFrame) -> Figure:
     ratios = table.rename(columns={"epsilon": _SIZE} | sides)
     ratios = ratios.melt([_SIZE, "row", "mode"], list(sides.values()), "side", _RATIO)
     ratios["line"] = ratios["mode"] + ": " + ratios.side
-    modes = ratios.groupby("line")["mode"].first()
+    modes = ratios.drop_duplicates(["mode", "side"]).set_index("line")["mode"]
+    # The legend fills its columns first: one for each mode, R1 above R2.
+    order = [f"{mode}: {side}" for mode in modes.unique() for side in sides.values()]
     figure = panels.lines(
         ratios, x=_SIZE, y=_RATIO, col="row", hue="line", style="line", palette=modes.map(panels.PALETTE).to_dict(),
         markers=modes.map(MARKERS).to_dict(), dashes={line: "" if "R1" in line else (1, 1.5) for line in modes.index},
-        col_wrap=3, axis={"yscale": "log"}, size=(3.6, 2.9),
+        hue_order=order, style_order=order, col_wrap=3, size=(3.6, 2.9),
     )  # fmt: skip
     for axis, (_, mine) in zip(figure.axes, table.groupby("row", sort=False), strict=True):
         for side in sides:
@@ -33,4 +35,5 @@ def table1(table: pandas.DataFrame) -> Figure:
             axis.vlines(mine.epsilon, *ends, colors=colours, lw=1.2)
             for end in ends:
                 axis.scatter(mine.epsilon, end, c=colours, marker="_", s=40)
+        panels.log_ticks(axis, [1, 3, 10, 30, 100])
     return figure

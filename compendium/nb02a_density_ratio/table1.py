@@ -23,7 +23,7 @@ from advlib import attacks, models
 from advlib.progress import track
 from advlib.ulsif import DEFAULT_GRID, GridEdgeWarning, fit_batch_indices
 from compendium.claims import published, verdicts
-from compendium.common import g17, protocol
+from compendium.common import g17, protocol, tables
 from compendium.common.g17 import AS_PUBLISHED, MODES, TABLE1
 
 _DECISION = ["auroc", "tpr_at_5_fpr"]
@@ -179,6 +179,26 @@ def _plateau(clean: np.ndarray, a: np.ndarray, b: np.ndarray, rng: np.random.Gen
     sigma = float(np.median(fit.sigma_))
     limits = [protocol.disjoint_mean_ratio(clean[i], sigma, min(DEFAULT_GRID), AS_PUBLISHED.kernel) for i in a]
     return np.mean(fit.mean_ratio_), np.mean(limits)
+
+
+def plateau_frame(run: Any, found: pandas.DataFrame) -> pandas.DataFrame:
+    """Show the printed R1 at ε = 1 beside the plateaus, whole ratios, a line a row of Table 1.
+
+    Parameters
+    ----------
+    run : record.Run
+        Whose stored run at paper scale is shown too; left blank where there is none.
+    found : pandas.DataFrame
+        From `plateaus`.
+    """
+    stored = tables.at_paper_scale(run)
+    columns = {
+        "printed R1 at ε = 1": [g17.printed_r1(name, 1.0) for name in found.index],
+        "formula, at paper scale": [stored.get(f"plateau.{name}.formula", np.nan) for name in found.index],
+        "formula, this run": found.formula,
+        "coin flips, this run": found.coin_flips,
+    }
+    return pandas.DataFrame(columns, index=found.index).round().astype("Int64")
 
 
 # ---------------------------------------------------------------- beside the print

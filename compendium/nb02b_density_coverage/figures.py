@@ -42,11 +42,12 @@ def density_over_epsilon(metrics: Mapping[str, Any], sets: Sequence[vs22.ImageSe
         above.axhline(metrics[f"{of}reference_density"], color=REAL, lw=1.2, label="clean images")
         _printed(above, image_set)
         above.set_title(image_set.title, pad=8)
-        above.set(xlim=(-0.01, 1.03 * sigma), ylim=(-0.05, None))
+        above.set(xlim=(-0.02 * sigma, 1.06 * sigma), ylim=(-0.05, None))
         below.set(ylim=(-0.03, 1.05), xlabel="FGSM size ε (L∞, pixels from 0 to 1)")
         scale = above.secondary_xaxis("top", functions=(lambda x, s=sigma: x / s, lambda x, s=sigma: x * s))
+        scale.set_xticks(np.linspace(0, 1, 5))
         scale.set_xlabel("ε in σ, as VS22 count")
-    axes[0, 0].set_ylabel("density (clean: 1)")
+    axes[0, 0].set_ylabel("density")
     axes[1, 0].set_ylabel("share read rightly")
     legend: dict[str, Any] = {}
     for axis in axes[0]:

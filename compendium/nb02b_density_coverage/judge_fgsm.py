@@ -5,11 +5,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas
 
 from advlib import models
 from compendium.claims import published, verdicts
 from compendium.claims.published import Published
-from compendium.common.vs22 import CORRECTED, MODES, Curve
+from compendium.common.vs22 import CORRECTED, EPSILONS, MODES, Curve
 from compendium.nb02b_density_coverage.fgsm import FgsmResult
 
 Results = Mapping[str, FgsmResult]
@@ -53,6 +54,29 @@ def record_fgsm(run: Any, results: Sequence[FgsmResult]) -> None:
             metrics |= {f"{name}.{key}": values for key, values in of_mode.items()}
         for key, values in metrics.items():
             run.metric(f"fgsm.{result.image_set.title}.{key}", values)
+
+
+def flag_rates(results: Sequence[FgsmResult], shown: Sequence[int] = (1, 2, 3, 4, 6)) -> pandas.DataFrame:
+    """Show which share of sub-batches their density flags, corrected: FGSM beside coin flips of the same size.
+
+    Parameters
+    ----------
+    results : sequence of FgsmResult
+    shown : sequence of int
+        Which of `EPSILONS`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A line an image set and change, a column an ε.
+    """
+    lines = {
+        (result.image_set.title, change): curves[CORRECTED.name].decisions("density")[1][list(shown)]
+        for result in results
+        for change, curves in (("FGSM", result.curves), ("coin flips", result.noise))
+    }
+    frame = pandas.DataFrame(lines, index=[f"ε = {EPSILONS[place]:.2f}" for place in shown]).T
+    return frame.rename_axis(["set", "change"]).map("{:.2f}".format)
 
 
 def compare_fgsm(run: Any, results: Sequence[FgsmResult]) -> None:

@@ -7,7 +7,6 @@ import pandas
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from advlib.figures import ADVERSARIAL, AS_PUBLISHED, CORRECTED, LIMIT, NOISE, PUBLISHED, REAL, STYLE, subplots
 from compendium.common import panels
@@ -62,7 +61,8 @@ def attack_scan(scan: pandas.DataFrame, amount: str) -> Figure:
     for axis, goal in zip(figure.axes, scan.drop_duplicates("title")["printed R1"], strict=True):
         axis.axhline(goal, color=PUBLISHED, ls=":", label="printed R1")
         panels.log_ticks(axis, [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 40) if tick <= scan["R1"].max()])
-        axis.xaxis.set_major_locator(MaxNLocator(3))
+        tried = sorted(scan[amount].unique())
+        axis.set_xticks([tried[0], tried[len(tried) // 2], tried[-1]])
     figure.axes[0].set_ylabel("mean density ratio R1")
     _renew_legend(figure, figure.axes[0])
     return figure

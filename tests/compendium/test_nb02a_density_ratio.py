@@ -57,6 +57,16 @@ def test_plateaus_combine_channels_by_their_mean(monkeypatch):
     assert combined.coin_flips == pytest.approx(np.mean(channels.coin_flips))
 
 
+def test_plateaus_stand_beside_print_and_paper_scale(monkeypatch):
+    found = pandas.DataFrame({"coin_flips": 35.4, "formula": 35.6}, index=list(g17.TABLE1))
+    stored = {"notebook": NOTEBOOK, "metrics": {"plateau.MNIST.formula": 34.64}}
+    monkeypatch.setattr(record, "references", lambda profile: [stored])
+    frame = table1.plateau_frame(record.Run(NOTEBOOK, {"profile": "quick", "seed": 0}), found)
+    assert frame.loc["MNIST"].tolist() == [34, 35, 36, 35]
+    assert frame["printed R1 at ε = 1"].tolist() == [34, 51, 42, 46, 37, 41]
+    assert frame.iloc[:, 1].isna().tolist() == [False, *[True] * 5]
+
+
 def test_every_printed_number_is_recorded_unrounded():
     run = record.Run(NOTEBOOK, {"profile": "quick", "seed": 0})
     rows = pandas.DataFrame(

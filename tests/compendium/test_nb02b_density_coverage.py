@@ -155,6 +155,18 @@ def test_the_figure_shows_both_ways_in_pixels():
     assert run.metrics["fgsm.MNIST.std"] == [0.3081]
 
 
+def test_flag_rates_set_fgsm_beside_coin_flips():
+    fallen, clean, coverage = [1.0, *[0.2] * 19], [1.0] * 20, [0.4] * 20
+    attacked, tossed = (results(density=density, coverage=coverage) for density in (fallen, clean))
+    found = [dataclasses.replace(attacked[title], noise=tossed[title].curves) for title in attacked]
+    rates = judge_fgsm.flag_rates(found)
+    assert rates.columns.tolist() == ["ε = 0.05", "ε = 0.11", "ε = 0.16", "ε = 0.21", "ε = 0.32"]
+    assert list(rates.index) == [(title, what) for title in attacked for what in ("FGSM", "coin flips")]
+    for title, result in attacked.items():
+        power = result.curves["corrected"].decisions("density")[1]
+        assert set(rates.loc[title, "FGSM"]) == {f"{power[1]:.2f}"} != set(rates.loc[title, "coin flips"])
+
+
 # ---------------------------------------------------------------- once more, with other seeds and networks
 
 
