@@ -377,6 +377,17 @@ def _at_a_time(jobs: int, work: Callable[[Path], None], plan: Mapping[Path, Any]
             raise
 
 
+def _whole_streams(outputs: list[Any]) -> list[Any]:
+    """Join pieces of one stream: a busy kernel sends in two what a quiet one prints at once."""
+    whole = []
+    for output in outputs:
+        if whole and output.output_type == whole[-1].output_type == "stream" and output.name == whole[-1].name:
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
 def store_reference(path: Path, profile: str) -> None:
     """Make a finished run the committed one: its record into `results/reference/`, and what it shows.
 
@@ -397,6 +408,7 @@ def store_reference(path: Path, profile: str) -> None:
     for count, cell in enumerate((c for c in executed.cells if c.cell_type == "code"), 1):
         cell.execution_count = count
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags" and value}
+        cell.outputs = _whole_streams(cell.outputs)
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count

@@ -73,11 +73,19 @@ def test_run_reuse_and_rerun(house, log):
     (edited,) = runner.run_all([], "quick", {}, log)
     assert edited.status == "ran" and metrics()["metrics"]["x"] == 1
 
+    ran = places.RUNS / "quick" / "99_toy" / "99_toy.ipynb"
+    busy = nbformat.read(ran, as_version=4)
+    busy.cells[-1].outputs += [
+        nbformat.v4.new_output("stream", name=name, text=text)
+        for name, text in (("stdout", "a"), ("stdout", "b\n"), ("stderr", "c"))
+    ]
+    nbformat.write(busy, ran)
     runner.store_reference(places.NOTEBOOKS / "99_toy.ipynb", "quick")
     stored = nbformat.read(places.NOTEBOOKS / "99_toy.ipynb", as_version=4)
     assert [c.execution_count for c in stored.cells if c.cell_type == "code"] == [1, 2, 3, 4, 5]
     assert stored.metadata["advlib"]["source_digest"] == runner.source_digest(stored)
     assert not any("papermill" in c.metadata for c in stored.cells)
+    assert [output.text for output in stored.cells[-1].outputs[-2:]] == ["ab\n", "c"]  # one print, one output
     assert record.references("quick")[0]["metrics"] == {"x": 1}
     # The stored outputs are no input: what was run is still valid.
     assert runner.run_all([], "quick", {}, log)[0].status == "reused"
