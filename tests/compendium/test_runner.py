@@ -85,7 +85,8 @@ def test_run_reuse_and_rerun(house, log):
     assert [c.execution_count for c in stored.cells if c.cell_type == "code"] == [1, 2, 3, 4, 5]
     assert stored.metadata["advlib"]["source_digest"] == runner.source_digest(stored)
     assert not any("papermill" in c.metadata for c in stored.cells)
-    assert [output.text for output in stored.cells[-1].outputs[-2:]] == ["ab\n", "c"]  # one print, one output
+    *_, first, second = (output.text for output in stored.cells[-1].outputs)
+    assert first.endswith("\nab\n") and second == "c"  # one print, one output
     assert record.references("quick")[0]["metrics"] == {"x": 1}
     # The stored outputs are no input: what was run is still valid.
     assert runner.run_all([], "quick", {}, log)[0].status == "reused"
