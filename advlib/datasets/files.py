@@ -208,10 +208,11 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.n
             "as only constants do"
         )
     try:
-        with archive.open(info) as stream:
-            return _array(stream, where, info.file_size)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        stream = archive.open(info)  # a ValueError where the directory points before the file's first byte
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         raise ValueError(f"{where} cannot be read: {_words(error)}") from None
+    with stream:
+        return _array(stream, where, info.file_size)
 
 
 @contextmanager
