@@ -328,7 +328,7 @@ def _with_the_store(
 ) -> tuple[str, list[Evidence]]:
     """Add what the authors stored as a line of its own; it decides where nothing was run, or only read from there."""
     if entry.value is None:
-        mode = criteria()[entry.key].get("stored")
+        mode = criteria().get(entry.key, {}).get("stored")
         theirs = outcomes.pop(mode, None)
         lines = [replace(line, mode="stored", networks=0, runs=0) if line.mode == mode else line for line in lines]
         agrees = {AGREES: True, DISAGREES: False}.get(theirs.says) if theirs else None
