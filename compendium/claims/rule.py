@@ -168,11 +168,11 @@ class Bound:
         return Bound(self.statistic, least, most, self.reason, self.neutral)
 
     def judge(self, runs: Mapping[str, Sequence[float]]) -> Outcome:
-        """Hold a statistic's runs against the bound; the value alone where there are too few for an interval."""
+        """Hold a statistic's runs against the bound; from the least to the largest where they are too few for more."""
         interval = prediction_interval(runs)
         if interval is None:
-            (value, *_), *_ = runs.values()
-            interval = Interval(value, value, value)
+            values = [value for of in runs.values() for value in of]
+            interval = Interval(min(values), max(values), float(np.mean(values)))
         side, end = ("at least", self.at_least) if self.at_most is None else ("at most", self.at_most)
         right = interval.low >= end if self.at_most is None else interval.high <= end
         wrong = interval.high < end if self.at_most is None else interval.low > end

@@ -33,6 +33,7 @@ untouched images. `statistic` is "value" for the whole batch, else a quartile ov
 
 EPSILONS = np.linspace(0, 1, 20)
 QUARTILES = {"q25": 0.25, "median": 0.5, "q75": 0.75}
+_QUARTILES_APART, _LEVEL = 1.349, 1.96  # of a normal distribution, in deviations: its quartiles, half of 95 %
 TITLES = {"mnist": "MNIST", "organmnist": "OrganMNIST", "pathmnist": "PathMNIST"}
 MADE_BY = "python -m compendium.claims.stored FOLDER"
 
@@ -246,6 +247,33 @@ def counterpart(key: Sequence[str]) -> float | None:
     """
     rule = mapping().get(tuple(key)[-3:])
     return None if rule is None else _read(rule)
+
+
+def chance(key: Sequence[str]) -> float:
+    """Return how far one draw may lie from `counterpart`, with 95 % probability; 0 for what was stored as such.
+
+    A mixture's density depends on which images were replaced: with a share s of n it has the variance s(1 − s)/n
+    times that of a single image, clean and attacked together. That of an image follows from the stored quartiles of
+    batches, as of a normal distribution.
+
+    Parameters
+    ----------
+    key : sequence of str
+        As for `counterpart`.
+    """
+    rule = mapping().get(tuple(key)[-3:])
+    if rule is None or rule["take"] != "line":
+        return 0.0
+    whole, share = load(rule["where"]), rule["share"]
+    same = {name: whole[name].iloc[0] for name in ("data set", "attack", "what")}
+    variance = 0.0
+    for kind in ("reference", "adversarial"):
+        quartiles = load(same | {"kind": kind, "statistic": list(QUARTILES)}).pivot(
+            index="x", columns="statistic", values="value"
+        )
+        deviations = (quartiles["q75"] - quartiles["q25"]) / _QUARTILES_APART * np.sqrt(quartiles.index)
+        variance += float(np.median(deviations)) ** 2
+    return float(_LEVEL * np.sqrt(share * (1 - share) / whole["x"].iloc[0] * variance))
 
 
 @functools.cache

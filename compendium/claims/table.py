@@ -12,7 +12,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,14 @@ from compendium.claims.published import (
     one_line,
     words,
 )
-from compendium.claims.rule import Bound, Interval, Outcome
+from compendium.claims.rule import AGREES, DISAGREES, Bound, Interval, Outcome
 
 MODES = {"as published": "as_published", "corrected": "corrected"}
 AUTHORS = "authors' network"
 K = 5
 """Neighbours that set a ball's radius in VS22 (§4)."""
 
+CONFIRMED, CONTRADICTED = "confirmed by stored data", "contradicted by stored data"
 _WITH_CAUSE = ("not reproduced", "reproduced by the papers' code only", "no evidence", "fitted")
 
 Runs = Mapping[str, Sequence[float]]  # network → one value a seed
@@ -319,22 +320,46 @@ def judge(entry: Published, found: Measured, factor: float = 1.0) -> tuple[str, 
     name = "" if entry.value is None else kind(entry).name
     if name in ("setting", "fitted"):
         return (name if outcomes or name == "setting" else NOT_RUN), lines
+    return _with_the_store(entry, outcomes, lines)
+
+
+def _with_the_store(
+    entry: Published, outcomes: dict[str, Outcome], lines: Sequence[Evidence]
+) -> tuple[str, list[Evidence]]:
+    """Add what the authors stored as a line of its own; it decides where nothing was run, or only read from there."""
+    if entry.value is None:
+        mode = criteria().get(entry.key, {}).get("stored")
+        theirs = outcomes.pop(mode, None)
+        lines = [replace(line, mode="stored", networks=0, runs=0) if line.mode == mode else line for line in lines]
+        agrees = {AGREES: True, DISAGREES: False}.get(theirs.says) if theirs else None
+    else:
+        line = _stored(entry)
+        agrees = line and line.says == CONFIRMED
+        lines = [*lines, line] if line else list(lines)
     word = rule.verdict(*(outcomes.get(mode) for mode in MODES))
-    if word == NOT_RUN and entry.value is not None and kind(entry).source == "printed":
-        counterpart = stored.counterpart(entry.key)
-        if counterpart is not None:
-            agrees = counterpart in printed_interval(entry)
-            word = f"{'confirmed' if agrees else 'contradicted'} by stored data"
-            why = f"stored: {counterpart:.4g}"
-            lines.append(Evidence(*entry.key, "stored", None, counterpart, None, 0, 0, word, why))
-    return word, lines
+    undone = word == NOT_RUN or (entry.value is None and word != "reproduced")
+    return (CONFIRMED if agrees else CONTRADICTED) if undone and agrees is not None else word, lines
+
+
+def _stored(entry: Published) -> Evidence | None:
+    """Hold a printed number against what the authors stored of it, chance of one draw included; None without it."""
+    counterpart = stored.counterpart(entry.key) if kind(entry).source == "printed" else None
+    if counterpart is None:
+        return None
+    off = stored.chance(entry.key)
+    theirs = Interval(counterpart - off, counterpart + off, counterpart)
+    agrees = theirs.meets(printed_interval(entry))
+    why = f"stored: {counterpart:.4g}{f' ± {off:.2g}' if off else ''}{'' if agrees else ', not as printed'}"
+    ends = (theirs.low, counterpart, theirs.high) if off else (None, counterpart, None)
+    return Evidence(*entry.key, "stored", *ends, 0, 0, CONFIRMED if agrees else CONTRADICTED, why)
 
 
 def _explained(entry: Published, word: str, found: Measured, lines: Sequence[Evidence]) -> str:
     """Put the reason for a verdict into one line: the cause as data, then what the notebook says of this number."""
     about = cause(entry.key)
     raw = found.comparisons.get(entry.key, {})
-    parts = [raw.get("cause") or "", *(line.why for line in lines if line.mode == "stored")]
+    note = raw.get("cause") or ""
+    parts = [note, *(line.why for line in lines if line.mode == "stored" and "stored" not in note)]
     if about and word in _WITH_CAUSE:
         how = f"shown by {about['shown_by']}" if "shown_by" in about else "a conjecture"
         parts.insert(0, f"{about['cause']} ({how})")

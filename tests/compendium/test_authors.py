@@ -194,3 +194,12 @@ def test_the_stored_record_has_printed_keys_both_modes_and_numbers():
     stored_accuracy = stored.load({"file": "fgsm/mnist/FGSM_attack_density.dat", "what": "accuracy"})["value"]
     found = record["curves"]["MNIST"][AS_PUBLISHED.name]["0"]["accuracy"]
     np.testing.assert_allclose(found, stored_accuracy, atol=2.5 / 2100)
+
+
+def test_their_stored_curves_come_out_at_every_epsilon():
+    """Density and coverage of MNIST at all 20 sizes of FGSM; which 20,000 images were the reference is not known."""
+    runs = authors.load()["curves"]["MNIST"][AS_PUBLISHED.name].values()
+    for what, atol in (("density", 0.02), ("coverage", 0.006)):  # a fiftieth of the clean value
+        file = f"fgsm/mnist/FGSM_attack_{what}.dat"
+        theirs = stored.load({"file": file, "what": what, "kind": "adversarial"})["value"]
+        np.testing.assert_allclose(np.mean([run[what] for run in runs], axis=0), theirs, atol=atol)

@@ -224,6 +224,36 @@ def test_a_mixed_density_lies_on_the_line_between_the_stored_ends():
     assert stored.counterpart(("Table 4", "MNIST", "share=0.25")) == pytest.approx(0.75 * ends[0] + 0.25 * ends[1])
 
 
+def test_one_draw_of_a_mixture_lies_where_chance_says(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, share = 2_000, 0.25
+    clean, attacked = rng.normal(1, 0.8, images), rng.normal(5, 3, images)
+    rows = []
+    for kind, values in (("reference", clean), ("adversarial", attacked)):
+        rows.append(("whole", "A", "boundary", "p", "density", kind, images, "value", values.mean()))
+        for size in (20, 50, 100):
+            batches = rng.permutation(values).reshape(-1, size).mean(1)
+            rows += [
+                ("b", "A", "boundary", "p", "density", kind, size, name, np.quantile(batches, q))
+                for name, q in stored.QUARTILES.items()
+            ]
+    table = pandas.DataFrame(rows, columns=stored.COLUMNS).astype({"x": float})
+    rule = {"where": {"file": "whole"}, "take": "line", "share": share}
+    monkeypatch.setattr(stored, "_table", lambda path: table)
+    monkeypatch.setattr(stored, "mapping", lambda: {("T", "A", "s"): rule, ("T", "A", "0"): {"take": "value"}})
+    drawn = []
+    for _ in range(2_000):
+        replaced = rng.permutation(images)[: round(share * images)]
+        drawn.append(np.where(np.isin(np.arange(images), replaced), attacked, clean).mean())
+    off = stored.chance(("T", "A", "s"))
+    # The quartiles of at most 100 batches tell a deviation to about a tenth.
+    assert off == pytest.approx(1.96 * np.std(drawn), rel=0.25)
+    assert np.mean(np.abs(np.array(drawn) - stored.counterpart(("T", "A", "s"))) <= off) == pytest.approx(
+        0.95, abs=0.06
+    )
+    assert stored.chance(("T", "A", "0")) == stored.chance(("T", "A", "not there")) == 0
+
+
 @pytest.mark.parametrize(
     ("rule", "words"),
     [

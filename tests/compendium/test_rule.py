@@ -91,6 +91,14 @@ def test_a_bound_is_decided_by_the_whole_interval(values, says):
     assert at_most.judge(runs(values)).says == flipped[says]
 
 
+@pytest.mark.parametrize(
+    ("few", "says"),
+    [(runs([12, 9], [13, 14]), UNDECIDED), (runs([12, 11], [13, 14]), AGREES), (runs([9], [8, 2]), DISAGREES)],
+)
+def test_without_an_interval_all_runs_must_be_on_one_side(few, says):
+    assert rule.prediction_interval(few) is None and TEN.judge(few).says == says
+
+
 def test_a_stricter_rule_moves_the_bound_away_from_what_says_nothing():
     assert TEN.moved(1.5).at_least == pytest.approx(14.5) and TEN.moved(0.5).at_least == pytest.approx(5.5)
     assert Bound("p", at_most=0.05, reason="usual").moved(2).at_most == 0.05
