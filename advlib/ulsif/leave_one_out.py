@@ -94,7 +94,7 @@ class _InEigenbasis:
     def __init__(self, phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor, own: torch.Tensor):
         self.n_nu, self.n_de, self.lambdas, self.own = phi_nu.shape[1], phi_de.shape[1], lambdas, own
         self.x, self.x_nu, self.total = _pairs(phi_nu, phi_de)
-        eigenvalues, self.vectors = _eigen(phi_de)
+        eigenvalues, self.vectors = eigen(phi_de)
         self.eigenvalues = eigenvalues.clamp_(min=0)
         self.p, self.q_nu = product(self.x, self.vectors), product(self.x_nu, self.vectors)
         self.turned = product(self.total, self.vectors)
@@ -181,7 +181,7 @@ class _InEigenbasis:
         return first * top, radius.clamp_(min=0).sqrt_(), width.clamp_(min=0).sqrt_()
 
 
-def _eigen(phi_de: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def eigen(phi_de: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return eigenvalues (C, b), ascending, and eigenvectors (C, b, b) of Ĥ, from kernel values (C, n_de, b)."""
     n_de, n_centers = phi_de.shape[1:]
     if 2 * n_de > n_centers:
