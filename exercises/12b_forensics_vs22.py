@@ -2,7 +2,7 @@
 
 # %% [markdown]
 # **1 · Write (15 min).** Write the expected [coverage](../docs/glossary.md#coverage) for N references, m queries and
-# k neighbours. It tells by itself which reference VS22 used for which table.
+# k neighbours. What the check says then shows which reference VS22 used in which experiment.
 
 # %%
 from compendium import exercises

@@ -68,7 +68,15 @@ def texture(images: ArrayLike) -> np.ndarray:
     n, c, h, w = tensor.shape
     if min(h, w) < 3:
         raise ValueError(f"images must be at least 3 pixels wide and high for texture, but have shape {(c, h, w)}")
-    planes = tensor.reshape(n * c, 1, h, w)
+    shares = [_shares(planes) for planes in tensor.reshape(n * c, 1, h, w).split(_CACHED_PLANES)]
+    return torch.cat(shares).sqrt_().reshape(n, -1).numpy()
+
+
+_CACHED_PLANES = 300  # at a time: several times as fast as thousands, which leave a CPU's cache
+
+
+def _shares(planes: torch.Tensor) -> torch.Tensor:
+    """Return the shares that `texture` speaks of, (n, 62), of single planes (n, 1, h, w)."""
     columns = [(planes.flatten(1), _PIXEL_EDGES)]
     for kernel in _DIFFERENCES.values():
         difference = torch.nn.functional.conv2d(planes, torch.tensor(kernel)[None, None]).abs_()
@@ -77,9 +85,9 @@ def texture(images: ArrayLike) -> np.ndarray:
     for values, edges in columns:
         # Sorted once, each row answers all edges at a glance: how many values lie below.
         ordered = torch.from_numpy(np.sort(values.numpy(), axis=1))
-        below = torch.searchsorted(ordered, torch.tensor(edges, dtype=torch.float32).repeat(n * c, 1))
+        below = torch.searchsorted(ordered, torch.tensor(edges, dtype=torch.float32).repeat(len(planes), 1))
         shares.append(below.float() / values.shape[1])
-    return torch.cat(shares, dim=1).sqrt_().reshape(n, -1).numpy()
+    return torch.cat(shares, dim=1)
 
 
 _LEVELS = 4

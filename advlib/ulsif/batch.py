@@ -157,8 +157,13 @@ def fit_batch_indices(
     shape = *a.shape, b.shape[1], numerator_rows.shape[1]
     settings = checked_settings(*shape[1:3], "denominator_indices", sigmas, lambdas, n_kernels, kernel, random_state)
 
+    # One numerator for all draws is repeated without a copy, which `kernels.draw_exponents` sees.
+    repeated = numerator_rows[a[0]] if (a == a[0]).all() else None
+
     def take(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        return numerator_rows[a[part]], denominator_rows[b[part]]
+        rows = b[part]
+        numerators = numerator_rows[a[part]] if repeated is None else repeated.expand(len(rows), -1, -1)
+        return numerators, denominator_rows[rows]
 
     return _fit(take, shape, settings, chunk_draws, numerator_pool, device)
 

@@ -42,14 +42,21 @@ def draw_exponents(
     # One draw's samples stay in a core's cache between the passes over them; a GPU wants all at once.
     step = 1 if device.type == "cpu" else draws
     samples = torch.empty(step, n_samples, n_features, dtype=torch.float64, device=device)
+    repeated = draws > 1 and numerators.stride(0) == 0
     for start in range(0, draws, step):
-        # Distances do not change under a shift; each draw's own first row keeps the norms near the distances' size.
         part = slice(start, start + step)
-        samples[:, :n_nu] = numerators[part]
         samples[:, n_nu:] = denominators[part]
-        samples -= samples[:, :1].clone()
-        centers = samples[:, :n_nu] if len(own) == n_nu else samples[:, own]
-        squared_distances(samples, centers, out=exponents[part])
+        if start == 0 or not repeated:
+            # Distances do not change under a shift; each draw's own first row keeps the norms near the distances' size.
+            samples[:, :n_nu] = numerators[part]
+            origin = samples[:, :1].clone()
+            samples -= origin
+            centers = samples[:, :n_nu] if len(own) == n_nu else samples[:, own]
+            squared_distances(samples, centers, out=exponents[part])
+        else:  # the same numerator again: its half is there, in `samples` and in `exponents`
+            samples[:, n_nu:] -= origin
+            squared_distances(samples[:, n_nu:], centers, out=exponents[part, n_nu:])
+            exponents[part, :n_nu] = exponents[:1, :n_nu]
     # A centre is at infinity from itself, which keeps it out of the maxima, until its distance becomes exactly 0.
     exponents[:, own, columns] = math.inf
     to_exponents(exponents, settings.kernel)

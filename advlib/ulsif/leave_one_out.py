@@ -94,7 +94,7 @@ class _InEigenbasis:
     def __init__(self, phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor, own: torch.Tensor):
         self.n_nu, self.n_de, self.lambdas, self.own = phi_nu.shape[1], phi_de.shape[1], lambdas, own
         self.x, self.x_nu, self.total = _pairs(phi_nu, phi_de)
-        eigenvalues, self.vectors = torch.linalg.eigh(gram_matrix(phi_de), UPLO="U")
+        eigenvalues, self.vectors = eigen(phi_de)
         self.eigenvalues = eigenvalues.clamp_(min=0)
         self.p, self.q_nu = product(self.x, self.vectors), product(self.x_nu, self.vectors)
         self.turned = product(self.total, self.vectors)
@@ -179,6 +179,19 @@ class _InEigenbasis:
         inverse = product(self.inverse, self.vectors.square().mT)
         width = 1 + _LOST - self.c_lambda * inverse - top * self.vectors[:, None, :, -1].square()
         return first * top, radius.clamp_(min=0).sqrt_(), width.clamp_(min=0).sqrt_()
+
+
+def eigen(phi_de: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return eigenvalues (C, b), ascending, and eigenvectors (C, b, b) of Ĥ, from kernel values (C, n_de, b)."""
+    n_de, n_centers = phi_de.shape[1:]
+    if 2 * n_de > n_centers:
+        return torch.linalg.eigh(gram_matrix(phi_de), UPLO="U")
+    # Few samples leave most eigenvalues at 0: with Φᵀ = QR only RRᵀ, n_de × n_de, has to be decomposed.
+    q, r = torch.linalg.qr(phi_de.mT, mode="complete")
+    eigenvalues, vectors = torch.linalg.eigh(gram_matrix(r[:, :n_de].mT))
+    zeros = eigenvalues.new_zeros(len(q), n_centers - n_de)
+    vectors = torch.cat([q[:, :, n_de:], product(q[:, :, :n_de], vectors)], 2)
+    return torch.cat([zeros, eigenvalues], 1), vectors
 
 
 def scores_two_terms(

@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 
 import pandas
-import seaborn
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from advlib.figures import ADVERSARIAL, LIMIT, NOISE, PUBLISHED, REAL, subplots
 
 _SIZES = (("#56B4E9", "o"), (REAL, "s"), (NOISE, "^"), (ADVERSARIAL, "D"))
 """Colour and marker of each ε of Table 1."""
+
+WORDS = {
+    "as published": "as the software of 2017 does it",
+    "mean over the denominator": "mean over the attacked batch",
+    "densratio's leave-one-out": "leave-one-out with densratio's defect",
+    "VS22's network": "another network (VS22's)",
+    "VS22's network, exact direction": "another network, exact direction",
+    "corrected": "as the paper describes it",
+}
+"""Names of variants in figures and tables, where the record has shorter ones."""
 
 _SMALLEST = 0.1
 """R1 below it is drawn at it, so that one ratio near 0 does not squeeze all others."""
@@ -27,7 +35,7 @@ def one_at_a_time(found: pandas.DataFrame, printed: Sequence[float]) -> Figure:
         R1 as printed, at the same ε.
     """
     means = found[found["ε"] > 0].pivot_table("ratio", "variant", "ε", sort=False)
-    names = ["printed", *means.index]
+    names = ["printed", *(WORDS.get(name, name) for name in means.index)]
     figure, axis = subplots(figsize=(9.5, 0.42 * len(names) + 1.4))
     for column, (epsilon, value) in enumerate(zip(means.columns, printed, strict=True)):
         colour, marker = _SIZES[column % len(_SIZES)]
@@ -48,7 +56,7 @@ def one_at_a_time(found: pandas.DataFrame, printed: Sequence[float]) -> Figure:
 
 
 def networks_2017(lines: pandas.DataFrame, epsilon: float = 0.3) -> Figure:
-    """Draw R1 of every variant against its share of unmoved pixels, a panel a row of Table 1.
+    """Draw R1 of every recipe and of coin flips, a line a recipe and a panel a row of Table 1.
 
     Parameters
     ----------
@@ -58,23 +66,23 @@ def networks_2017(lines: pandas.DataFrame, epsilon: float = 0.3) -> Figure:
         Below the plateau.
     """
     lines = lines[(lines["epsilon"] == epsilon) & ~lines["row"].str.contains("combined")]
-    kinds = list(lines["variant"].unique())
-    palette = dict(zip(kinds, seaborn.color_palette("colorblind", len(kinds)), strict=True))
-    figure, axes = subplots(1, lines["row"].nunique(), figsize=(2.6 * lines["row"].nunique(), 3.9), sharex=True)
+    names = lines["recipe"]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    lines = lines.assign(place=names.map(places))
+    panels = lines["row"].nunique()
+    figure, axes = subplots(1, panels, figsize=(1.9 * panels + 2.5, 0.27 * len(places) + 1.5), sharey=True)
     for (row, mine), axis in zip(lines.groupby("row", sort=False), axes, strict=True):
-        axis.axhspan(mine["printed_low"].iloc[0], mine["printed_high"].iloc[0], color=PUBLISHED, alpha=0.15, lw=0)
-        axis.axhline(mine["printed"].iloc[0], color=PUBLISHED, lw=1)
-        for entry in mine.itertuples():
-            colour, x = palette[entry.variant], 100 * entry.zero_share
-            axis.plot([x, x], [entry.coin_flips, entry.r1], color=colour, lw=0.7, alpha=0.6)
-            axis.plot(x, entry.coin_flips, "_", color=colour, ms=8)
-            marker = {"true labels": "o", "own predictions": "s", "dropout on": "^"}[entry.attack]
-            axis.plot(x, entry.r1, marker, color=colour, ms=6, mfc="none" if entry.attack != "true labels" else None)
-        axis.set(title=row, xlabel="unmoved pixels (%)")
-    axes[0].set_ylabel(f"mean density ratio R1, ε = {epsilon:g}")
-    handles = [Line2D([], [], color=palette[name], marker="o", ls="", label=name) for name in kinds]
-    marks = {"own predictions": "s", "dropout on": "^", "coin flips, same unmoved pixels": "_"}
-    handles += [Line2D([], [], color=LIMIT, marker=m, ls="", mfc="none", label=name) for name, m in marks.items()]
-    handles.append(Line2D([], [], color=PUBLISHED, label="printed, with its interval"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        printed = mine.iloc[0]
+        band = {"color": PUBLISHED, "alpha": 0.15, "lw": 0, "label": "printed 95 % interval"}
+        axis.axvspan(printed["printed_low"], printed["printed_high"], **band)
+        axis.axvline(printed["printed"], color=PUBLISHED, lw=1, label="printed")
+        axis.hlines(mine["place"], mine["r1"], mine["coin_flips"], color=LIMIT, lw=0.7)
+        axis.plot(mine["r1"], mine["place"], "o", color=ADVERSARIAL, label="FGSM")
+        coins = "coin flips that leave the same pixels unmoved"
+        axis.plot(mine["coin_flips"], mine["place"], "|", color=NOISE, ms=10, mew=2.5, label=coins)
+        axis.set(title=row, xlabel=f"R1, ε = {epsilon:g}")
+        axis.locator_params(axis="x", nbins=3, integer=True)
+    axes[0].set_yticks(range(len(places)), places)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -284,6 +284,24 @@ def plateau_by_lambda(
     return pandas.DataFrame(found)
 
 
+def plateau_table(plateaus: pandas.DataFrame) -> pandas.DataFrame:
+    """Show `plateau_by_lambda`, rounded, for the default, the finest and the coarsest grid, and what is printed.
+
+    Parameters
+    ----------
+    plateaus : pandas.DataFrame
+        From `plateau_by_lambda`.
+    """
+    ours = plateaus.pivot(index="row", columns="smallest λ", values=["predicted", "measured"]).loc[list(PLATEAU_ROWS)]
+    finest, *_, coarsest = sizes = ours.columns.unique("smallest λ")
+    default = min(sizes, key=lambda size: abs(size - min(DEFAULT_GRID)))
+    shown = {f"{kind}, λ from {size:g}": ours[kind, size] for size in (default, finest, coarsest)
+             for kind in ("predicted", "measured")}  # fmt: skip
+    table = pandas.DataFrame(shown)
+    table.insert(2, "printed at ε = 1", [g17.printed_r1(row, 1.0) for row in table.index])
+    return table.round().astype(int).rename_axis(None).T
+
+
 # ---------------------------------------------------------------------------------------------- FGSM's direction
 
 

@@ -13,6 +13,7 @@ from advlib import attacks, models
 from advlib.progress import track
 from advlib.ulsif import DEFAULT_GRID
 from compendium.common import g17, protocol
+from compendium.nb12a_forensics_g17.figures import WORDS
 from compendium.nb12a_forensics_g17.g17_causes import lambda_grid
 
 FINE = tuple(np.logspace(-3, 1, 17).tolist())
@@ -65,6 +66,26 @@ def ratio_sweep(
                 )["combined"]  # fmt: skip
                 rows.append((mode.name, epsilon, name, found.r1.mean(), found.r2.mean(), found.auroc))
     return pandas.DataFrame(rows, columns=["mode", "ε", "setting", "R1", "R2", "AUROC"])
+
+
+def ranges(ratios: pandas.DataFrame) -> pandas.DataFrame:
+    """Show how far R1 goes in the sweep, and with what setting; a row a mode and ε.
+
+    Parameters
+    ----------
+    ratios : pandas.DataFrame
+        From `ratio_sweep`.
+    """
+
+    def said(r1: pandas.Series, setting: str) -> str:
+        return f"{float(f'{r1[setting]:.2g}'):g} ({setting.split(':')[0]})"
+
+    rows = {}
+    for (mode, epsilon), mine in ratios.groupby(["mode", "ε"], sort=False):
+        r1 = mine.set_index("setting")["R1"]
+        places = {"R1": r1.index[0], "smallest": r1.idxmin(), "largest": r1.idxmax()}
+        rows[f"{WORDS[mode]}, ε = {epsilon:g}"] = {name: said(r1, setting) for name, setting in places.items()}
+    return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def record_ratios(run: Any, ratios: pandas.DataFrame) -> None:

@@ -25,7 +25,7 @@ def bounds_alone(curves: pandas.DataFrame, kink: float, sigma: float) -> Figure:
         "as published": ("as the papers' code did it", {"color": AS_PUBLISHED, "marker": "o"}),
         BOUNDS_ALONE: (BOUNDS_ALONE, {"color": NOISE, "marker": "x", "ls": "--"}),
         "corrected": ("as the paper describes it", {"color": CORRECTED, "marker": "^"}),
-        UNTOUCHED: (UNTOUCHED, {"color": REAL}),
+        UNTOUCHED: ("expected of untouched images", {"color": REAL}),
     }
     figure, axes = subplots(1, 2, figsize=(10, 4.1))
     for axis, score in zip(axes, ("density", "coverage"), strict=True):
@@ -33,7 +33,8 @@ def bounds_alone(curves: pandas.DataFrame, kink: float, sigma: float) -> Figure:
             rows = curves[curves["attack"] == attack]
             unit = 1.0 if attack == "corrected" else sigma
             axis.plot(rows["ε"] * unit, rows[score], label=words, ms=4.5, **style)
-        axis.axvline(kink * sigma, color=LIMIT, ls=":", label=f"black pixels arrive: ε = μ = {kink * sigma:.2f}")
+        arrived = f"black pixels reach the bound: {kink:.2f} σ, {kink * sigma:.2f} in pixels"
+        axis.axvline(kink * sigma, color=LIMIT, ls=":", label=arrived)
         axis.set(xlim=(-0.01, 1.03 * sigma), xlabel="ε (L∞, pixels from 0 to 1)", ylabel=score)
         scale = axis.secondary_xaxis("top", functions=(lambda x: x / sigma, lambda x: x * sigma))
         scale.set_xlabel("ε in σ, as VS22 count")

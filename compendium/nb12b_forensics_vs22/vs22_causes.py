@@ -21,6 +21,7 @@ from advlib.prdc import ReferenceManifold, expected_coverage
 from advlib.progress import track
 from compendium.claims import published
 from compendium.common import vs22
+from compendium.common.kept import kept_manifold
 from compendium.common.splits import held_out
 
 TITLES = ("MNIST", "PathMNIST", "OrganMNIST")
@@ -89,7 +90,7 @@ def normalisations(rng: np.random.Generator) -> pandas.DataFrame:
     densities = stored_densities(chosen.title)
     sizes, stored = np.array(list(densities)), np.array(list(densities.values()))
     split = vs22.reference_and_holdout(chosen.name)
-    manifold = ReferenceManifold(vs22.K).fit(vs22.flat(split.reference))
+    manifold = kept_manifold(vs22.flat(split.reference), vs22.K)
     seed = int(rng.integers(2**63))
     constants = {
         "0.5 and 0.5, as in MedMNIST's examples": ((0.5,), (0.5,)),

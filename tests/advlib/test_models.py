@@ -329,6 +329,22 @@ def test_grey_partition_is_grey():
 # --- Running a model --------------------------------------------------------------------------------------------
 
 
+def test_a_cpu_is_given_no_more_images_than_its_cache_holds():
+    seen = []
+
+    class Sums(torch.nn.Module):
+        def forward(self, images):
+            seen.append(len(images))
+            return images.flatten(1).sum(1, keepdim=True)
+
+    images = np.random.default_rng(0).random((230, 1, 2, 2), dtype=np.float32)
+    np.testing.assert_allclose(models.logits(Sums(), images)[:, 0], images.sum((1, 2, 3)), rtol=1e-6)
+    assert seen == [100, 100, 30]
+    seen.clear()
+    models.logits(Sums(), images, batch_size=60)
+    assert seen == [60, 60, 60, 50]
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_batches_do_not_matter(batch_size):
     model, images = fresh("mnist-vs22"), images_for("mnist-vs22", 7)

@@ -197,6 +197,8 @@ def test_every_estimator_sees_the_same_draws():
     base = r1["as it is: 9 σ, 9 λ, 100 centres"]
     assert r1["50 centres"] == base  # 20 images are all centres in both
     assert r1["10 centres"] != base and r1["λ from 0.01"] < base
+    shown = sweeps.ranges(found).loc["as the software of 2017 does it, ε = 0.3"]
+    assert shown["R1"].endswith("(as it is)") and float(shown["smallest"].split()[0]) < float(shown["R1"].split()[0])
     assert len(sweeps.FINE) == 17 and set(np.round(DEFAULT_GRID, 12)) <= set(np.round(sweeps.FINE, 12))
 
 

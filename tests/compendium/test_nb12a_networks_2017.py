@@ -244,13 +244,16 @@ def test_both_small_sizes_must_hit_and_the_plateau_counts_for_nothing():
 
 
 def test_verdicts_name_the_variants_that_match_and_say_when_none_does():
-    *by_row, whole, cause = networks_2017.verdicts(made_up({}))
-    assert len(by_row) == 5 and all("one (true labels) brings R1 into the printed intervals" in s for s in by_row)
-    assert whole == "In all 5 rows: one (true labels)."
-    assert "in 5 cases; in 5 of them coin flips" in cause
+    whole, lower, coins = networks_2017.verdicts(made_up({}))
+    table = networks_2017.nearest(made_up({}))
+    assert len(table) == 5 and (table["in the printed intervals"] == "one").all()
+    assert (table["nearest"] == "one").all() and (table["which is off by up to"] == "0%").all()
+    assert whole == "In all 5 rows: one."
+    assert lower.endswith("in 5 cases.") and coins.startswith("In 5 of them coin flips")
+    assert networks_2017.called("one", networks_2017.DROPOUT) == "one (dropout on)"
     changes = {("one", row, 0.1): 3 for row in g17.TABLE1}
-    *by_row, whole, _ = networks_2017.verdicts(made_up(changes))
-    assert all("no variant brings R1 into the printed intervals" in sentence for sentence in by_row)
+    whole, *_ = networks_2017.verdicts(made_up(changes))
+    assert set(networks_2017.nearest(made_up(changes))["in the printed intervals"]) == {"none"}
     assert whole == "No recipe agrees in all 5 rows; the best one agrees in 0."
 
 
@@ -289,7 +292,8 @@ def test_the_stored_study_is_of_these_networks():
 
 def test_the_stored_study_is_shown():
     found = networks_2017.stored()
-    assert len(networks_2017.verdicts(found)) == 7
+    assert len(networks_2017.verdicts(found)) == 3 and len(networks_2017.nearest(found)) == 5
     assert len(networks_2017.frame(found)) == len(networks_2017.rows(found).drop(networks_2017.COMBINED, level=0)) + 5
-    assert len(figures.networks_2017(networks_2017.judged(found)).axes) == 5
+    first, *others = figures.networks_2017(networks_2017.judged(found)).axes
+    assert len(others) == 4 and len(first.get_yticks()) == networks_2017.counts(found)["recipes"]
     assert (places.REFERENCE / networks_2017.STORED).with_suffix(".png").is_file()

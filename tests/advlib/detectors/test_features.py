@@ -43,6 +43,12 @@ def test_texture_counts_small_differences(images):
     assert found[3, 1, -9:] == pytest.approx([np.mean(both < edge) for edge in edges], abs=1e-6)
 
 
+def test_texture_of_many_images_is_that_of_each():
+    many = np.random.default_rng(2).random((320, 2, 5, 6), dtype=np.float32)  # more planes than are looked at together
+    alone = [features.texture(many[i : i + 1]) for i in (0, 149, 150, 319)]
+    assert np.array_equal(features.texture(many)[[0, 149, 150, 319]], np.concatenate(alone))
+
+
 def test_texture_forgets_where_things_lie_and_sees_noise(images):
     flipped = features.texture(images[:, :, ::-1, ::-1].copy())
     np.testing.assert_allclose(flipped, features.texture(images), atol=1e-6)

@@ -55,6 +55,19 @@ def test_indices_equal_stacks(dtype):
     np.testing.assert_allclose(by_torch.theta_.numpy(), by_stack.theta_, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("d", "b", "m"), [(30, 100, 7), (30, 6, 7), (3, 100, 1), (30, 100, 20)])
+def test_one_numerator_for_all_draws_is_measured_once(kernel, d, b, m):
+    rng = np.random.default_rng(0)
+    real, other = rng.normal(size=(12, d)), rng.normal(size=(40, d))
+    a, rows = np.tile(rng.permutation(12), (9, 1)), rng.integers(0, 40, (9, m))
+    other[rows[4]] = real[a[4, :1]]  # copies of a numerator point, whose distances are taken by differences
+    options = {"n_kernels": b, "kernel": kernel} | ({"sigmas": 1.0, "lambdas": 0.1} if m == 1 else {})
+    found, wanted = fit_batch_indices(real, other, a, rows, **options), fit_batch(real[a], other[rows], **options)
+    for name in ("mean_ratio_", "sigma_", "lambda_", "theta_", "loocv_scores_"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("decade", range(-40, 1, 2))
 def test_the_short_series_equal_the_factorisation(decade):
     """Each tier of the leave-one-out scores gives what the eigendecomposition gives, wherever it is chosen."""

@@ -53,9 +53,29 @@ def test_plain_formula_is_brute_force(kernel):
     assert scale.min() >= 0
 
 
+@pytest.mark.parametrize("n_de", [1, 2, 20, 21, 40])
+def test_few_samples_have_the_eigenvectors_of_the_whole_matrix(n_de):
+    phi = torch.from_numpy(np.random.default_rng(0).random((3, n_de, 40)))
+    phi[1] = 0  # no kernel reaches any sample
+    phi[2, -1] = phi[2, 0]  # a sample twice
+    eigenvalues, vectors = leave_one_out.eigen(phi)
+    gram = kernels.gram_matrix(phi)
+    torch.testing.assert_close(vectors @ torch.diag_embed(eigenvalues) @ vectors.mT, gram, atol=1e-12, rtol=0)
+    torch.testing.assert_close(vectors.mT @ vectors, torch.eye(40).double().expand(3, -1, -1), atol=1e-12, rtol=0)
+    torch.testing.assert_close(eigenvalues, torch.linalg.eigvalsh(gram), atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
-    ("n_nu", "n_de", "d", "b"), [(10, 10, 784, 100), (100, 100, 784, 100), (60, 150, 200, 40), (400, 90, 20, 100)]
+    ("n_nu", "n_de", "d", "b"),
+    [
+        (10, 10, 784, 100),
+        (100, 100, 784, 100),
+        (60, 150, 200, 40),
+        (400, 90, 20, 100),
+        (100, 5, 784, 100),
+        (100, 50, 30, 100),
+    ],
 )
 def test_scores_and_choice_equal_plain_formula(kernel, n_nu, n_de, d, b):
     # Distances near 10 and 15, as between digits: the widest σ overlap, the narrowest underflow, some lie between.
