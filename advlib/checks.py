@@ -113,6 +113,8 @@ def plain_array(values: ArrayLike, name: str) -> np.ndarray:
     ValueError, TypeError
         Naming the argument: rows of several lengths, values that are no real numbers, masked values; a sparse matrix.
     """
+    if getattr(getattr(values, "dtype", None), "names", None):  # records, whose masked fields NumPy does not count
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {values.dtype}")
     if np.ma.is_masked(values):
         masked = int(np.ma.count_masked(values))
         raise ValueError(f"{name} must have no masked values, but has {masked}: leave those samples out or fill them")

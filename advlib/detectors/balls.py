@@ -92,12 +92,12 @@ class Balls:
         for lo in range(0, len(matrix), 512):
             rows = _as_float32(matrix[lo : lo + 512], centre.numpy(), manifold.scale)
             least = torch.full((len(rows),), torch.inf)
-            at = torch.zeros(len(rows), dtype=torch.int64)
+            at = torch.full((len(rows),), int(inverse.argmin()))  # the widest ball, where all are too far for float32
             square = rows.square().sum(dim=1)
             for first in range(0, len(points), 8192):
                 part = slice(first, first + 8192)
                 d = torch.addmm(norms[part], rows, points[part].T, alpha=-2).add_(square[:, None]).clamp_(min=0)
-                d.mul_(inverse[part]).nan_to_num_(nan=torch.inf)
+                d.mul_(inverse[part]).nan_to_num_(nan=torch.inf, posinf=torch.inf)
                 value, place = d.min(dim=1)
                 nearer = value < least
                 at = torch.where(nearer, place + first, at)

@@ -201,7 +201,8 @@ def e_value(p: ArrayLike) -> np.ndarray:
     Returns
     -------
     array of the same shape
-        From ½ at p = 1 upwards; the integral over p is 1.
+        From ½ at p = 1 upwards; the integral over p is 1. Below the smallest normal number p counts as that number:
+        e is as large as a float can well hold, and never more than it should be.
 
     Raises
     ------
@@ -213,6 +214,7 @@ def e_value(p: ArrayLike) -> np.ndarray:
         raise ValueError(f"p must not be empty, but has shape {p.shape}")
     if not ((p > 0) & (p <= 1)).all():
         raise ValueError(f"p must lie in (0, 1], but ranges over {p.min():g} … {p.max():g}")
+    p = np.maximum(p, np.finfo(np.float64).tiny)
     log = np.log(p)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = (1 - p + p * log) / (p * log**2)

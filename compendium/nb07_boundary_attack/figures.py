@@ -109,6 +109,7 @@ def convergence(found: Sequence[Outcome]) -> Figure:
         above.set_ylim(bottom=0)
         _draw_printed(axis, result.title, "density")
         _log(axis)
+    figure.tight_layout()  # for turned labels, which reach into the legend otherwise
     return figure
 
 

@@ -174,6 +174,19 @@ def test_one_bit_flipped(stored):
             assert same(loaded, expected), f"bit {at} was flipped and the file used"
 
 
+def test_every_bit_of_an_archives_directory_flipped(tmp_path):
+    """Offsets before the first byte, members that overlap, other counts: few bits of a file, and the worst ones."""
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, train_images=(IMAGES[:1, 0] * 255).astype(np.uint8), train_labels=np.arange(1))
+    content, expected = path.read_bytes(), datasets.load_npz(path).train_images
+    for at in range(8 * content.index(b"PK\x01\x02"), 8 * len(content)):
+        changed = bytearray(content)
+        changed[at // 8] ^= 1 << at % 8
+        loaded = attempt("own npz", path, lambda: datasets.load_npz(path).train_images, bytes(changed))
+        case()
+        assert loaded is None or same(loaded, expected), f"bit {at} was flipped and the file used"
+
+
 def test_replaced_by_another_kind(stored, tmp_path_factory):
     name, path, load = stored
     expected = load()

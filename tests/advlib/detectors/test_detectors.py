@@ -168,6 +168,16 @@ def test_nearest_ball_against_brute_force():
     assert expected[-1] == 0
 
 
+def test_a_batch_too_far_for_float32_is_far_from_a_ball_with_an_inside():
+    """A copy's ball has none: its distance is infinite, and no largest float."""
+    tiny = np.concatenate([REFERENCE, REFERENCE[:1].repeat(6, axis=0)]).astype(float) * 1e-310
+    with warnings.catch_warnings(), np.errstate(divide="raise", invalid="raise"):
+        warnings.simplefilter("ignore", UserWarning)
+        test = NearestBallTest(**{**FAST, "check": False}).fit(tiny, CALIBRATION)
+        verdict = test.test(BATCH)
+    assert np.isfinite(verdict.sample_scores).all() and verdict.sample_scores.min() > 1e60
+
+
 def test_density_ratio_is_the_mean_over_the_numerator():
     test = DensityRatioTest(**RATIO).fit(REFERENCE, CALIBRATION)
     with warnings.catch_warnings():

@@ -32,6 +32,12 @@ def test_e_values_of_permutation_p_values_have_mean_at_most_one(n):
     assert 0.4 < mean <= 1
 
 
+def test_e_values_of_subnormal_p_values_are_finite():
+    with np.errstate(all="raise"):
+        e = sequential.e_value([5e-324, 2.5e-321, np.finfo(float).tiny])
+    assert np.isfinite(e).all() and e[0] == e[1] == e[2] > 1e300
+
+
 def test_e_values_outside_the_range():
     for p in (0.0, -0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match="must lie in"):
