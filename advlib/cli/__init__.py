@@ -6,12 +6,16 @@ A plug-in is an entry point of the group `advlib.commands`: a function that is g
 """
 
 import json
+import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -279,7 +283,8 @@ def load_plug_ins() -> None:
 def main() -> None:
     """Run the command line: the program `advlib`. An interruption (Ctrl-C) ends it with one sentence and status 130."""
     try:
-        _run()
+        with _heard():
+            _run()
     except KeyboardInterrupt:
         code: object = 130
     except SystemExit as leaving:  # typer turns an interruption into this status, without a word
@@ -292,6 +297,37 @@ def main() -> None:
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     sys.exit(code)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Let no Ctrl-C be lost; where it is ignored (a shell's background job), it stays ignored."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, or do so a moment later.
+
+    In a destructor, or what a weak reference calls when its object is gone, Python prints an exception and forgets it.
+    """
+    above = frame
+    while above is not None:
+        code = above.f_code
+        if code.co_name == "__del__" or os.path.basename(code.co_filename) in ("weakref.py", "_weakrefset.py"):
+            again = threading.Timer(0.02, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+        above = above.f_back
+    raise KeyboardInterrupt
 
 
 def _run() -> None:

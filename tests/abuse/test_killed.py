@@ -196,6 +196,8 @@ COMMANDS = {
     "data fetch": (["data", "fetch", "pathmnist"], 0.3),
     "train": (["train", "mnist-cleverhans", "--output", "weights"], 1.0),
     "run": (["run", "99"], 3.0),
+    "update-reference": (["run", "99", "--update-reference"], 4.0),
+    "report": (["report"], 4.0),
 }
 
 

@@ -113,3 +113,27 @@ def test_a_broken_plug_in_is_named_where_its_command_is_asked_for(broken_plug_in
     status, printed = main(monkeypatch, capsys, "plot", "--all")
     assert status == 2 and printed.out == "" and printed.err.count("\n") == 1
     assert "there is no command 'plot'" in printed.err and "broken (ModuleNotFoundError: No module" in printed.err
+
+
+def test_an_interruption_that_python_would_swallow_ends_the_command_all_the_same():
+    """In a destructor an exception is printed and forgotten, KeyboardInterrupt too."""
+    code = """
+import os, signal, time
+from advlib import cli
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+def run():
+    Dying()
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
+cli._run = run
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.count("advlib: interrupted;") == 1 and "ignored" not in done.stderr
