@@ -36,6 +36,13 @@ def test_bad_arrays_are_named(values, words):
         checks.as_matrix(values, "x")
 
 
+def test_masked_records_are_named():
+    """NumPy itself cannot count which of their fields are masked."""
+    records = np.ma.masked_array(np.zeros(3, [("x", float), ("y", float)]), mask=[(True, False)] * 3)
+    with pytest.raises(ValueError, match="points must hold real numbers, but its dtype is"):
+        checks.plain_array(records, "points")
+
+
 def test_too_few_rows_are_named():
     with pytest.raises(ValueError, match="x needs at least 2 samples"):
         checks.as_matrix(np.zeros((1, 3)), "x", min_rows=2)
