@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from advlib import chunks, figures, paths, tasks
@@ -188,7 +189,8 @@ def peak_gb() -> float:
 def million() -> dict[str, float]:
     """Measure tasks at a million rows in a process of its own, and its peak memory."""
     code = (
-        "import json, time; from benchmarks import cluster as c; from advlib import chunks\n"
+        "import json, time; from benchmarks import cluster as c; from advlib import chunks, tasks\n"
+        "tasks.settle()\n"
         "m = dict(c.MILLION); gb = m.pop('memory_gb'); base = c.peak_gb()\n"
         "t = time.process_time(); rows = chunks.rows_of(c.readers(**m), 'reference')\n"
         "check = time.process_time() - t\n"
@@ -206,6 +208,8 @@ def measure(quick: bool = True) -> list[dict]:
     """Return one row a comparison, the details under "cluster" of the first."""
     del quick
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    threads = torch.get_num_threads()
+    tasks.settle()  # one thread and memory kept, as on a worker
     small = task_times(SMALL["d"], SMALL["rows"], blocked.STRIP)
     alone, one, two = run_alone(), run_on(1), run_on(2)
     held = [
@@ -215,6 +219,7 @@ def measure(quick: bool = True) -> list[dict]:
         for count, found in ((1, one), (2, two))
     ]  # fmt: skip
     wide = task_times(IMAGENET["d"], 2_000, 2)
+    torch.set_num_threads(threads)
     details = {
         "alone": alone, "one": one, "two": two, "small": small, "wide": wide, "held": held,
         "plan": plan(wide, one["task_s"]), "million": million(), "gpu": _gpu(), "load": load,
