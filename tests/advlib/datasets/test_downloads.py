@@ -1,5 +1,6 @@
 """Downloads: what lies under a file's name is the right bytes or nothing, whatever happens on the way."""
 
+import contextlib
 import dataclasses
 import errno
 import gzip
@@ -56,14 +57,14 @@ def folder(tmp_path, monkeypatch):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` once the gate is open; `pause` seconds before each KiB, `cut` bytes left out at the end."""
+    """Serves `files` once the gate is open; it stops before byte `stop` until `end`; `cut` bytes are left out."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.pause, self.cut, self.asked = {"a.bin": CONTENT}, 0.0, 0, []
-        self.gate = threading.Event()
+        self.files, self.stop, self.cut, self.asked = {"a.bin": CONTENT}, None, 0, []
+        self.gate, self.end = threading.Event(), threading.Event()
         self.gate.set()
         self.url = f"http://127.0.0.1:{self.server_port}/"
 
@@ -81,9 +82,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         try:
-            for start in range(0, len(content) - self.server.cut, 1024):
-                time.sleep(self.server.pause)
-                self.wfile.write(content[start : min(start + 1024, len(content) - self.server.cut)])
+            whole = content[: len(content) - self.server.cut]
+            self.wfile.write(whole[: self.server.stop])
+            if self.server.stop is not None:
+                self.server.end.wait(60)
+                self.wfile.write(whole[self.server.stop :])
         except OSError:
             pass  # the client was killed: that is the test
 
@@ -101,6 +104,15 @@ def server():
 
 def leftovers(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != ".advlib.lock")
+
+
+def some_of(folder: Path, name: str) -> bool:
+    """Whether bytes of a file that is being written have reached the disk; its folder may go while one looks."""
+    for root, _, names in os.walk(folder):
+        with contextlib.suppress(FileNotFoundError):
+            if name in names and Path(root, name).stat().st_size:
+                return True
+    return False
 
 
 def start(folder: Path, files: FileSet) -> subprocess.Popen:
@@ -272,16 +284,18 @@ def test_tar_member_that_is_absent_is_named(server):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_download_leaves_no_target_and_the_next_one_cleans_up(folder, server, number):
-    server.pause, server.files["a.bin"] = 0.01, b"?" * 500_000  # a first piece reaches the disk, the end is far off
+    # A first piece reaches the disk, the end does not come.
+    server.stop, server.files["a.bin"] = 250_000, b"?" * 500_000
     process = start(folder, served(server.url, server.files["a.bin"]))
-    wait_until(lambda: any(p.stat().st_size for p in folder.rglob(".advlib-partial-*/a.bin")), process)
+    wait_until(lambda: some_of(folder, "a.bin"), process)
     process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
+    server.end.set()
     assert process.returncode != 0
     assert not FILE.path.exists()
     # SIGKILL lets nobody clean up.
     assert bool(leftovers(folder)) == (number == signal.SIGKILL)
-    server.pause, server.files["a.bin"] = 0, CONTENT
+    server.stop, server.files["a.bin"] = None, CONTENT
     fetch(served(server.url))
     assert leftovers(folder) == ["set/a.bin"]
 
