@@ -143,7 +143,11 @@ def test_killed_at_random_moments(name, tmp_path, url):
     lasts = time.monotonic() - began
     assert status == 0
     rng, killed = np.random.default_rng(len(name)), 0
-    for moment in range(MOMENTS):
+    for moment in range(4 * MOMENTS):
+        if moment >= MOMENTS:
+            if killed >= MOMENTS / 3:
+                break
+            lasts *= 0.7  # the kills came too late: on a busy machine the first run took longer than the others do
         folder = tmp_path / f"killed{moment}"
         folder.mkdir()
         before(folder)
