@@ -215,7 +215,7 @@ def test_safetensors_that_lie(name, load, tmp_path):
 RNG = np.random.default_rng(0)
 
 
-@settings(max_examples=times(40, 600), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=times(40, 600), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_detector_whose_words_were_rewritten_and_sealed_again(data, tmp_path_factory):
     """Someone who can seal may write any JSON: it is a test that works, or it is refused; nothing else."""

@@ -18,7 +18,7 @@ from advlib.datasets.downloads import Archive, DataUnavailable, Downloader, File
 from compendium import runner
 
 RIGHT = [b"first content", b"second content"]
-SETTINGS = settings(max_examples=times(15, 150), stateful_step_count=12, deadline=None)
+SETTINGS = settings(max_examples=times(15, 150), stateful_step_count=12)
 
 
 def digest(content):

@@ -15,7 +15,7 @@ from advlib.detectors.sequential import e_value, evidence
 from advlib.prdc import ReferenceManifold
 from advlib.ulsif import ULSIF
 
-SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=times(60, 1500))
+SETTINGS = settings(suppress_health_check=list(HealthCheck), max_examples=times(60, 1500))
 GRID = arrays(np.int64, st.tuples(st.integers(4, 12), st.integers(1, 4)), elements=st.integers(-7, 7))
 EXPONENTS = st.sampled_from([-1060, -1022, -700, -149, -130, -60, -21, 0, 19, 60, 120, 500, 900, 1000])
 
@@ -145,6 +145,4 @@ class Stream(RuleBasedStateMachine):
 
 
 def test_a_stream_under_any_order_of_batches():
-    run_state_machine_as_test(
-        Stream, settings=settings(max_examples=times(15, 200), stateful_step_count=12, deadline=None)
-    )
+    run_state_machine_as_test(Stream, settings=settings(max_examples=times(15, 200), stateful_step_count=12))

@@ -159,7 +159,7 @@ def test_senseless_values_are_refused_by_name_or_taken(name, argument):
     assert not problems, "\n".join(problems)
 
 
-@settings(max_examples=times(150, 4000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=times(150, 4000), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(ARRAYS), st.lists(st.sampled_from(list(SPOILT)), min_size=1, max_size=3), st.integers(0, 10**6))
 def test_arrays_spoilt_several_times_over(which, hows, at):
     name, argument = which

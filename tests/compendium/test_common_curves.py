@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 
 
 @given(st.integers(2, 60), st.integers(1, 60), st.integers(2, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sub_batches_are_disjoint_within_a_split(n, size, least):
     if size > n:
         with pytest.raises(ValueError, match="size must lie between 1"):

@@ -25,7 +25,7 @@ MANIFOLD = ReferenceManifold(5).fit(REFERENCE)
 
 
 @given(st.integers(1, 50), st.floats(0, 1), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_mixture_has_its_size_and_share(n, share, twins):
     clean, attacked = mixtures.mixed_rows(n, share, np.random.default_rng(0), twins=twins)
     assert len(clean) + len(attacked) == n and len(attacked) == round(share * n)

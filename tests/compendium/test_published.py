@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compendium import paths as places
@@ -275,7 +275,6 @@ def test_claims_file_round_trip(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["claims.csv"]
 
 
-@settings(deadline=None)  # writes files; a busy machine is no failure
 @given(
     number=st.floats(allow_nan=False, allow_infinity=False),
     phrase=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),

@@ -212,7 +212,7 @@ def test_queries_are_what_the_documentation_says():
     assert counts[1] - counts[0] == 1.1 * 1000 * 10
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 7), low=st.floats(-2, 0.2), width=st.floats(0.9, 3))
 def test_result_lies_in_the_range_and_is_never_further_than_the_start(seed, n, low, width):
     clip = (low, low + width)

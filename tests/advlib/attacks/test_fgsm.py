@@ -56,7 +56,7 @@ def test_sweep_equals_single_attacks_to_the_bit_and_asks_for_one_gradient(monkey
             np.testing.assert_array_equal(getattr(result, field.name), getattr(single, field.name), field.name)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), epsilon=st.floats(0, 2), clipped=st.booleans(), n=st.integers(1, 9))
 def test_norms_bounds_and_success_hold_for_any_batch(seed, epsilon, clipped, n):
     images, labels = batch(n, seed)

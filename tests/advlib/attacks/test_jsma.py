@@ -110,7 +110,7 @@ def best_pair_by_loops(a, b, free):
     return best, chosen
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 10**6),
     d=st.integers(1, 25),

@@ -111,7 +111,7 @@ def test_pgd_starts_uniformly_in_its_ball_from_the_callers_generator_alone():
     np.testing.assert_array_equal(attacks.pgd(linear_model(), images, labels, 0.2, steps=0).images, images)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10**6),
     epsilon=st.floats(0, 2),

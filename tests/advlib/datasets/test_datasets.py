@@ -175,7 +175,7 @@ def test_grey_is_pillows_luma():
 
 
 @given(st.floats(0, 1, width=32), st.sampled_from([np.float32, np.float64]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_grey_keeps_grey_and_stays_within_bounds(level, dtype):
     grey = datasets.grey(np.full((1, 3, 2, 2), level, dtype))
     np.testing.assert_allclose(grey, level, rtol=1e-6)

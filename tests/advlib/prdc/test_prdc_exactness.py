@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from prdc_oracles import (
@@ -283,7 +283,7 @@ matrices = hnp.arrays(
     elements=st.floats(-100, 100).map(lambda x: x if abs(x) > 1e-60 else 0.0) | st.sampled_from([0.0, 1.0, 0.1]),
     fill=st.nothing(),
 )
-hypothesis_settings = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings = settings(max_examples=50)
 some_duplicates = pytest.mark.filterwarnings("ignore:.*exact copies")
 
 

@@ -259,7 +259,7 @@ def test_predict_works_in_blocks(monkeypatch):
 shapes = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(1, 20), st.integers(0, 2**31))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shape=shapes, kernel=st.sampled_from(KERNELS))
 def test_ratios_and_weights_are_not_negative(shape, kernel):
     numerator, denominator = samples(*shape)
@@ -268,7 +268,7 @@ def test_ratios_and_weights_are_not_negative(shape, kernel):
     assert (model.predict(denominator) >= 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shape=shapes, kernel=st.sampled_from(KERNELS))
 def test_order_of_pairs_does_not_matter(shape, kernel):
     """With all numerator points as centres, moving the left-out pairs together changes no score."""
@@ -281,7 +281,7 @@ def test_order_of_pairs_does_not_matter(shape, kernel):
     assert_scores(second.loocv_scores_, (first.loocv_scores_, scale))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shape=shapes, kernel=st.sampled_from(KERNELS), offset=st.sampled_from([-3.0, 64.0, 4096.0]))
 def test_translation_does_not_matter(shape, kernel, offset):
     # Multiples of 2^-20 stay exact under these offsets, so that only the method can make a difference.
@@ -292,7 +292,7 @@ def test_translation_does_not_matter(shape, kernel, offset):
     np.testing.assert_array_equal(there.theta_, here.theta_)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=shapes, power=st.integers(-6, 6))
 def test_scaling_points_and_sigma_together_does_not_matter(shape, power):
     numerator, denominator = samples(*shape)
