@@ -8,8 +8,8 @@ interrupted derivation goes on.
 
 The expected value is the mean over the seeds. The half-width of its band is the largest of
 
-- *seeds*: four standard deviations over the seeds. A share that came out the same under every seed gets the rule of
-  three, 3 / (seeds × draws);
+- *seeds*: four standard deviations over the seeds. A share that came out the same under every seed may differ by one
+  draw (the rule of three, 3 / (seeds × draws), says less than that);
 - *arithmetic*: twice the largest distance between a setting and the run with seed 0, or twice what is usual among those
   of its family that moved (same first and last part of the name, so the same kind of number; the median, relative),
   because a number that stood still here may move like its kin on the next processor;
@@ -157,8 +157,8 @@ def band(name, seeds, others, kin, draws):
         n = own if own and own >= 10 else n
         widths["resolution"], words["resolution"] = 1 / n, f"resolution: a share in steps of 1/{n}"
     if spread == 0 and 0 <= native <= 1:
-        widths["seeds"] = 3 / (len(seeds) * draws)
-        words["seeds"] = f"the same under {len(seeds)} seeds; rule of three"
+        widths["seeds"] = 1 / draws
+        words["seeds"] = f"the same under {len(seeds)} seeds; one draw of {draws} may differ"
     widest = max(widths, key=widths.get)
     if widths[widest] == 0:
         widest, words["seeds"] = "seeds", f"the same in all {len(seeds) + len(others)} runs; a count or a choice"
