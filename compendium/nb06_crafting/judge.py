@@ -89,8 +89,9 @@ def record_similarity(run: Any, similar: pandas.DataFrame) -> None:
         max,
     )
     seen = ("largest power of the energy distance at the smallest tolerance", "power", max)
-    _sentence(run, "smaller-tolerance-more-similar", found, "γ {agreement:.2f}", gamma)
-    _sentence(run, "crafted-closer-in-density", found, "{energy_left:.0%} left, power {power:.2f}", near, seen)
+    _sentence(run, "smaller-tolerance-more-similar", found, "agreement in order {agreement:.2f}", gamma)
+    words = "{energy_left:z.0%} of the distance left, power {power:.2f}"
+    _sentence(run, "crafted-closer-in-density", found, words, near, seen)
 
 
 def _sentence(run: Any, row: str, found: pandas.DataFrame, words: str, *statistics: tuple[str, str, Pick]) -> None:
