@@ -33,6 +33,7 @@ from advlib import datasets, n2gem, paths
 from advlib.architectures import (
     Classifier,
     Normalize,
+    airbench,
     cleverhans_tutorial,
     resnet9,
     vs22_medmnist,
@@ -87,7 +88,7 @@ SPECS = {
     "mnist-vs22": Spec(vs22_mnist, **_MNIST, **_DIGITS, holdout_fraction=0.03),
     "mnist-vs22-official": Spec(vs22_mnist, **_MNIST, **_DIGITS),
     "cifar10-resnet": Spec(resnet9, **_CIFAR, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-    "cifar10-resnet-long": Spec(resnet9, **_CIFAR, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    "cifar10-airbench": Spec(airbench, **_CIFAR, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
     "cifar10-cleverhans": Spec(cleverhans_tutorial, **_CIFAR, **_PIXELS),
     "cifar10-grey-cleverhans": Spec(cleverhans_tutorial, **_GREY, **_PIXELS),
     "organamnist-vs22": Spec(vs22_medmnist, "organamnist", 1, 28, 11, holdout_fraction=0.08),
@@ -101,7 +102,7 @@ SPECS = {
 }
 AUTHORS = tuple(n2gem.WEIGHTS)
 """Networks of VS22's authors; their weights are fetched or taken from a folder, see `advlib.n2gem.read`."""
-NAMES = tuple(name for name in SPECS if name not in (*AUTHORS, "pathmnist-vs22", "cifar10-resnet-long"))
+NAMES = tuple(name for name in SPECS if name not in (*AUTHORS, "pathmnist-vs22"))
 """Networks whose weights come with the package. PathMNIST could not be had, so its network is there to be trained."""
 
 SPLIT_SEED = 42  # VS22's own

@@ -1,8 +1,8 @@
 """One-cycle training that wrote the shipped weights: `train(name)` does again what made them.
 
-VS22 train with Adam, the negative log-likelihood and a one-cycle learning rate (appendix B). So does this, for all
-networks. The last epoch's weights are kept, whatever their accuracy: choosing an epoch by the hold-out would make
-the hold-out part of the training.
+VS22 train with Adam, the negative log-likelihood and a one-cycle learning rate (appendix B). So does this, but for one
+network whose recipe asks for gradient descent with momentum. The last epoch's weights are kept, whatever their
+accuracy: choosing an epoch by the hold-out would make the hold-out part of the training.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 
-from advlib import __version__, models, paths
+from advlib import __version__, architectures, models, paths
 from advlib.checks import finite, finite_number, plain_tensor, whole_number
 
 
@@ -41,14 +41,19 @@ class Recipe:
     batch_size : int
         Images a step.
     weight_decay : float
-        Decoupled (AdamW); with 0 the optimiser is Adam.
+        Decoupled (AdamW); with 0 the optimiser is Adam. With momentum it is multiplied by the learning rate.
     shift : int
         Images are moved by up to this many pixels, filled up with black; 0 leaves them.
     flip : bool
         Images are mirrored left to right with probability ½.
-    cutout : int
-        A square of so many pixels a side, anywhere in the image, is made mid-grey (DeVries & Taylor 2017,
-        arXiv:1708.04552); 0 leaves all.
+    momentum : float
+        Above 0 the optimiser is stochastic gradient descent with Nesterov's momentum, and biases of batch
+        normalisation learn 64 times as fast (Jordan 2024, arXiv:2404.00498).
+    smoothing : float
+        Share of the label that is spread over all classes.
+    lookahead : bool
+        With momentum: every five steps the weights are drawn to a moving average of their path, and end in it (Jordan
+        2024).
     bfloat16 : bool
         Whether the matrix products of the training run in bfloat16. Parameters, loss and all evaluation are float32.
     """
@@ -59,14 +64,22 @@ class Recipe:
     weight_decay: float = 0.0
     shift: int = 0
     flip: bool = False
-    cutout: int = 0
+    momentum: float = 0.0
+    smoothing: float = 0.0
+    lookahead: bool = False
     bfloat16: bool = False
 
 
 _RESNET = Recipe(epochs=10, max_lr=4e-3, weight_decay=0.05, shift=4, flip=True, bfloat16=True)
-_LONG = Recipe(
-    epochs=75, max_lr=6e-3, batch_size=512, weight_decay=0.05, shift=4, flip=True, cutout=8, bfloat16=True
-)  # some minutes on a GPU, hours without
+# Jordan 2024 (arXiv:2404.00498). Its rate and decay are for a sum over 1,024 examples, each over 1 + 1/(1 − momentum),
+# and its decay is not multiplied by the rate: 11.5 and 0.0153 become 1.5 and 0.00133. Otherwise than there: 14 epochs
+# in place of 9.9, shifts filled with black, mirrored at random and not in turn, the last small batch kept, bfloat16,
+# the first layer's bias trained to the end from a random start. Accuracies here are of the images as they are; the
+# paper's 94 % are of the mean over several crops and mirror images.
+_AIRBENCH = Recipe(
+    epochs=14, max_lr=1.5, batch_size=1024, weight_decay=1.33e-3, shift=2, flip=True, momentum=0.85, smoothing=0.2,
+    lookahead=True, bfloat16=True,
+)  # fmt: skip
 _TUTORIAL = Recipe(epochs=6, max_lr=1e-3)  # epochs, batch and rate of the CleverHans tutorial
 
 RECIPES = {
@@ -74,7 +87,7 @@ RECIPES = {
     "mnist-vs22": Recipe(epochs=12, max_lr=3e-3),
     "mnist-vs22-official": Recipe(epochs=12, max_lr=3e-3),
     "cifar10-resnet": _RESNET,
-    "cifar10-resnet-long": _LONG,
+    "cifar10-airbench": _AIRBENCH,
     "cifar10-cleverhans": _TUTORIAL,
     "cifar10-grey-cleverhans": _TUTORIAL,
     "organamnist-vs22": Recipe(epochs=10, max_lr=3e-3),
@@ -94,7 +107,7 @@ def fit(
     progress: bool = True,
     description: str = "training",
 ) -> list[dict[str, float]]:
-    """Train `model` in place, on the device where it lives, with one-cycle Adam on the cross-entropy of its logits.
+    """Train `model` in place, on the device where it lives, on the cross-entropy of its logits, as the recipe says.
 
     Parameters
     ----------
@@ -170,6 +183,11 @@ def _check_recipe(recipe: Recipe) -> None:
     for name in ("max_lr", "weight_decay"):
         if not 0 <= finite_number(getattr(recipe, name), name) < 1e30:
             raise ValueError(f"{name} must be at least 0 and below 1e30, but is {getattr(recipe, name)!r}")
+    for name in ("momentum", "smoothing"):
+        if not 0 <= finite_number(getattr(recipe, name), name) < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, but is {getattr(recipe, name)!r}")
+    if recipe.lookahead and not recipe.momentum:
+        raise ValueError("lookahead needs momentum above 0")
 
 
 _COLUMNS = (
@@ -188,8 +206,50 @@ def _words(row: dict[str, float]) -> str:
 def _optimizers(
     model: nn.Module, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=float(recipe.max_lr), weight_decay=recipe.weight_decay)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, float(recipe.max_lr), total_steps=steps)
+    rate, decay = float(recipe.max_lr), recipe.weight_decay
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    if not recipe.momentum:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+        return optimizer, one_cycle(optimizer, rate, total_steps=steps)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    of_norms = {id(module.bias) for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
+    biases = [parameter for parameter in trained if id(parameter) in of_norms]
+    others = [parameter for parameter in trained if id(parameter) not in of_norms]
+    groups = [
+        {"params": biases, "lr": 64 * rate, "weight_decay": decay / 64},
+        {"params": others, "lr": rate, "weight_decay": decay},
+    ]
+    optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=True)
+    if recipe.lookahead:
+        lookahead = _Lookahead(model, steps)
+        optimizer.register_step_post_hook(lambda *_: lookahead())
+    rates = [group["lr"] for group in groups]
+    return optimizer, one_cycle(
+        optimizer, rates, total_steps=steps + 1, pct_start=0.23, anneal_strategy="linear", cycle_momentum=False,
+        div_factor=5, final_div_factor=0.2 / 0.07,
+    )  # fmt: skip
+
+
+class _Lookahead:
+    """A moving average of the weights, to which they are drawn every few steps, less and less."""
+
+    def __init__(self, model: nn.Module, steps: int, every: int = 5):
+        self.model, self.steps, self.every, self.step = model, steps, every, 0
+        self.average = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def __call__(self) -> None:
+        """Count a step; after the last one the weights are the average."""
+        self.step += 1
+        if self.step % self.every == 0:
+            self._draw(0.95**self.every * (self.step / self.steps) ** 3)
+        if self.step == self.steps:
+            self._draw(1.0)
+
+    def _draw(self, kept: float) -> None:
+        for key, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[key].lerp_(value, 1 - kept)
+                value.copy_(self.average[key])
 
 
 def _epoch(
@@ -217,7 +277,7 @@ def _epoch(
         logits = logits.float()
         if most >= logits.shape[1]:
             raise ValueError(f"labels must be below the model's {logits.shape[1]} classes, but reach {most}")
-        loss = functional.cross_entropy(logits, labels[index])
+        loss = functional.cross_entropy(logits, labels[index], label_smoothing=recipe.smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -229,13 +289,13 @@ def _epoch(
     return {
         "train_loss": round(loss_sum / len(images), 5),
         "train_accuracy": round(correct / len(images), 5),
-        "learning_rate": float(f"{schedule.get_last_lr()[0]:.4g}"),
+        "learning_rate": float(f"{schedule.get_last_lr()[-1]:.4g}"),
         "seconds": round(time.perf_counter() - start, 2),
     }
 
 
 def _augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-    """Shift, mirror and cut into (n, c, h, w) images at random, each on its own."""
+    """Shift and mirror (n, c, h, w) images at random, each on its own."""
     n, _, height, width = images.shape
 
     def draw(high: int) -> torch.Tensor:
@@ -248,11 +308,6 @@ def _augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -
         images = windows[torch.arange(n, device=images.device), :, row, column]
     if recipe.flip:
         images = torch.where(draw(2).bool().view(-1, 1, 1, 1), images.flip(3), images)
-    if recipe.cutout:
-        row, column = (draw(size + recipe.cutout).view(-1, 1, 1, 1) - recipe.cutout for size in (height, width))
-        y, x = torch.arange(height, device=images.device)[:, None], torch.arange(width, device=images.device)
-        inside = (y >= row) & (y < row + recipe.cutout) & (x >= column) & (x < column + recipe.cutout)
-        images = torch.where(inside, 0.5, images)
     return images
 
 
@@ -296,7 +351,7 @@ def train(
     recipe = _recipe(name, recipe, epochs)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data = models.partition(name)
-    model = _fresh(name, seed).to(device)
+    model = _fresh(name, seed, data.train_images).to(device)
     start = time.perf_counter()
     holdout = data.holdout_images, data.holdout_labels
     options = {"seed": seed, "holdout": holdout, "progress": progress, "description": name}
@@ -333,10 +388,15 @@ def _recipe(name: str, recipe: Recipe | None, epochs: int | None) -> Recipe:
     return recipe
 
 
-def _fresh(name: str, seed: int) -> models.Classifier:
+def _fresh(name: str, seed: int, images: np.ndarray) -> models.Classifier:
+    """Return an untrained network; filters that are not trained are taken from images (n, c, h, w)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return models.build(name)
+        model = models.build(name)
+    for module in model.modules():
+        if isinstance(module, architectures.Whitening):
+            module.learn(model.normalize(torch.from_numpy(images[:5000])))
+    return model
 
 
 def _trained_on(name: str, model: nn.Module, data: models.Partition) -> dict[str, object]:

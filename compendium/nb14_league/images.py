@@ -1,6 +1,5 @@
 """Image sets of the league: references, calibration and test images, the network under attack, and a second one."""
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ class Plan:
     title : str
     network, second : str
         Of `advlib.models.SPECS`: under attack, and another for the same classes. A second of the same name is another
-        training, from `retrained`.
+        training, from a folder.
     epsilons : tuple of float
         L∞ bounds of attacks that have one, in pixels of [0, 1].
     foreign : str
@@ -36,7 +35,7 @@ class Plan:
 
 PLANS = {
     "mnist": Plan("MNIST", "mnist-vs22-official", "mnist-cleverhans", (0.15, 0.3), "organamnist"),
-    "cifar10": Plan("CIFAR-10", "cifar10-resnet-long", "cifar10-resnet", (0.03, 0.05), "bloodmnist"),
+    "cifar10": Plan("CIFAR-10", "cifar10-airbench", "cifar10-resnet", (0.03, 0.05), "bloodmnist"),
     "organamnist": Plan("OrganAMNIST", "organamnist-vs22", "organamnist-vs22", (0.03, 0.05), "mnist"),
     "bloodmnist": Plan("BloodMNIST", "bloodmnist-vs22", None, (0.03, 0.05), "cifar10"),
 }
@@ -113,8 +112,8 @@ def placed(arrays: dict[str, np.ndarray], device: torch.device | str, images: in
 
 def networks(
     name: str, device: torch.device | str, folders: tuple[Path, ...] = ()
-) -> tuple[nn.Module, nn.Module | None, str]:
-    """Return the network under attack, the second one, and the first one's name.
+) -> tuple[nn.Module, nn.Module | None]:
+    """Return the network under attack and the second one.
 
     Parameters
     ----------
@@ -123,25 +122,13 @@ def networks(
     device : torch.device
     folders : tuple of Path
         Where other trainings lie: the first that holds the second network's name is taken for it, where both networks
-        have the same name. Where a network is not there the shipped `cifar10-resnet` is attacked, with
-        `cifar10-cleverhans` beside it.
+        have the same name.
     """
     plan = PLANS[name]
-    first, second = plan.network, plan.second
-    try:
-        with contextlib.ExitStack() as stack:
-            for folder in folders[:1]:
-                if first != second and models.files(first, folder)[0].is_file():
-                    stack.enter_context(models.weights_from(folder))
-            model = models.load_trained(first, device)
-    except FileNotFoundError:
-        first, second = "cifar10-resnet", "cifar10-cleverhans"
-        model = models.load_trained(first, device)
-    if second is None:
-        return model, None, first
-    if second != first:
-        return model, models.load_trained(second, device), first
-    for folder in folders:
-        if models.files(second, folder)[0].is_file():
-            return model, models.load_trained(second, device, folder), first
-    return model, None, first
+    model = models.load_trained(plan.network, device)
+    if plan.second is None:
+        return model, None
+    if plan.second != plan.network:
+        return model, models.load_trained(plan.second, device)
+    found = [folder for folder in folders if models.files(plan.second, folder)[0].is_file()]
+    return model, models.load_trained(plan.second, device, found[0]) if found else None

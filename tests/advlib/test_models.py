@@ -21,6 +21,7 @@ FLOORS = {
     "organamnist-vs22": 0.98,
     "bloodmnist-vs22": 0.95,
     "cifar10-resnet": 0.85,
+    "cifar10-airbench": 0.93,
     "cifar10-cleverhans": 0.55,
     "cifar10-grey-cleverhans": 0.50,
 }

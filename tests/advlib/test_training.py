@@ -105,13 +105,73 @@ def test_a_loss_that_is_no_number_stops_the_training():
         training.fit(small(), images * np.nan, labels, Recipe(3, 1e-2), progress=False)
 
 
-def test_a_cutout_is_a_grey_square_anywhere():
-    white = torch.ones(2000, 1, 6, 5)
-    out = training._augment(white, Recipe(1, 1e-2, cutout=3), torch.Generator().manual_seed(0))
-    assert set(out.unique().tolist()) == {0.5, 1.0}
-    sizes = (out == 0.5).sum((1, 2, 3))
-    assert sizes.max() == 9 and set(sizes.unique().tolist()) <= {0, 1, 2, 3, 4, 6, 9}
-    assert (out == 0.5).any(0).all()
+def test_descent_with_momentum_learns_and_its_rate_is_a_triangle():
+    recipe = Recipe(epochs=10, max_lr=0.1, batch_size=20, momentum=0.8, smoothing=0.1)
+    history = training.fit(small(), *digits(400), recipe, holdout=digits(60, seed=1), progress=False)
+    assert history[-1]["accuracy"] > 0.95
+    rates = np.array([row["learning_rate"] for row in history])
+    # Up to the peak in 23 % of the steps, then down to 7 % of it in equal steps.
+    np.testing.assert_allclose(np.diff(rates[2:]), -0.093 / 7.7, rtol=0.02)
+    assert rates[-1] == pytest.approx(0.007, rel=0.02)
+
+
+def test_biases_of_batch_normalisation_learn_faster_and_decay_alike():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3))
+    model[1].weight.requires_grad_(False)
+    optimizer, _ = training._optimizers(model, Recipe(1, 0.5, weight_decay=0.01, momentum=0.9), 10)
+    fast, slow = optimizer.param_groups
+    assert fast["nesterov"] and slow["nesterov"]
+    assert fast["params"] == [model[1].bias] and len(slow["params"]) == 4
+    assert fast["max_lr"] == 64 * slow["max_lr"] == 32
+    assert fast["max_lr"] * fast["weight_decay"] == pytest.approx(slow["max_lr"] * slow["weight_decay"])
+
+
+def test_lookahead_draws_the_weights_to_their_average_and_ends_in_it():
+    model, rng = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), np.random.default_rng(0)
+    weight, mean = model[0].weight, model[1].running_mean
+    average = torch.cat([weight.detach().flatten(), mean])
+    lookahead = training._Lookahead(model, 22)
+    for step in range(1, 23):
+        with torch.no_grad():
+            weight += torch.from_numpy(rng.standard_normal((2, 3))).float()
+            mean += 1
+        here = torch.cat([weight.detach().flatten(), mean])
+        lookahead()
+        if step % 5 == 0 or step == 22:
+            kept = 0.95**5 * (step / 22) ** 3 if step < 22 else 1.0
+            average = kept * average + (1 - kept) * here
+            torch.testing.assert_close(torch.cat([weight.detach().flatten(), mean]), average)
+        else:
+            assert torch.equal(torch.cat([weight.detach().flatten(), mean]), here)
+    assert model[1].num_batches_tracked.dtype == torch.int64
+
+
+def test_a_recipe_with_lookahead_ends_elsewhere_than_one_without():
+    def weights(**options):
+        model = small()
+        training.fit(model, *digits(100), Recipe(2, 0.05, 20, momentum=0.8, **options), progress=False)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    assert not torch.allclose(weights(), weights(lookahead=True), atol=1e-4)
+
+
+def test_smoothed_labels_leave_a_loss():
+    recipe = Recipe(epochs=10, max_lr=0.1, batch_size=20, momentum=0.8)
+    images, labels = digits(400)
+    entropy = -(0.91 * np.log(0.91) + 9 * 0.01 * np.log(0.01))  # of a label of which a tenth is spread over ten classes
+    recipes = recipe, dataclasses.replace(recipe, smoothing=0.1)
+    plain, smoothed = (training.fit(small(), images, labels, r, progress=False)[-1]["train_loss"] for r in recipes)
+    assert plain < 0.5 * entropy and smoothed > entropy
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("momentum", 1.0), ("momentum", -0.1), ("smoothing", 1.0), ("smoothing", np.nan)]
+)
+def test_recipes_that_cannot_be_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        training.fit(small(), *digits(10), Recipe(1, 0.1, **{field: value}), progress=False)
+    with pytest.raises(ValueError, match="lookahead needs momentum"):
+        training.fit(small(), *digits(10), Recipe(1, 0.1, lookahead=True), progress=False)
 
 
 @pytest.mark.parametrize(("shift", "flip"), [(0, False), (1, False), (0, True), (2, True)])
@@ -236,3 +296,19 @@ def test_progress_is_drawn_on_standard_error_alone(synthetic, capsys):
 def test_recipes_are_plain_numbers():
     for recipe in training.RECIPES.values():
         assert json.loads(json.dumps(dataclasses.asdict(recipe))) == dataclasses.asdict(recipe)
+
+
+def test_a_network_of_whitened_patches_takes_its_filters_from_the_images():
+    images = np.random.default_rng(0).random((300, 3, 32, 32), dtype=np.float32)
+    images[:, :, 1:] = (images[:, :, 1:] + images[:, :, :-1]) / 2  # neighbours are alike
+    model = training._fresh("cifar10-airbench", 0, images)
+    filters = model.hidden[0]
+    patches = nn.functional.conv2d(model.normalize(torch.from_numpy(images)), filters.weight).detach()
+    rows = patches.permute(0, 2, 3, 1).reshape(-1, 24)[:, :12]
+    second = rows.T @ rows / len(rows)
+    torch.testing.assert_close(second, torch.eye(12), atol=0.02, rtol=0)  # 5e-4 was added to each eigenvalue
+    assert torch.equal(patches[:, :12], -patches[:, 12:])
+    before = filters.weight.clone()
+    recipe = dataclasses.replace(training.RECIPES["cifar10-airbench"], epochs=1, batch_size=100)
+    training.fit(model, images, np.arange(300) % 10, recipe, progress=False)
+    assert torch.equal(filters.weight, before)
