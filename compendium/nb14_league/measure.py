@@ -38,6 +38,9 @@ class Scale:
         Of `AimTest`.
     permutations : int
         Of `AimTest`.
+    checked : int
+        Batches of each change without an aim that *aimed* is asked about, over all halves: how often it is wrong. The
+        changes are of few images, which many of these batches share.
     batches : tuple of int
         Batch sizes.
     aimed, changes : bool
@@ -57,6 +60,7 @@ class Scale:
     learned: int = 600
     calibrated: int = 600
     permutations: int = 999
+    checked: int = 1000
     batches: tuple[int, ...] = BATCHES
     aimed: bool = True
     changes: bool = True
@@ -149,6 +153,7 @@ def powers(
     rng: np.random.Generator,
     left_out: tuple[str, ...] = (),
     sizes: tuple[int, ...] | None = None,
+    asked: int | None = None,
 ) -> dict[str, dict[int, list[float]]]:
     """Share of a pool's batches that each detector flags: detector → batch size → one share a half.
 
@@ -162,6 +167,8 @@ def powers(
         Families that `AimTest` is asked to leave out as well, under a name of its own.
     sizes : tuple of int, optional
         Batch sizes, in place of the scale's.
+    asked : int, optional
+        Batches of each half that `AimTest` is asked about, in place of the scale's draws.
     """
     pool = setting.league.look(images)
     measured = detectors.measure(setting.league, pool, setting.aims)
@@ -179,6 +186,8 @@ def powers(
                 flagged(setting.nulls[m][k][name], part, two_sided, np.random.default_rng(k))
                 for k, part in enumerate(parts)
             ]
+        if asked is not None:
+            together = np.concatenate([batches(own, m, asked, rng) for own in members])
         for name, aim in setting.aims.items():
             ranked = aim.p_values(measured[name], together)
             verdicts = {f"{name} · verdict": ranked.p}
@@ -335,7 +344,8 @@ def run(setting: Setting, write: Callable[[dict[str, Any]], None], until: float,
         few = kind == "change" and name != "nothing"
         sizes = tuple(m for m in setting.scale.batches if m in (1, 25) or not few)
         left_out = (kept["family"],) if "family" in kept else ()
-        found = powers(setting, images, rows, rng, left_out, sizes) if len(rows) else {}
+        asked = setting.scale.checked // setting.scale.halves if kind == "change" else None
+        found = powers(setting, images, rows, rng, left_out, sizes, asked) if len(rows) else {}
         if len(rows) and setting.aims:
             seen = list(setting.aims.values())[-1].look(images[:LOOKED])
             setting.looks[name] = seen.cpu().numpy().astype(np.float16)

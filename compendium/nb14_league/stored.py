@@ -24,6 +24,7 @@ ODD = ("nothing", "another data set", "half of one class")
 """Pools that are no change of an image: clean ones, other images, another mix."""
 
 AIM = "aim · verdict"
+LEFT_OUT = "aim · verdict, family left out"
 CHANGED = {
     "default of 0.1: pixels, residual": "changed, default until now",
     "combined: texture, multiscale": "changed, texture and scales",
@@ -89,6 +90,30 @@ def summary(worst_cases: pandas.DataFrame, m: int) -> pandas.DataFrame:
     return pandas.DataFrame(rows).set_index(["image set", "question"])
 
 
+def levels(table: pandas.DataFrame, league: dict[str, Any]) -> pandas.DataFrame:
+    """Return how often changes without an aim are called aimed at 5 %, a row a set and batch size.
+
+    Columns: changes that were tried, images and batches of each, the median and the largest share, which change that
+    is, and the largest share where the calibration had no change of that family.
+    """
+    sets = {PLANS[name].title: result for name, result in league.items()}
+    rows = []
+    for (dataset, m), part in table[table.family.notna()].groupby(["dataset", "m"], sort=False):
+        own, without = (part[part.detector == detector] for detector in (AIM, LEFT_OUT))
+        if not len(own):
+            continue
+        most, result = own.loc[own.flagged.idxmax()], sets[dataset]
+        rows.append(
+            {
+                "image set": dataset, "m": m, "changes": len(own), "images": result["pools"][most.pool]["images"],
+                "batches": result["checked"], "median": own.flagged.median(), "largest": most.flagged,
+                "which": most.pool,
+                "largest, family left out": without.flagged.max(),
+            }
+        )  # fmt: skip
+    return pandas.DataFrame(rows)
+
+
 def metrics(table: pandas.DataFrame) -> dict[str, float]:
     """Return what prose may say: worst cases, by set, detector, batch size."""
     found = {}
@@ -117,7 +142,8 @@ def keep(out: Path) -> None:
         | {
             f"{PLANS[name].title}.{what}": result[what]
             for name, result in league.items()
-            for what in ("accuracy", "test", "clean", "draws", "halves")
+            for what in ("accuracy", "test", "clean", "draws", "halves", "checked")
+            if what in result
         },
         "verdicts": {},
         "comparisons": [],

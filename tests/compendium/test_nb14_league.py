@@ -1,6 +1,7 @@
 """14: attacks keep bounds, thresholds their level, worst cases are the worst, attackers hide from what they know."""
 
 import json
+import math
 
 import numpy as np
 import pandas
@@ -142,10 +143,40 @@ def test_detectors_of_the_field_see_what_they_were_made_for():
         assert there[name][0].min() > here[name][0].max(), name
 
 
+def test_a_league_is_measured_pool_by_pool_until_time_is_up(monkeypatch):
+    scale = measure.Scale(
+        halves=2, clean=19, draws=10, checked=16, images=40, slow=8, changed=20, evading=20, learned=24, calibrated=24,
+        permutations=39, batches=(1, 5), attacks=("PGD", "knows aim", "C&W"), effort=Effort(2, 2, 20),
+    )  # fmt: skip
+    parts = [pictures(seed=seed) for seed in range(4)]
+    reference, calibration, test, foreign = parts
+    drawn = images.Images(reference, MODEL(reference).argmax(1), calibration, test, MODEL(test).argmax(1), foreign)
+    setting = measure.prepare(drawn, MODEL, None, (0.1, 0.2), scale)
+    written = []
+    asked, rank = [], measure.AimTest.p_values
+
+    def spied(test, measured, batches):
+        asked.append(batches.shape)
+        return rank(test, measured, batches)
+
+    monkeypatch.setattr(measure.AimTest, "p_values", spied)
+    result = measure.run(setting, lambda so_far: written.append(len(so_far["pools"])), math.inf)
+    assert written[:-1] == list(range(1, len(result["pools"]) + 1)) and not result["failed"]
+    assert {"nothing", "PGD-2, ε = 0.1", "knows aim, ε = 0.2", "blur 0.08", "C&W"} <= set(result["pools"])
+    assert "FGSM, ε = 0.2" in result["left out"]
+    flagged = result["flagged"]
+    assert set(flagged["density · pixels"]["5"]) >= {"nothing", "PGD-2, ε = 0.2"}
+    # Of changes *aimed* is asked about sixteen batches over both halves, of attacks about ten of each.
+    assert asked[:2] == [(16, 1), (16, 5)] and {(20, 1), (20, 5)} <= set(asked)
+    assert set(flagged[stored.LEFT_OUT]["1"]) == {pool for pool, about in result["pools"].items() if "family" in about}
+    late = measure.run(setting, written.append, 0.0)
+    assert late["pools"] == {} and set(late["not reached"]) == set(result["pools"])
+
+
 def toy_league():
     pools = {
         "nothing": {"kind": "change"}, "PGD": {"kind": "attack", "success": 0.9}, "C&W": {"kind": "attack"},
-        "blur 0.1": {"kind": "change", "family": "blur"}, "knows aim": {"kind": "adaptive"},
+        "blur 0.1": {"kind": "change", "family": "blur", "images": 9}, "knows aim": {"kind": "adaptive"},
     }  # fmt: skip
     shares = {"nothing": [0.0], "PGD": [1.0, 0.8], "C&W": [0.2, 0.4], "blur 0.1": [0.1, 0.1], "knows aim": [0.5]}
     return {"mnist": {"pools": pools, "flagged": {stored.AIM: {"25": shares}, "density · pixels": {"25": shares}}}}
@@ -163,6 +194,24 @@ def test_the_worst_case_is_the_least_flagged_attack_and_the_most_flagged_change(
     assert [axis.get_title() for axis in figure.axes] == ["MNIST"]
 
 
+@pytest.mark.parametrize("name", images.PLANS)
+def test_half_the_images_of_a_change_make_a_batch_of_25(name):
+    scale = device.SCALES["core"][name]
+    rng = np.random.default_rng(0)
+    halves = [rng.permutation(scale.images)[: scale.images // 2] for _ in range(scale.halves)]
+    assert min((half < scale.changed).sum() for half in halves) >= 25
+    assert min((half < scale.evading).sum() for half in halves) >= 25
+
+
+def test_levels_count_changes_alone():
+    league = toy_league()
+    league["mnist"]["checked"] = 1000
+    league["mnist"]["flagged"][stored.LEFT_OUT] = {"25": {"blur 0.1": [0.3]}}
+    (row,) = stored.levels(stored.frame(league), league).to_dict("records")
+    assert row["changes"] == 1 and row["largest"] == row["median"] == pytest.approx(0.1) and row["which"] == "blur 0.1"
+    assert row["largest, family left out"] == pytest.approx(0.3) and row["batches"] == 1000
+
+
 def test_the_stored_league_is_whole():
     league = stored.read()
     table = stored.frame(league)
@@ -173,20 +222,6 @@ def test_the_stored_league_is_whole():
     known = json.loads(stored.record.reference_path(stored.NOTEBOOK, "paper").read_text(encoding="utf-8"))["metrics"]
     assert {name: known[name] for name in stored.metrics(table)} == stored.metrics(table)
     assert isinstance(stored.summary(stored.worst(table), 25), pandas.DataFrame)
-
-
-def test_cifar10_is_packed_without_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr(device.paths, "DOWNLOADS", tmp_path / "data")
-    monkeypatch.setattr(device, "STRIP", 8)
-    folder = tmp_path / "data" / "cifar10"
-    folder.mkdir(parents=True)
-    rows = RNG.integers(0, 256, (8, 3073), dtype=np.uint8)
-    rows[:, 0] %= 10
-    rows.tofile(folder / "test_batch.bin")
-    device.pack_cifar10(tmp_path / "packed")
-    (folder / "test_batch.bin").unlink()
-    assert not device.unpack_cifar10(tmp_path / "packed")  # one of six
-    assert np.array_equal(np.fromfile(folder / "test_batch.bin", dtype=np.uint8).reshape(-1, 3073), rows)
 
 
 def test_joined_files_are_one(tmp_path):

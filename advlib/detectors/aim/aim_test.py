@@ -85,7 +85,7 @@ class AimTest(BaseEstimator):
     mirror_ : bool
         Whether the network reads mirror images as it reads images.
     rehearsed_ : dict
-        Attack → share of the images that it turned.
+        Attack → share of the images that it turned, at the bound drawn for them or at the largest.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ Model = Callable[[torch.Tensor], torch.Tensor]
 STEPS = 16
 
 SIZES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.3)
-"""Bounds of the attacks, drawn for each image; those of an image that was not turned teach nothing."""
+"""Bounds of the attacks, drawn for each image. One that is not turned is attacked once more, with the largest."""
 
 
 def rehearse(
@@ -40,7 +40,7 @@ def rehearse(
     Returns
     -------
     dict
-        Kind → (k, c, h, w) tensor, k ≤ n.
+        Kind → (k, c, h, w) tensor, k ≤ n, of the first attack or the second.
     """
     with torch.no_grad():
         labels = torch.cat([model(part).argmax(1) for part in images.split(500)])
@@ -48,11 +48,16 @@ def rehearse(
     for kind, attack in KINDS.items():
         moved = []
         for part, own in zip(images.split(500), labels.split(500), strict=True):
-            sizes = torch.from_numpy(rng.choice(SIZES, len(part)).astype(np.float32))
-            bounds = sizes.to(part.device)[:, None, None, None]
-            attacked = changes.rounded(attack(model, part, own, bounds, rng, mirror))
-            with torch.no_grad():
-                moved.append(attacked[model(attacked).argmax(1) != own])
+            for sizes in (SIZES, (max(SIZES),)):
+                drawn = torch.from_numpy(rng.choice(sizes, len(part)).astype(np.float32))
+                bounds = drawn.to(part.device)[:, None, None, None]
+                attacked = changes.rounded(attack(model, part, own, bounds, rng, mirror))
+                with torch.no_grad():
+                    turned = model(attacked).argmax(1) != own
+                moved.append(attacked[turned])
+                part, own = part[~turned], own[~turned]
+                if not len(part):
+                    break
         found[kind] = torch.cat(moved)
     return found
 
@@ -67,7 +72,7 @@ def ascend(
     euclidean: bool = False,
     rng: np.random.Generator | None = None,
     stop: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    step: float | None = None,
+    step: float | Callable[[int], float] | None = None,
     momentum: float = 0.0,
 ) -> torch.Tensor:
     """Raise a loss of the image within ε, by signed or Euclidean steps, in pixels or on a coarse grid.
@@ -87,8 +92,8 @@ def ascend(
         Draws a start within ε.
     stop : callable, optional
         (n, c, h, w) → (n,) bool: images that need not go on.
-    step : float, optional
-        Share of ε of one step; 2.5 / steps by default.
+    step : float or callable, optional
+        Share of ε of one step, or of step k from 0; 2.5 / steps by default.
     momentum : float
         Of the gradient's mean over the steps (Dong et al. 2018, arXiv:1710.06081).
     """
@@ -103,7 +108,7 @@ def ascend(
     change = start.to(images.device) * epsilon
     memory = torch.zeros_like(change)
     done = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    for _ in range(steps):
+    for k in range(steps):
         change.requires_grad_()
         with torch.enable_grad():
             moved = (images + spread(change)).clamp(0, 1)
@@ -113,7 +118,7 @@ def ascend(
         if momentum:
             memory = momentum * memory + slope / slope.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
             slope = memory
-        length = epsilon * (2.5 / steps if step is None else step)
+        length = epsilon * (step(k) if callable(step) else 2.5 / steps if step is None else step)
         further = _stepped(change.detach(), slope, length, epsilon, euclidean)
         change = torch.where(done[:, None, None, None], change.detach(), further)
     return (images + spread(change)).clamp(0, 1)
@@ -169,6 +174,11 @@ def _momentum(model, images, labels, epsilon, rng, mirror):
     return ascend(_error(model, labels), images, epsilon, rng=rng, momentum=1.0, steps=24, step=0.25)
 
 
+def _falling(model, images, labels, epsilon, rng, mirror):
+    """Attack by steps that fall from twice the bound, where Auto-PGD begins: the answer at the end is a firm one."""
+    return ascend(_error(model, labels), images, epsilon, rng=rng, steps=30, step=lambda k: 2 * 0.5 ** (k // 6))
+
+
 def _targeted(model, images, labels, epsilon, rng, mirror):
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
@@ -202,6 +212,7 @@ KINDS: dict[str, Callable[..., torch.Tensor]] = {
     "PGD": _pgd,
     "FGSM": _fgsm,
     "momentum": _momentum,
+    "PGD, falling steps": _falling,
     "targeted PGD": _targeted,
     "smooth PGD": _smooth,
     "smooth, as far as it takes": _smooth_barely,

@@ -1,4 +1,6 @@
-"""The statistic of aim: a small network that tells attacked images from changed ones by what `around.look` saw."""
+"""The statistic of aim: small networks that tell attacked images from changed ones by what `around.look` saw."""
+
+import math
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from torch.nn import functional
 from advlib.detectors.aim import changes
 
 _HIDDEN = 32
+_FITS = 5  # where no rehearsed image lies, one fit may say anything, and several seldom the same
 _STEPS = 400
 _FAR = 6.0  # standard deviations; beyond them one number must not decide
 _MOST = 6.0  # a single image must not decide about a batch
@@ -36,10 +39,21 @@ def learn(aimed: torch.Tensor, aimless: torch.Tensor, seed: int) -> Weights:
     standard = ((rows - centre) / spread).clamp(-_FAR, _FAR)
     target = torch.cat([torch.ones(len(aimed)), torch.zeros(len(aimless))])
     weight = torch.where(target > 0, 0.5 / max(1, len(aimed)), 0.5 / max(1, len(aimless)))
+    fits = [_fit(standard, target, weight, _FITS * seed + k) for k in range(_FITS)]
+    fitted = {
+        f"{part}{k}": torch.stack([getattr(layers[k], part).detach() for layers in fits])
+        for k in range(3)
+        for part in ("weight", "bias")
+    }
+    return {"centre": centre, "spread": spread, **fitted}
+
+
+def _fit(rows: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, seed: int) -> list[nn.Linear]:
+    """Fit one network to rows (n, f), targets 0 or 1 and weights (n,); return its three layers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = nn.Sequential(
-            nn.Linear(standard.shape[1], _HIDDEN), nn.SiLU(),
+            nn.Linear(rows.shape[1], _HIDDEN), nn.SiLU(),
             nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU(),
             nn.Linear(_HIDDEN, 1),
         )  # fmt: skip
@@ -47,25 +61,21 @@ def learn(aimed: torch.Tensor, aimless: torch.Tensor, seed: int) -> Weights:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=_STEPS)
         for _ in range(_STEPS):
             optimizer.zero_grad()
-            found = body(standard + 0.1 * torch.randn_like(standard))[:, 0]
+            found = body(rows + 0.1 * torch.randn_like(rows))[:, 0]
             (weight * functional.binary_cross_entropy_with_logits(found, target, reduction="none")).sum().backward()
             optimizer.step()
             schedule.step()
-    layers = [layer for layer in body if isinstance(layer, nn.Linear)]
-    fitted = {
-        f"{part}{k}": getattr(layer, part).detach() for k, layer in enumerate(layers) for part in ("weight", "bias")
-    }
-    return {"centre": centre, "spread": spread, **fitted}
+    return [layer for layer in body if isinstance(layer, nn.Linear)]
 
 
 def score(weights: Weights, looks: torch.Tensor) -> torch.Tensor:
-    """Return how much more like an attack than like a change without an aim each image looks, (n,), log odds."""
+    """Return how much more like an attack than like a change without an aim each image looks, (n,), mean log odds."""
     kept = {name: tensor.to(looks.device) for name, tensor in weights.items()}
     x = ((looks - kept["centre"]) / kept["spread"]).clamp(-_FAR, _FAR)
     for k in range(3):
-        x = functional.linear(x, kept[f"weight{k}"], kept[f"bias{k}"])
+        x = torch.baddbmm(kept[f"bias{k}"][:, None], x.expand(len(kept["bias0"]), -1, -1), kept[f"weight{k}"].mT)
         x = functional.silu(x) if k < 2 else x
-    return _MOST * torch.tanh(x[:, 0] / _MOST)
+    return (_MOST * torch.tanh(x[:, :, 0] / _MOST)).mean(0)
 
 
 def signature(images: torch.Tensor) -> torch.Tensor:
@@ -91,8 +101,17 @@ def as_arrays(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> Weights:
-    """Take back what `as_arrays` gave."""
-    return {
-        name: torch.from_numpy(np.ascontiguousarray(array if name.startswith("weight") else array[:, 0])).float()
-        for name, array in arrays.items()
-    }
+    """Take back what `as_arrays` gave.
+
+    Raises
+    ------
+    ValueError
+        If arrays are missing or of another size.
+    """
+    features = len(arrays.get("centre", ()))
+    shapes = {"centre": (features,), "spread": (features,)}
+    for k, (rows, columns) in enumerate([(_HIDDEN, features), (_HIDDEN, _HIDDEN), (1, _HIDDEN)]):
+        shapes |= {f"weight{k}": (_FITS, rows, columns), f"bias{k}": (_FITS, rows)}
+    if {name: array.size for name, array in arrays.items()} != {name: math.prod(s) for name, s in shapes.items()}:
+        raise ValueError("its aim test was saved by another version: fit it again")
+    return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])).float().reshape(s) for name, s in shapes.items()}

@@ -125,10 +125,27 @@ def test_rehearsed_attacks_turn_answers_within_their_bounds():
     model, images = Plain(), pictures(30)
     found = rehearsal.rehearse(model, images, np.random.default_rng(0), mirror=False)
     assert set(found) == set(rehearsal.KINDS) and len(found["PGD"]) > 15
+    assert all(len(moved) <= 30 for moved in found.values())
     moved = rehearsal.ascend(lambda x: x.mean((1, 2, 3)), images, torch.full((30, 1, 1, 1), 0.1), smooth=4)
     assert (moved - images).abs().max() <= 0.1 + 1e-6
     even = rehearsal.ascend(lambda x: x.mean((1, 2, 3)), images, torch.full((30, 1, 1, 1), 0.1), euclidean=True)
     assert (even - images).square().mean((1, 2, 3)).sqrt().max() <= 0.1 + 1e-6
+
+
+def test_an_image_that_was_not_turned_is_attacked_once_more_with_the_largest_bound(monkeypatch):
+    seen = []
+
+    def attack(model, images, labels, epsilon, rng, mirror):
+        seen.append((len(images), epsilon.unique().tolist()))
+        toward = model.linear.weight[0].reshape(1, 16, 16)  # towards class 0, or away from it
+        return (images + torch.where((labels == 0)[:, None, None, None], -1, 1) * epsilon * toward.sign()).clamp(0, 1)
+
+    monkeypatch.setattr(rehearsal, "KINDS", {"straight": attack})
+    monkeypatch.setattr(rehearsal, "SIZES", (1e-6, 0.3))
+    found = rehearsal.rehearse(Plain(), pictures(40), np.random.default_rng(0), mirror=False)
+    (first, drawn), (second, largest) = seen
+    assert first == 40 and len(drawn) == 2 and 10 < second < 30 and largest == pytest.approx([0.3])
+    assert len(found["straight"]) == 40
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +204,20 @@ def test_a_score_tells_what_it_was_taught():
     assert (score.score(weights, aimless) < 0).float().mean() > 0.9
     back = score.from_arrays(score.as_arrays(weights))
     assert torch.equal(score.score(back, aimed), score.score(weights, aimed))
+    with pytest.raises(ValueError, match="by another version: fit it again"):
+        score.from_arrays({name: array[:1] for name, array in score.as_arrays(weights).items()})
+
+
+def test_a_score_is_the_mean_of_its_fits():
+    rng = torch.Generator().manual_seed(0)
+    aimed, aimless = torch.randn(60, 4, generator=rng) + 2, torch.randn(60, 4, generator=rng)
+    weights = score.learn(aimed, aimless, 7)
+    columns = []
+    for k in range(score._FITS):
+        x = ((aimed - weights["centre"]) / weights["spread"]).clamp(-6, 6)
+        for layer in range(3):
+            x = nn.functional.linear(x, weights[f"weight{layer}"][k], weights[f"bias{layer}"][k])
+            x = nn.functional.silu(x) if layer < 2 else 6 * torch.tanh(x / 6)
+        columns.append(x[:, 0])
+    torch.testing.assert_close(score.score(weights, aimed), torch.stack(columns).mean(0))
+    assert torch.stack(columns).std(0).max() > 0.01  # they are not the same fit
