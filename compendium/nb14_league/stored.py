@@ -69,6 +69,20 @@ def worst(table: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
+def separating(worst_cases: pandas.DataFrame, m: int) -> list[str]:
+    """Return the detectors that flag their least flagged attack more often than any change, on every image set.
+
+    Attackers who know a detector are left out, and so is a detector that was not measured on every set.
+    """
+    some = worst_cases[worst_cases.m == m].dropna(subset=["attack", "change"])
+    sets = worst_cases.dataset.nunique()
+    return [
+        name
+        for name, part in some.groupby("detector", sort=False)
+        if len(part) == sets and (part.attack > part.change).all()
+    ]
+
+
 def read() -> dict[str, Any]:
     """Read the stored league, image set → result."""
     return json.loads((places.REFERENCE / "league.json").read_text(encoding="utf-8"))
