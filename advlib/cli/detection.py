@@ -21,15 +21,18 @@ from advlib.detectors import (
     CoverageTest,
     DensityRatioTest,
     DensityTest,
+    HotellingTest,
     NearestBallTest,
 )
 from advlib.detectors.feature_test import feature_name
 from advlib.detectors.samples import extremes, level
 from advlib.detectors.sequential import StreamTest
 
-KINDS = ("combined", "density", "coverage", "nearest", "ratio")
+KINDS = ("combined", "density", "coverage", "nearest", "mean", "ratio")
 DEFAULT_FEATURES = ("pixels", "residual", "texture", "multiscale")
 """Feature maps of the combined test, where images are large enough for them."""
+
+_MEANS = ("multiscale",)  # maps whose mean the combined test looks at as well, where smooth attacks show
 
 _SINGLE = {"density": DensityTest, "coverage": CoverageTest, "nearest": NearestBallTest, "ratio": DensityRatioTest}
 _SMALLEST_IMAGE = 8  # pixels a side that the residual map needs to have more than one number
@@ -50,7 +53,8 @@ def make_test(
     Parameters
     ----------
     kind : str
-        One of `KINDS`. "combined" is density, coverage and nearest ball on each feature map, at a joint level.
+        One of `KINDS`. "combined" is density, coverage and nearest ball on each feature map, and the mean
+        of `multiscale`, at a joint level.
     shape : tuple of int
         Of one sample: (c, h, w), or (d,) for a vector.
     features : sequence of str, optional
@@ -79,9 +83,13 @@ def make_test(
     common: dict[str, Any] = {"per_channel": per_channel, "random_state": seed}
     if kind == "ratio":
         tests = [DensityRatioTest(features=name, draws=draws or 199, **common) for name in features]
+    elif kind == "mean":
+        tests = [HotellingTest(features=name, draws=draws or 999, **common) for name in features]
     else:
         classes = [DensityTest, CoverageTest, NearestBallTest] if kind == "combined" else [_SINGLE[kind]]
         tests = [test(k, features=name, draws=draws or 999, **common) for name in features for test in classes]
+        if kind == "combined":
+            tests += [HotellingTest(features=name, **common) for name in features if name in _MEANS]
     if len(tests) == 1:
         return tests[0]
     return CombinedTest(tests, draws=tests[0].draws, random_state=seed)

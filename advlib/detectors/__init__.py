@@ -42,6 +42,7 @@ from advlib.detectors.base import BatchTest
 from advlib.detectors.combined_test import TESTS, CombinedTest, restored
 from advlib.detectors.contamination import Contamination
 from advlib.detectors.exchangeability import CHECK_LEVEL, ExchangeabilityWarning
+from advlib.detectors.hotelling_test import HotellingTest
 from advlib.detectors.permutations import ALTERNATIVES, TIES
 from advlib.detectors.ratio_test import DensityRatioTest
 from advlib.detectors.results import Part, Scores, Verdict
@@ -61,6 +62,7 @@ __all__ = [
     "DensityRatioTest",
     "DensityTest",
     "ExchangeabilityWarning",
+    "HotellingTest",
     "NearestBallTest",
     "Part",
     "Scores",
@@ -83,7 +85,7 @@ def load(path: str | Path, *, memory_gb: float | None = None) -> BatchTest:
 
     Returns
     -------
-    DensityTest, CoverageTest, NearestBallTest, DensityRatioTest or CombinedTest
+    DensityTest, CoverageTest, NearestBallTest, HotellingTest, DensityRatioTest or CombinedTest
         Fitted; no distance is computed again.
 
     Raises

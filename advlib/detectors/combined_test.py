@@ -10,6 +10,7 @@ from sklearn.base import clone
 from advlib.detectors.ball_tests import CoverageTest, DensityTest, NearestBallTest
 from advlib.detectors.base import BatchTest
 from advlib.detectors.feature_test import feature_name
+from advlib.detectors.hotelling_test import HotellingTest
 from advlib.detectors.ratio_test import DensityRatioTest
 from advlib.detectors.results import Scores
 
@@ -133,7 +134,8 @@ class CombinedTest(BatchTest):
         return list(dict.fromkeys(note for test in self.tests_ for note in test._notes(m)))
 
 
-TESTS = {test.__name__: test for test in (DensityTest, CoverageTest, NearestBallTest, DensityRatioTest, CombinedTest)}
+_ALL = (DensityTest, CoverageTest, NearestBallTest, HotellingTest, DensityRatioTest, CombinedTest)
+TESTS = {test.__name__: test for test in _ALL}
 """The tests by the names they are saved under."""
 
 

@@ -109,11 +109,17 @@ def multiscale(images: ArrayLike) -> np.ndarray:
        532-540, doi:10.1109/TCOM.1983.1095851.
     """
     tensor = _images(images)
-    n, c, h, w = tensor.shape
+    c, h, w = tensor.shape[1:]
     if min(h, w) < 8:
         raise ValueError(f"images must be at least 8 pixels wide and high for multiscale, but have shape {(c, h, w)}")
+    return scales(tensor).numpy()
+
+
+def scales(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `multiscale` of images (n, c, h, w) as a tensor (n, d), through which gradients flow."""
+    n, c = tensor.shape[:2]
     if c == 3:
-        opponent = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]])
+        opponent = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]]).to(tensor)
         tensor = torch.einsum("dc,nchw->ndhw", opponent, tensor)
     columns = []
     blurred = None
@@ -128,15 +134,16 @@ def multiscale(images: ArrayLike) -> np.ndarray:
             standard = band / (rms[:, :, None] + 1e-3)
             pairs = ((0, 1), (0, 2), (1, 2))
             columns.append(torch.stack([(standard[:, i] * standard[:, j]).mean(1) for i, j in pairs], 1))
-    return torch.cat(columns, dim=1).reshape(n, -1).numpy()
+    return torch.cat(columns, dim=1).reshape(n, -1)
 
 
 def _binomial(images: torch.Tensor) -> torch.Tensor:
     n, c, h, w = images.shape
     mode = "reflect" if min(h, w) > 2 else "replicate"
     planes = torch.nn.functional.pad(images.reshape(n * c, 1, h, w), (2, 2, 2, 2), mode=mode)
-    rows = torch.nn.functional.conv2d(planes, _BINOMIAL[None, None, :, None])
-    return torch.nn.functional.conv2d(rows, _BINOMIAL[None, None, None, :]).reshape(n, c, h, w)
+    binomial = _BINOMIAL.to(images)
+    rows = torch.nn.functional.conv2d(planes, binomial[None, None, :, None])
+    return torch.nn.functional.conv2d(rows, binomial[None, None, None, :]).reshape(n, c, h, w)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from advlib.detectors import features
 from advlib.detectors.aim import AimTest, around, changes, score
 from compendium.nb14_league.attacks import margin_loss
 
@@ -44,19 +45,6 @@ def soft_texture(images: torch.Tensor) -> torch.Tensor:
     return (torch.stack(columns, 1) + 1e-4).sqrt().reshape(n, -1)
 
 
-def soft_scales(images: torch.Tensor) -> torch.Tensor:
-    """Return logarithms of mean sizes in four bands of each channel and of the channels' differences, (n, d)."""
-    if images.shape[1] == 3:
-        red, green, blue = images.unbind(1)
-        images = torch.stack([(red + green + blue) / 3, (red - green) / 2, (red + green) / 4 - blue / 2], 1)
-    columns, finer = [], images
-    for width in (0.7, 1.4, 2.8, 5.6):
-        coarser = changes.blurred(images, torch.full((len(images),), width, device=images.device))
-        columns.append(torch.log10(1e-3 + (finer - coarser).square().mean((2, 3)).add(1e-10).sqrt()))
-        finer = coarser
-    return torch.cat(columns, 1)
-
-
 def penalties(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, guides: torch.Tensor, aim: AimTest | None
 ) -> dict[str, Penalty]:
@@ -76,7 +64,14 @@ def penalties(
         own = function(images).detach()
         return lambda x: (function(x) - own).square().mean(1) * 50
 
-    known: dict[str, Penalty] = {"texture": near(soft_texture), "scales": near(soft_scales)}
+    # The scales need no stand-in. In units of their spread: the mean of images that keep their own scales stays too.
+    seen = features.scales(guides)
+    spread = torch.linalg.cholesky(torch.cov(seen.T).double() + 1e-4 * torch.eye(seen.shape[1]).to(seen).double())
+    whitened = torch.linalg.inv(spread).T.to(seen)
+    known: dict[str, Penalty] = {
+        "texture": near(soft_texture),
+        "scales": near(lambda x: features.scales(x) @ whitened / 50**0.5),
+    }
     if hasattr(model, "features"):
         with torch.no_grad():
             there, read = model.features(guides), model(guides).argmax(1)

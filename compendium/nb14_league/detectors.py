@@ -12,11 +12,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.detectors import CombinedTest, CoverageTest, DensityTest, NearestBallTest, features
+from advlib.cli.detection import DEFAULT_FEATURES
+from advlib.detectors import (
+    BatchTest,
+    CombinedTest,
+    CoverageTest,
+    DensityTest,
+    HotellingTest,
+    NearestBallTest,
+    features,
+)
 from advlib.detectors.aim import AimTest, around
 
 MAPS = ("pixels", "residual", "texture", "multiscale", "hidden")
 """What balls, kernels and classifiers look at."""
+
+MEANS = ("multiscale", "hidden")
+"""Of which the mean is looked at."""
 
 _CHUNK = 500
 _REFERENCES = 500  # that kernels and two-sample tests compare with
@@ -30,6 +42,11 @@ class Looks:
     maps: dict[str, np.ndarray]
     scores: dict[str, np.ndarray]
     logits: torch.Tensor
+
+
+def _fitted(test: BatchTest, reference: np.ndarray) -> BatchTest:
+    """Fit a test whose statistics are wanted, not its p-values: any calibration will do."""
+    return test.fit(reference, reference[:2])
 
 
 class League:
@@ -50,12 +67,12 @@ class League:
         self.maps = self._maps(reference)
         self.hidden = torch.from_numpy(self.maps["hidden"]).to(reference.device)
         self._fit_field(reference)
-        self.balls = {name: self._balls([name]) for name in MAPS}
+        self.balls = {name: self._balls(name) for name in MAPS}
+        self.means = {name: _fitted(HotellingTest(check=False, draws=1), self.maps[name]) for name in MEANS}
 
-    def _balls(self, names: list[str]) -> CombinedTest:
+    def _balls(self, name: str) -> CombinedTest:
         kinds = (DensityTest, CoverageTest, NearestBallTest)
-        test = CombinedTest([kind() for _ in names for kind in kinds], check=False, draws=1)
-        return test.fit(self.maps[names[0]], self.maps[names[0]][:2])
+        return _fitted(CombinedTest([kind() for kind in kinds], check=False, draws=1), self.maps[name])
 
     def _maps(self, images: torch.Tensor) -> dict[str, np.ndarray]:
         cpu = images.cpu()
@@ -221,9 +238,12 @@ def statistics(league: League, pool: Looks, measured: dict[str, Any], rows: np.n
         for j, kind in enumerate(("density", "coverage", "nearest ball")):
             found[f"{kind} · {name}"] = columns[name][:, j : j + 1], True
     found["default of 0.1: pixels, residual"] = np.hstack([columns["pixels"], columns["residual"]]), True
-    wider = ("pixels", "residual", "texture", "multiscale")
-    found["combined: pixels, residual, texture, multiscale"] = np.hstack([columns[name] for name in wider]), True
-    found["combined: texture, multiscale"] = np.hstack([columns[name] for name in ("texture", "multiscale")]), True
+    # A root of T² is nearly Gaussian, as the thresholds by median absolute deviations take their columns to be.
+    means = {name: np.sqrt(test.statistics(measured[f"mean of {name}"], rows)) for name, test in league.means.items()}
+    found |= {f"mean · {name}": (column, True) for name, column in means.items()}
+    balls = [columns[name] for name in DEFAULT_FEATURES]
+    found["balls on four maps"] = np.hstack(balls), True
+    found["default: balls on four maps, mean of scales"] = np.hstack([*balls, means["multiscale"]]), True
     for name, score in pool.scores.items():
         found[name] = score[rows].mean(1)[:, None], False
     if rows.shape[1] > 1:
@@ -240,4 +260,5 @@ def statistics(league: League, pool: Looks, measured: dict[str, Any], rows: np.n
 def measure(league: League, pool: Looks, aims: dict[str, AimTest]) -> dict[str, Any]:
     """Measure a pool once for all batches that are drawn from it."""
     measured: dict[str, Any] = {name: league.balls[name].measure(pool.maps[name]) for name in MAPS}
+    measured |= {f"mean of {name}": test.measure(pool.maps[name]) for name, test in league.means.items()}
     return measured | {name: aim.measure_tensor(pool.images) for name, aim in aims.items()}

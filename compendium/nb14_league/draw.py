@@ -9,10 +9,10 @@ from advlib import figures
 SHOWN = {
     "aim · verdict": "aimed? (ours)",
     "aim, two networks · verdict": "aimed? two networks (ours)",
-    "default of 0.1: pixels, residual": "changed? pixels, residual",
-    "combined: texture, multiscale": "changed? texture, scales",
+    "default: balls on four maps, mean of scales": "changed? (ours)",
     "nearest ball · texture": "nearest ball, texture",
     "nearest ball · multiscale": "nearest ball, scales",
+    "mean · multiscale": "mean of scales (T²)",
     "density · pixels": "density, pixels (VS22)",
     "MMD · hidden": "MMD, hidden layer",
     "energy · pixels": "energy distance, pixels",

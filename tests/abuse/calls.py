@@ -164,6 +164,7 @@ CALLS = {
     "DensityTest.fit": _fit_test(detectors.DensityTest, k=2),
     "NearestBallTest.fit": _fit_test(detectors.NearestBallTest, k=2),
     "CoverageTest.fit": _fit_test(detectors.CoverageTest, k=2),
+    "HotellingTest.fit": _fit_test(detectors.HotellingTest),
     "DensityRatioTest.fit": _fit_test(detectors.DensityRatioTest, n_numerator=8, sigmas=(0.3, 1.0),
                                       lambdas=(0.1, 1.0), kernel="gaussian"),
     "CombinedTest.fit": _fit_test(detectors.CombinedTest, tests=None),

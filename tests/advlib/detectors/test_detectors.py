@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from scipy import stats
 from sklearn.base import clone
+from sklearn.covariance import LedoitWolf
 from sklearn.utils.estimator_checks import check_estimator
 
 from advlib import detectors
@@ -19,11 +20,13 @@ from advlib.detectors import (
     DensityRatioTest,
     DensityTest,
     ExchangeabilityWarning,
+    HotellingTest,
     NearestBallTest,
     Scores,
     balls,
     contamination,
     features,
+    hotelling_test,
     permutations,
     saving,
 )
@@ -40,6 +43,7 @@ KINDS = [
     DensityTest(**FAST),
     CoverageTest(**FAST),
     NearestBallTest(**FAST),
+    HotellingTest(alternative="two-sided", **FAST),
     DensityRatioTest(**RATIO),
     CombinedTest(**FAST),
     # Two statistics have four most extreme draws between them: fewer than 80 could not reach 5 %.
@@ -186,6 +190,73 @@ def test_density_ratio_is_the_mean_over_the_numerator():
     assert test.test(BATCH).statistic == pytest.approx(alone.mean_ratio_)
 
 
+def test_hotelling_against_the_shrunk_covariance_of_scikit_learn():
+    reference = (REFERENCE @ np.random.default_rng(0).normal(size=(4, 4)) + 3).astype(np.float32)
+    reference[:, 2] = 0.7  # a feature that never moves, which float32 does not hold exactly
+    test = HotellingTest(**FAST).fit(reference, CALIBRATION)
+    spread = reference.std(axis=0, dtype=np.float64)
+    spread[2] = np.abs(reference).max()  # counts in units of the largest number
+    centred = (reference - reference.mean(axis=0, dtype=np.float64)) / spread
+    covariance = LedoitWolf(assume_centered=True).fit(centred).covariance_ * np.outer(spread, spread)
+    apart = BATCH.mean(axis=0, dtype=np.float64) - reference.mean(axis=0, dtype=np.float64)
+    verdict = test.test(BATCH)
+    assert verdict.statistic == pytest.approx(30 * apart @ np.linalg.solve(covariance, apart), rel=1e-5)
+    each = BATCH - reference.mean(axis=0, dtype=np.float64)
+    expected = np.einsum("nd,de,ne->n", each, np.linalg.inv(covariance), each)
+    np.testing.assert_allclose(verdict.sample_scores, expected, rtol=1e-5)
+
+
+def test_a_mean_within_classes():
+    rng = np.random.default_rng(5)
+    (reference, own), (calibration, other), (batch, labels) = (labelled(n, rng) for n in (600, 300, 40))
+    test = HotellingTest(**FAST)
+    test.fit(reference, calibration, reference_labels=own, calibration_labels=other)
+    means, whitening = test.whitenings_[0]
+    for c in (0, 1):
+        np.testing.assert_allclose(means[c] * test.sizes_[0], reference[own == c].mean(axis=0), atol=1e-5)
+    parts = (batch / test.sizes_[0] - means[labels]) @ whitening
+    assert test.test(batch, labels).statistic == pytest.approx(40 * np.square(parts.mean(axis=0)).sum(), rel=1e-6)
+
+
+def test_rows_in_blocks_have_the_same_mean_to_the_bit():
+    rows, labels = CLEAN[:3000], np.zeros(3000, dtype=int)
+    whole = hotelling_test._whitening([lambda: rows], 2.0, labels, 1)
+    for cuts in ([1], [700, 701, 2500], [1024, 2048]):
+        blocks = [lambda part=part: part for part in np.split(rows, cuts)]
+        again = hotelling_test._whitening(blocks, 2.0, labels, 1)
+        assert all((a == b).all() for a, b in zip(whole, again, strict=True))
+
+
+def test_a_small_shift_that_all_share_is_seen_by_its_mean_only():
+    def power(test):
+        fitted = test.fit(REFERENCE, CALIBRATION)
+        batches = np.random.default_rng(0).permutation(5000)[: 40 * 60].reshape(40, 60)
+        return (fitted.p_values(CLEAN[500:5500] + np.float32(0.4), batches) <= 0.05).mean()
+
+    assert power(HotellingTest(**FAST)) > 0.9
+    assert power(NearestBallTest(**FAST)) < 0.5
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-30, 1e30, 1e300])
+def test_means_at_any_magnitude(size):
+    test = HotellingTest(**FAST).fit(REFERENCE.astype(float) * size, CALIBRATION.astype(float) * size)
+    usual = HotellingTest(**FAST).fit(REFERENCE, CALIBRATION).test(BATCH)
+    verdict = test.test(BATCH.astype(float) * size)
+    assert verdict.statistic == pytest.approx(usual.statistic, rel=1e-4) and verdict.p_value == usual.p_value
+    with np.errstate(over="ignore"):
+        far = test.test(np.full_like(BATCH, 1e300, dtype=float))
+    assert np.isfinite(far.statistic) and (far.p_value == 1 / 200 or size == 1e300)
+
+
+def test_means_where_nothing_moves_or_too_much_is_asked():
+    same = HotellingTest(**FAST).fit(np.ones((50, 3)), np.ones((20, 3)))
+    assert same.test(np.ones((5, 3))).p_value == 1 and same.test(np.full((5, 3), 1.5)).p_value == 1 / 200
+    copied = HotellingTest(**FAST).fit(REFERENCE[:, [0, 0, 1]], CALIBRATION[:, [0, 0, 1]])  # a singular covariance
+    assert np.isfinite(copied.test(BATCH[:, [0, 0, 1]]).statistic)
+    with pytest.raises(ValueError, match="at most 4096 numbers a sample"):
+        HotellingTest().fit(np.zeros((9, 5000)), np.zeros((9, 5000)))
+
+
 def test_channels_are_tested_apart():
     reference, calibration, batch = images(300, 3), images(100, 3, 1), images(20, 3, 2)
     test = DensityTest(per_channel=True, **FAST).fit(reference, calibration)
@@ -225,7 +296,7 @@ def test_density_is_calibrated(m):
 
 
 @pytest.mark.parametrize("m", [1, 2, 10, 100])
-@pytest.mark.parametrize("kind", [CoverageTest, NearestBallTest, CombinedTest])
+@pytest.mark.parametrize("kind", [CoverageTest, NearestBallTest, HotellingTest, CombinedTest])
 def test_other_tests_are_calibrated(kind, m):
     p = clean_p_values(kind(draws=99, check=False), m, 1000)
     assert_calibrated(p, 101 if m == 1 else 100)
@@ -253,6 +324,9 @@ def test_changed_batches_are_flagged(test, shift):
     test = clone(test).fit(REFERENCE, CALIBRATION)
     batch = BATCH + np.float32(shift) if shift else BATCH * np.float32(0.2)
     verdict = test.test(batch)
+    if shift is None and isinstance(test, HotellingTest):  # a mean that stays where it is
+        assert verdict.p_value > 0.05
+        return
     assert verdict.p_value <= 0.05 and verdict.reject()
     assert not verdict.reject(1e-9)
 
@@ -340,7 +414,7 @@ def test_another_mix_of_classes_is_no_reason_within_classes():
     assert plain.test(batch).p_value <= 1
 
 
-@pytest.mark.parametrize("kind", [DensityTest, CoverageTest, NearestBallTest])
+@pytest.mark.parametrize("kind", [DensityTest, CoverageTest, NearestBallTest, HotellingTest])
 def test_class_conditional_levels_hold_under_imbalance(kind):
     rng = np.random.default_rng(6)
     (reference, own), (pool, labels) = labelled(300, rng), labelled(3000, rng)
@@ -593,6 +667,7 @@ def as_estimator(cls, **parameters):
         as_estimator(DensityTest, k=1, draws=9),  # five points must do in some checks
         as_estimator(CoverageTest, k=1, draws=9),
         as_estimator(NearestBallTest, k=1, draws=9),
+        as_estimator(HotellingTest, draws=9),
         as_estimator(DensityRatioTest, draws=9),
         as_estimator(CombinedTest, tests=[DensityTest(k=1)], draws=9),
     ],
