@@ -128,7 +128,7 @@ def scales(tensor: torch.Tensor) -> torch.Tensor:
         blurred = _binomial(tensor)
         band = (tensor - blurred).flatten(2)
         size = band.abs()
-        rms = band.square().mean(2).sqrt()
+        rms = (band.square().mean(2) + 1e-20).sqrt()  # with a slope at 0, too
         columns += [torch.log10(1e-3 + part) for part in (rms, size.mean(2), size.quantile(0.25, dim=2))]
         if c == 3:
             standard = band / (rms[:, :, None] + 1e-3)

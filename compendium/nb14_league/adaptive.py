@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn.covariance import LedoitWolf
 from torch import nn
 from torch.nn import functional
 
@@ -60,18 +61,16 @@ def penalties(
         Fitted on this network.
     """
 
-    def near(function: Callable[[torch.Tensor], torch.Tensor]) -> Penalty:
+    def near(function: Callable[[torch.Tensor], torch.Tensor], weight: float) -> Penalty:
         own = function(images).detach()
-        return lambda x: (function(x) - own).square().mean(1) * 50
+        return lambda x: (function(x) - own).square().mean(1) * weight
 
     # The scales need no stand-in. In units of their spread: the mean of images that keep their own scales stays too.
-    seen = features.scales(guides)
-    spread = torch.linalg.cholesky(torch.cov(seen.T).double() + 1e-4 * torch.eye(seen.shape[1]).to(seen).double())
-    whitened = torch.linalg.inv(spread).T.to(seen)
+    seen = LedoitWolf().fit(features.scales(guides).cpu().numpy()).covariance_
+    whitening = torch.from_numpy(np.linalg.inv(np.linalg.cholesky(seen)).T).to(images)
     known: dict[str, Penalty] = {
-        "texture": near(soft_texture),
-        "scales": near(lambda x: features.scales(x) @ whitened / 50**0.5),
-    }
+        "texture": near(soft_texture, 50), "scales": near(lambda x: features.scales(x) @ whitening, 0.2),
+    }  # fmt: skip
     if hasattr(model, "features"):
         with torch.no_grad():
             there, read = model.features(guides), model(guides).argmax(1)

@@ -68,7 +68,7 @@ class League:
         self.hidden = torch.from_numpy(self.maps["hidden"]).to(reference.device)
         self._fit_field(reference)
         self.balls = {name: self._balls(name) for name in MAPS}
-        self.means = {name: _fitted(HotellingTest(check=False, draws=1), self.maps[name]) for name in MEANS}
+        self.hotelling = {name: _fitted(HotellingTest(check=False, draws=1), self.maps[name]) for name in MEANS}
 
     def _balls(self, name: str) -> CombinedTest:
         kinds = (DensityTest, CoverageTest, NearestBallTest)
@@ -239,7 +239,9 @@ def statistics(league: League, pool: Looks, measured: dict[str, Any], rows: np.n
             found[f"{kind} · {name}"] = columns[name][:, j : j + 1], True
     found["default of 0.1: pixels, residual"] = np.hstack([columns["pixels"], columns["residual"]]), True
     # A root of T² is nearly Gaussian, as the thresholds by median absolute deviations take their columns to be.
-    means = {name: np.sqrt(test.statistics(measured[f"mean of {name}"], rows)) for name, test in league.means.items()}
+    means = {
+        name: np.sqrt(test.statistics(measured[f"mean of {name}"], rows)) for name, test in league.hotelling.items()
+    }
     found |= {f"mean · {name}": (column, True) for name, column in means.items()}
     balls = [columns[name] for name in DEFAULT_FEATURES]
     found["balls on four maps"] = np.hstack(balls), True
@@ -260,5 +262,5 @@ def statistics(league: League, pool: Looks, measured: dict[str, Any], rows: np.n
 def measure(league: League, pool: Looks, aims: dict[str, AimTest]) -> dict[str, Any]:
     """Measure a pool once for all batches that are drawn from it."""
     measured: dict[str, Any] = {name: league.balls[name].measure(pool.maps[name]) for name in MAPS}
-    measured |= {f"mean of {name}": test.measure(pool.maps[name]) for name, test in league.means.items()}
+    measured |= {f"mean of {name}": test.measure(pool.maps[name]) for name, test in league.hotelling.items()}
     return measured | {name: aim.measure_tensor(pool.images) for name, aim in aims.items()}
