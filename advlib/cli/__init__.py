@@ -121,7 +121,7 @@ def fit(
     calibration: Annotated[
         Path | None, typer.Option(help="Other clean images, from where the batches come; else a fifth held out.")
     ] = None,
-    test: Annotated[str, typer.Option(help="combined, density, coverage, nearest or ratio.")] = "combined",
+    test: Annotated[str, typer.Option(help="combined, density, coverage, nearest, mean or ratio.")] = "combined",
     features: Annotated[list[str] | None, typer.Option(help="Feature maps by name; may be repeated.")] = None,
     k: Annotated[int, typer.Option("-k", help="Neighbour that sets a ball's radius.")] = 5,
     per_channel: Annotated[bool, typer.Option("--per-channel", help="One statistic a colour channel.")] = False,

@@ -108,16 +108,14 @@ def multiscale(images: ArrayLike) -> np.ndarray:
     .. [1] P. J. Burt and E. H. Adelson, "The Laplacian pyramid as a compact image code", IEEE Trans. Commun. 31 (1983)
        532-540, doi:10.1109/TCOM.1983.1095851.
     """
-    tensor = _images(images)
-    c, h, w = tensor.shape[1:]
-    if min(h, w) < 8:
-        raise ValueError(f"images must be at least 8 pixels wide and high for multiscale, but have shape {(c, h, w)}")
-    return scales(tensor).numpy()
+    return scales(_images(images)).numpy()
 
 
 def scales(tensor: torch.Tensor) -> torch.Tensor:
     """Return `multiscale` of images (n, c, h, w) as a tensor (n, d), through which gradients flow."""
-    n, c = tensor.shape[:2]
+    n, c, h, w = tensor.shape
+    if min(h, w) < 8:
+        raise ValueError(f"images must be at least 8 pixels wide and high for multiscale, but have shape {(c, h, w)}")
     if c == 3:
         opponent = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]]).to(tensor)
         tensor = torch.einsum("dc,nchw->ndhw", opponent, tensor)

@@ -28,7 +28,7 @@ _ATTACKS = (
     "FGSM", "PGD", "momentum", "APGD", "low-frequency", "spatial", "DeepFool", "C&W", "Square", "ensemble", "knows",
 )  # fmt: skip
 _LARGER = measure.Scale(
-    images=120, slow=20, changed=90, evading=80, learned=60, calibrated=80, batches=(1, 5, 25), attacks=_ATTACKS,
+    images=120, slow=20, changed=90, evading=80, learned=60, calibrated=120, batches=(1, 5, 25), attacks=_ATTACKS,
     effort=Effort(steps=20, search=50, queries=300), **_CORE,
 )  # fmt: skip
 SCALES = {

@@ -250,7 +250,7 @@ class AimTest(BaseEstimator):
         for name, array in score.as_arrays(self.score_).items():
             tensors[f"aim.score.{name}"] = array
         tensors["aim.scores"] = self.bank_.scores.cpu().numpy()
-        tensors["aim.signatures"] = self.bank_.signatures.flatten(1).cpu().numpy()
+        tensors["aim.signatures"] = self.bank_.signatures.flatten(1).float().cpu().numpy()
         return {
             "network": self.network, "second": self.second,
             "weights": [models.card(name)["sha256"] for name in (self.network, self.second) if name],
@@ -285,7 +285,9 @@ class AimTest(BaseEstimator):
             {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
         )
         scores = torch.from_numpy(tensors["aim.scores"])
-        signatures = torch.from_numpy(tensors["aim.signatures"]).reshape(*scores.shape, -1)
+        signatures = torch.from_numpy(tensors["aim.signatures"]).double().reshape(*scores.shape, -1)
+        if signatures.shape[2] != score.signature(torch.zeros(1, *test.sample_shape_)).shape[1]:
+            raise ValueError(score.OLDER)
         test.bank_ = Bank(tuple((family, float(size)) for family, size in stated["cells"]), scores, signatures)
         return test
 

@@ -3,8 +3,8 @@
 A *cell* is a family of changes at one size. Given the cell, a batch and the calibration images changed alike are
 exchangeable, so that permutations give an exact p-value. Which cell it is, if any, is not known: it is a nuisance, and
 is treated as Berger and Boos do [1]_. Cells whose size and spectrum (`score.signature`) the batch contradicts at level
-β are set aside, p is the largest over the others, plus β. So the level holds for each cell, and power is not lost to
-changes that the batch does not look like.
+β, by the T² of its mean (`HotellingTest`), are set aside; p is the largest over the others, plus β. So the level holds
+for each cell, and power is not lost to changes that the batch does not look like.
 
 References
 ----------
@@ -14,10 +14,12 @@ References
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.covariance import LedoitWolf
 
 BETA = 0.01
 """Level at which a cell is set aside; added to the p-value."""
@@ -42,7 +44,7 @@ class Ranked(NamedTuple):
     contradicted : (B, C) bool array
         Whether size and spectrum contradict a cell at level β.
     apart : (B, C) float32 array
-        How far size and spectrum are from those of the cell, in standard deviations.
+        How far the means of size and spectrum are from those of the cell: T², up to a factor of the batch size.
     """
 
     p: np.ndarray
@@ -78,6 +80,16 @@ class Bank:
     scores: torch.Tensor
     signatures: torch.Tensor
 
+    @cached_property
+    def whitening(self) -> torch.Tensor:
+        """What brings signatures to unit covariance within the cells, (q, q); all cells together say what that is."""
+        rows = (self.signatures - self.signatures.mean(1, keepdim=True)).flatten(0, 1).cpu().numpy()
+        spread = np.maximum(rows.std(axis=0), 1e-4)
+        covariance = LedoitWolf(assume_centered=True).fit(rows / spread).covariance_
+        # Where no cell moves at all, each direction counts as it is.
+        root = np.linalg.cholesky(covariance + 1e-6 * np.eye(len(spread)))
+        return torch.from_numpy(np.linalg.solve(root, np.diag(1 / spread)).T).to(self.signatures)
+
     def of(self, left_out: Sequence[str]) -> np.ndarray:
         """Return which cells (C,) are not of these families."""
         return np.array([family not in left_out for family, _ in self.cells])
@@ -96,22 +108,19 @@ class Bank:
         """
         device, (n, m) = self.scores.device, (self.scores.shape[1], scores.shape[1])
         mine, theirs = _memberships(n, m, draws, rng, device)
-        spread = self.signatures.std(1).clamp_min(1e-4)  # (C, q)
+        known = self.signatures @ self.whitening
         parts = []
         for rows in torch.arange(len(scores)).split(_CHUNK):
-            s, g = scores[rows].to(device).double(), signatures[rows].to(device).double()
+            s, g = scores[rows].to(device).double(), signatures[rows].to(device).double() @ self.whitening
             drawn = (theirs @ self.scores.T)[:, :, None] + (mine @ s.T)[:, None, :]  # (draws, C, B)
             each = (1 + (drawn >= s.sum(1) - 1e-9).sum(0)) / (1 + len(drawn))
             unlike, own = 0.0, 0.0
             for j in range(g.shape[2]):
-                total = (self.signatures[:, :, j].sum(1)[:, None] + g[:, :, j].sum(1)) / n
-                inside = (theirs @ self.signatures[:, :, j].T)[:, :, None] + (mine @ g[:, :, j].T)[:, None, :]
-                scale = spread[:, j, None]
-                apart = ((inside / m * (1 + m / n) - total).abs() / scale).float()
-                here = ((g[:, :, j].mean(1) * (1 + m / n) - total).abs() / scale).float()
-                unlike = apart if j == 0 else torch.maximum(unlike, apart)
-                own = here if j == 0 else torch.maximum(own, here)
-            contradicted = (1 + (unlike >= own - 1e-5).sum(0)) / (1 + len(unlike)) <= BETA
+                total = (known[:, :, j].sum(1)[:, None] + g[:, :, j].sum(1)) / n
+                inside = (theirs @ known[:, :, j].T)[:, :, None] + (mine @ g[:, :, j].T)[:, None, :]
+                unlike = unlike + (inside / m * (1 + m / n) - total).float().square()
+                own = own + (g[:, :, j].mean(1) * (1 + m / n) - total).float().square()
+            contradicted = (1 + (unlike >= own * (1 - 1e-5) - 1e-5).sum(0)) / (1 + len(unlike)) <= BETA
             parts.append((each.T.cpu(), contradicted.T.cpu(), own.T.cpu()))
         return _largest(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 

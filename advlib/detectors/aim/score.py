@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from advlib.detectors.aim import changes
+from advlib.detectors import features
 
 _HIDDEN = 32
 _FITS = 5  # where no rehearsed image lies, one fit may say anything, and several seldom the same
@@ -16,6 +16,8 @@ _FAR = 6.0  # standard deviations; beyond them one number must not decide
 _MOST = 6.0  # a single image must not decide about a batch
 
 Weights = dict[str, torch.Tensor]
+
+OLDER = "its aim test was saved by another version: fit it again"
 
 
 def learn(aimed: torch.Tensor, aimless: torch.Tensor, seed: int) -> Weights:
@@ -79,20 +81,13 @@ def score(weights: Weights, looks: torch.Tensor) -> torch.Tensor:
 
 
 def signature(images: torch.Tensor) -> torch.Tensor:
-    """Describe how large a change may be and at which scales, without any network: (n, 9).
+    """Describe how large a change may be and at which scales, without any network: (n, q).
 
-    Of three bands between blurs the mean and the lower quartile of the absolute value, as logarithms: edges make the
-    one, a floor of noise the other. Then contrast, brightness and the share of values at the ends of the range.
+    `features.scales`, then contrast, brightness and the share of values at the ends of the range.
     """
-    columns, finer = [], images
-    for width in (0.7, 1.4, 2.8):
-        coarser = changes.blurred(images, torch.full((len(images),), width, device=images.device))
-        band = (finer - coarser).abs().flatten(1)
-        finer = coarser
-        columns += [torch.log10(1e-3 + band.mean(1)), torch.log10(1e-3 + band.quantile(0.25, dim=1))]
     flat = images.flatten(1)
     ends = ((flat < 0.5 / 255) | (flat > 1 - 0.5 / 255)).float().mean(1)
-    return torch.stack([*columns, flat.std(1), flat.mean(1), ends], dim=1)
+    return torch.cat([features.scales(images), torch.stack([flat.std(1), flat.mean(1), ends], dim=1)], dim=1)
 
 
 def as_arrays(weights: Weights) -> dict[str, np.ndarray]:
@@ -113,5 +108,5 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Weights:
     for k, (rows, columns) in enumerate([(_HIDDEN, features), (_HIDDEN, _HIDDEN), (1, _HIDDEN)]):
         shapes |= {f"weight{k}": (_FITS, rows, columns), f"bias{k}": (_FITS, rows)}
     if {name: array.size for name, array in arrays.items()} != {name: math.prod(s) for name, s in shapes.items()}:
-        raise ValueError("its aim test was saved by another version: fit it again")
+        raise ValueError(OLDER)
     return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])).float().reshape(s) for name, s in shapes.items()}
