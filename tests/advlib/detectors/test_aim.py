@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from sklearn.covariance import LedoitWolf
 from torch import nn
 
 from advlib.detectors import AimTest, DensityTest, load
@@ -86,6 +88,45 @@ def test_a_single_image_is_ranked_among_all():
     known = Bank((("nothing", 0.0),), scores, torch.zeros(1, 19, 1).double())
     found = known.p_values(torch.tensor([[30.0], [-1.0], [9.5]]), torch.zeros(3, 1, 1), 99, RNG)
     assert found.p.tolist() == pytest.approx([1 / 20 + BETA, 1.0, 10 / 20 + BETA])
+
+
+def test_contradictions_are_those_of_brute_force(monkeypatch):
+    """T² of the difference between batch and rest, in units of the spread within cells, among all permutations."""
+    rng = np.random.default_rng(4)
+    mixed = rng.standard_normal((4, 4))
+    signatures = torch.from_numpy(rng.standard_normal((5, 40, 4)) @ mixed + np.arange(5)[:, None, None] / 3)
+    known = Bank(tuple((f"change {k}", 0.1) for k in range(5)), torch.zeros(5, 40).double(), signatures)
+    batch = torch.from_numpy(rng.standard_normal((1, 6, 4)) @ mixed)
+    mine, theirs = bank._memberships(40, 6, 299, rng, torch.device("cpu"))
+    monkeypatch.setattr(bank, "_memberships", lambda *_: (mine, theirs))
+    ranked = known.p_values(torch.zeros(1, 6), batch, 299, rng)
+    inside = (signatures - signatures.mean(1, keepdim=True)).flatten(0, 1).numpy()
+    covariance = LedoitWolf(assume_centered=True).fit(inside / inside.std(0)).covariance_
+    inverse = np.linalg.inv(covariance * np.outer(inside.std(0), inside.std(0)))
+    chosen = np.vstack([np.eye(46)[:6].sum(0), torch.cat([mine, theirs], 1).numpy()]).astype(bool)
+    for cell in range(5):
+        rows = np.concatenate([batch[0], signatures[cell]])
+        apart = np.stack([rows[one].mean(0) - rows[~one].mean(0) for one in chosen])
+        square = np.einsum("bi,ij,bj->b", apart, inverse, apart)
+        expected = (1 + (square[1:] >= square[0]).sum()) / 300 <= BETA
+        assert ranked.contradicted[0, cell] == expected
+        assert ranked.apart[0, cell] == pytest.approx(square[0], rel=1e-4)
+    assert 0 < ranked.contradicted.sum() < 5
+
+
+def test_the_true_cell_is_set_aside_as_seldom_as_promised():
+    """Though its signatures have many and dependent columns, more than images."""
+    rng = np.random.default_rng(1)
+    mixed = rng.standard_normal((50, 50))
+    wrong = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        signatures = torch.from_numpy(rng.standard_normal((6, 40, 50)) @ mixed)
+        known = Bank(tuple((f"change {k}", 0.1) for k in range(6)), torch.zeros(6, 40).double(), signatures)
+        batches = torch.from_numpy(rng.standard_normal((10, 12, 50)) @ mixed)
+        wrong.append(known.p_values(torch.zeros(10, 12), batches, 199, rng).contradicted)
+    low, high = stats.binom.interval(0.999, 40, BETA)  # batches share their cells, cells their batches: forty at least
+    assert np.mean(wrong) <= high / 40 and np.mean(wrong) > 0
 
 
 def test_memberships_have_the_batch_s_size():
@@ -194,6 +235,11 @@ def test_it_is_saved_with_the_first_question(tmp_path):
     assert again.bank_.cells == aim.bank_.cells and again.assumed() == aim.assumed()
     mine, its = aim.test(images[:10]), again.test(images[:10])
     assert mine.p_value == its.p_value and np.allclose(mine.sample_scores, its.sample_scores, atol=1e-5)
+    older: dict[str, np.ndarray] = {}
+    stated = aim.state(older)
+    older["aim.signatures"] = older["aim.signatures"][:, : -2 * 20]
+    with pytest.raises(ValueError, match="by another version: fit it again"):
+        AimTest.restored(stated, older)
 
 
 def test_a_score_tells_what_it_was_taught():
