@@ -1,13 +1,10 @@
 """Checks of the exercises of notebook 02b."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from compendium.common import vs22
 from compendium.exercises import small
-from compendium.exercises.feedback import called, close, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, close, mistaken, numbers, require
 
 
 def untouched_range(my_darkest: float | None, my_brightest: float | None) -> str:
@@ -24,7 +21,7 @@ def untouched_range(my_darkest: float | None, my_brightest: float | None) -> str
     return f"With the gradient set to zero, pixels from {still.min():.3f} to {still.max():.3f} stay; all others move."
 
 
-def published_step(my_step: Callable[..., Any]) -> str:
+def published_step(my_step: Answer) -> str:
     """02b.2: FGSM's step with the bounds of VS22's program."""
     organ = vs22.image_set("organamnist")
     (mean,), (std,) = organ.mean, organ.std
@@ -46,6 +43,3 @@ def published_step(my_step: Callable[..., Any]) -> str:
     still = signs == 0
     share = (np.abs(given - pixels) > 1e-6)[still].mean()
     return f"Of the pixels without a gradient, {share:.0%} move.".replace("%", " %")
-
-
-EXERCISES = (untouched_range, published_step)

@@ -1,17 +1,14 @@
 """Checks of the exercises of notebook 08."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from advlib.attacks import random_sign_noise
 from advlib.prdc import ReferenceManifold
 from compendium.exercises import small
-from compendium.exercises.feedback import called, close, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, expect, mistaken, numbers, require
 
 
-def share(my_share: Callable[..., Any]) -> str:
+def share(my_share: Answer) -> str:
     """08.1: the share that a density implies, held against mixtures of real ball counts."""
     images, _ = small.digits(200)
     manifold = ReferenceManifold(5).fit(small.reference().reshape(-1, 64))
@@ -26,17 +23,16 @@ def share(my_share: Callable[..., Any]) -> str:
         ):
             given = float(called(my_share, density, ends[0].mean(), ends[1].mean()))
             wanted = true if not words else 1 - true
-            mistaken(given, wanted, {
+            expect(given, wanted, {
                 "That is the share of clean images, one minus what is asked.": 1 - wanted,
                 "That is the density in units of the clean one; the attacked density counts as well.":
                     density / ends[0].mean(),
                 "Divide by the difference of the two ends.": ends[0].mean() - density,
-            })  # fmt: skip
-            require(close(given, wanted), f"A mixture with a share of {wanted:g}{words} gives {given:.3f}.")
+            }, f"A mixture with a share of {wanted:g}{words} gives {given:.3f}.")  # fmt: skip
     return "The share comes out right from the density alone, for any attack and any reference."
 
 
-def flagged_share(my_flagged_share: Callable[..., Any]) -> str:
+def flagged_share(my_flagged_share: Answer) -> str:
     """08.2: equal tails of 2.5 % each."""
     rng = np.random.default_rng(11)
     clean, others = rng.gamma(4, 0.25, size=(2, 4000))
@@ -87,6 +83,3 @@ def smallest_share(my_smallest_share: float | None) -> str:
     return (
         f"The spread of 4,000 simulated means falls to {spreads[1] / spreads[0]:.2f} of itself, and the share with it."
     )
-
-
-EXERCISES = (share, flagged_share, different_images, smallest_share)
