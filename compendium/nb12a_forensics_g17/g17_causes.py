@@ -224,12 +224,6 @@ def by_epsilon(found: pandas.DataFrame, column: str = "ratio") -> pandas.DataFra
     return found.pivot_table(column, "variant", "ε", statistic, sort=False)
 
 
-def same_choice(found: pandas.DataFrame, one: str, other: str) -> float:
-    """Share of fits (all ε and R2) in which two variants chose the same σ and λ."""
-    first, second = (found.loc[found["variant"] == name, ["σ", "λ"]].values for name in (one, other))
-    return float(np.isclose(first, second).all(1).mean())
-
-
 # ---------------------------------------------------------------------------------------------- plateau
 
 PLATEAU_ROWS = {
@@ -323,27 +317,22 @@ def directions(networks: Sequence[str], epsilon: float, *, images: int) -> panda
         true class; pixels whose direction differs from the exact one among those that the exact one moves; accuracy
         after FGSM along either direction.
     """
-    rows = []
+    rows = {}
     for name in track(networks, "directions"):
         real, labels = held_out(name, images)
         model = models.load_trained(name)
-        signs = {
-            "float32": attacks.gradient_signs(model, real, labels),
-            "exact": vs22.margin_signs(model, real, labels),
-        }
-        row = {
-            "network": name,
-            "zero pixels": float((signs["float32"] == 0).mean()),
+        found, exact = attacks.gradient_signs(model, real, labels), vs22.margin_signs(model, real, labels)
+        float32, logits = (
+            models.accuracy(model, (real + np.float32(epsilon) * signs).clip(0, 1), labels) for signs in (found, exact)
+        )
+        rows[name] = {
+            "zero pixels": float((found == 0).mean()),
             "saturated images": saturated_share(model, real, labels),
-            "wrong direction": float((signs["float32"] != signs["exact"])[signs["exact"] != 0].mean()),
-            "zero pixels, exact": float((signs["exact"] == 0).mean()),
-            "accuracy": models.accuracy(model, real, labels),
+            "wrong direction": float((found != exact)[exact != 0].mean()),
+            "accuracy, float32": float32,
+            "accuracy, exact": logits,
         }
-        for arithmetic, direction in signs.items():
-            moved = (real + np.float32(epsilon) * direction).clip(0, 1)
-            row[f"accuracy, {arithmetic}"] = models.accuracy(model, moved, labels)
-        rows.append(row)
-    return pandas.DataFrame(rows).set_index("network")
+    return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def saturated_share(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
@@ -375,11 +364,13 @@ def pooled_intervals() -> pandas.DataFrame:
     -------
     pandas.DataFrame
         Half-widths: printed (half of the printed interval), pooled, independent, together; and the correlation of
-        the channels with which the mean of three would have the printed one. A row for each printed R1 and R2 of the
-        combined estimate in Tables 1 and 2.
+        the channels with which the mean of three would have the printed one. A row for each printed R1 of the combined
+        estimate in Tables 1 and 2.
     """
     rows = []
-    for entry in (entry for entry in published.load("g17") if entry.row == "CIFAR-10 (combined)"):
+    for entry in published.load("g17"):
+        if entry.row != "CIFAR-10 (combined)" or not entry.column.startswith("R1"):
+            continue
         channels = [
             published.lookup("g17", entry.item, f"CIFAR-10 ({name})", entry.column) for name in ("red", "green", "blue")
         ]
@@ -392,11 +383,6 @@ def pooled_intervals() -> pandas.DataFrame:
         rows.append((entry.item, entry.column, printed, pooled, independent, together, correlation))
     columns = ["item", "column", "printed", "pooled", "independent", "together", "correlation"]
     return pandas.DataFrame(rows, columns=columns).set_index(columns[:2])
-
-
-def r1_rows(pooled: pandas.DataFrame) -> pandas.DataFrame:
-    """Keep the R1 rows of `pooled_intervals`."""
-    return pooled[pooled.index.get_level_values("column").str.startswith("R1")]
 
 
 def real_real_across_tables() -> pandas.DataFrame:
@@ -436,22 +422,17 @@ def numbers(found: pandas.DataFrame, plateaus: pandas.DataFrame, directed: panda
         From `plateau_by_lambda` and `directions`.
     """
     means = by_epsilon(found).drop(columns=0.0)
-    lambdas, sigmas = (by_epsilon(found, column).loc[BASE.name, means.columns] for column in ("λ", "σ"))
     second, largest = means.columns[1], means.columns[-1]
     mnist = plateaus[plateaus["row"] == "MNIST"]
     default = mnist.loc[(mnist["smallest λ"] - min(DEFAULT_GRID)).abs().idxmin()]
-    half_widths = r1_rows(pooled_intervals())
+    half_widths = pooled_intervals()
     off = {name: (half_widths["printed"] - half_widths[name]).abs().max() for name in ("pooled", "independent")}
-    steps = [f"ε = {e:g}: λ {lambdas[e]:.1g}, R1 {means.loc[BASE.name, e]:.3g}" for e in means.columns]
     return {
         "sizes": (second, largest),
         "second": means[second].map(short),
         "largest": means[largest].map(short),
         "clipped": short(means.loc["clipped to [0, 1]", second]),  # no key of a text, for its brackets
         "plateau": default,
-        "steps": "; ".join(steps),
-        "sigmas": ", ".join(f"{sigma:g}" for sigma in sigmas),
-        "same_choice": same_choice(found, BASE.name, DENSRATIO),
         "printed": g17.printed_r1("MNIST", second),
         "worst": directed.loc[directed["wrong direction"].idxmax()],
         "off": off,
@@ -469,5 +450,5 @@ def record_g17(run: Any, found: pandas.DataFrame, plateaus: pandas.DataFrame, di
         for name in ("predicted", "measured"):
             run.metric(f"plateau.{row}.{name}", plateau[name].tolist())
     for network, row in directed.iterrows():
-        for column in ("zero pixels", "saturated images", "wrong direction", "accuracy, float32", "accuracy, exact"):
-            run.metric(f"direction.{network}.{column}", row[column])
+        for column, value in row.items():
+            run.metric(f"direction.{network}.{column}", value)

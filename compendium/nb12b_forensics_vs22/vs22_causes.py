@@ -150,18 +150,13 @@ def bounds_alone(
     manifold = ReferenceManifold(vs22.K).fit(vs22.flat(split.reference))
     model = vs22.network(chosen)
     start = vs22.AS_PUBLISHED.to_attack(chosen, split.images)
-
-    def pushed(epsilon: float) -> np.ndarray:
-        step = np.float32(epsilon)
-        return vs22.AS_PUBLISHED.to_pixels(chosen, start + np.clip(np.clip(start, 0, 1) - start, -step, step))
-
+    pushed = (vs22.clipped_step(start, np.zeros_like(start), epsilon) for epsilon in epsilons)
     published_attack, corrected_attack = (
-        (batch.images for batch in vs22.fgsm_sweep(mode, chosen, model, split.images, split.labels, epsilons))
-        for mode in vs22.MODES
+        vs22.fgsm_images(mode, chosen, model, split.images, split.labels, epsilons) for mode in vs22.MODES
     )
     curves = {
         vs22.AS_PUBLISHED.name: published_attack,
-        BOUNDS_ALONE: map(pushed, epsilons),
+        BOUNDS_ALONE: (vs22.AS_PUBLISHED.to_pixels(chosen, images) for images in pushed),
         vs22.CORRECTED.name: corrected_attack,
     }
     rows = []
@@ -197,42 +192,28 @@ def coverage_by_size() -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 
-def printed_path_point(item: str = "§5.1") -> tuple[float, float]:
-    """Give PathMNIST's reference density, and its reference coverage over the closed form.
-
-    Parameters
-    ----------
-    item : str
-        "§5.1", printed, in pixels, or "Figure 12", stored by the authors, in the network's embedding.
-    """
-    expected = coverage_by_size().loc[("FGSM", "PathMNIST"), "expected"]
-    density, coverage = (
-        published.value("vs22", item, "PathMNIST", f"reference {name}") for name in ("density", "coverage")
-    )
-    return density, coverage / expected
-
-
-def _more_contrast(images: np.ndarray, strength: float, _: np.random.Generator) -> np.ndarray:
-    middle = images.mean(dtype=np.float64)
-    return ((images - middle) * (1 + strength) + middle).astype(np.float32)
-
-
-def _less_contrast(images: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    return _more_contrast(images, -strength, rng)
-
-
-def _noise(images: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    return (images + strength * rng.standard_normal(images.shape)).astype(np.float32)
+def printed_path_point() -> tuple[float, float]:
+    """Give PathMNIST's printed reference density, and its printed reference coverage over the closed form."""
+    row = coverage_by_size().loc[("FGSM", "PathMNIST")]
+    return published.value("vs22", "§5.1", "PathMNIST", "reference density"), row["printed"] / row["expected"]
 
 
 NOISE = "noise, all images"
 CHANGES = {
-    "more contrast, all images": (_more_contrast, (0.01, 0.02, 0.03)),
-    "less contrast, all images": (_less_contrast, (0.01, 0.02, 0.03)),
-    NOISE: (_noise, (0.005, 0.01, 0.02)),
+    "more contrast, all images": (0.01, 0.02, 0.03),
+    "less contrast, all images": (0.01, 0.02, 0.03),
+    NOISE: (0.005, 0.01, 0.02),
 }
 """What is done to every image of the hold-out, and how strongly: a factor 1 ± s on the contrast, or Gaussian noise of
 standard deviation s, pixels in [0, 1]."""
+
+
+def _changed(images: np.ndarray, change: str, strength: float, rng: np.random.Generator) -> np.ndarray:
+    if change == NOISE:
+        return (images + strength * rng.standard_normal(images.shape)).astype(np.float32)
+    middle, factor = images.mean(dtype=np.float64), 1 + strength if change.startswith("more") else 1 - strength
+    return ((images - middle) * factor + middle).astype(np.float32)
+
 
 THINNED, THINNED_SHARES = "half of the classes thinned in the reference", (0.5, 0.8, 0.95)
 """Share of the upper half of the classes that is taken out of the reference."""
@@ -279,10 +260,10 @@ def shifts(name: str, *, references: int, queries: int, rng: np.random.Generator
     whole = fitted(np.arange(references))
     score("untouched", 0.0, split.images, whole)
     untouched = rows.copy()
-    for title, (change, strengths) in track(CHANGES.items(), f"{chosen.title}: changed hold-outs", len(CHANGES)):
-        rows += [(title, *row[1:]) for row in untouched]
+    for change, strengths in track(CHANGES.items(), f"{chosen.title}: changed hold-outs", len(CHANGES)):
+        rows += [(change, *row[1:]) for row in untouched]
         for strength in strengths:
-            score(title, strength, change(split.images, strength, rng), whole)
+            score(change, strength, _changed(split.images, change, strength, rng), whole)
     upper = split.reference_labels >= (split.reference_labels.max() + 1) / 2
     chance = rng.random(len(upper))
     rows += [(THINNED, *row[1:]) for row in untouched]
@@ -428,10 +409,9 @@ def numbers(
         "off": by_constants["off by up to"].tolist(),
         "peak": before[BOUNDS_ALONE].max(),
         "apart": (before[vs22.AS_PUBLISHED.name] - before[BOUNDS_ALONE]).abs().max(),
-        "kink": kink,
         "coverages": "; ".join(coverages),
         "path": printed_path_point(),
-        "strength": CHANGES[NOISE][1][-1],
+        "strength": CHANGES[NOISE][-1],
         "noise": first_and_last(moved, NOISE, PIXELS).loc["last"],
         "inside": first_and_last(moved, NOISE, INSIDE).loc["last"],
         "sources": "; ".join(officially),
