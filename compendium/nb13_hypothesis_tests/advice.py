@@ -112,7 +112,7 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
     Parameters
     ----------
     metrics : dict
-        Of the stored run at paper scale, from `tables.stored`.
+        Of the stored run at paper scale, from `common.tables.at_paper_scale`.
     smallest : DataFrame
         From `smallest_sets`; it is all there is where no run at paper scale is stored.
 
@@ -129,6 +129,7 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
     rows = {}
     for test in smallest.index:
         mine = table[(table.test == test) & (table.share == 1)]
+        mine = mine.assign(label=tables.labels(mine))
         missed = mine[(mine.m == BATCH) & (mine.kind == ATTACK)].sort_values("power", kind="stable").iloc[0]
         noise = tables.at(table, test, "random noise", 0.05, BATCH)
         spent = metrics[f"time.{test}.{BATCH}"]
@@ -136,7 +137,7 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
         rows[test] = {
             "smallest batch, ε = 0.05": _smallest_batch(table, test, sorted(mine.m.unique())),
             "guarantee": _guarantee(test),
-            "misses most": f"{_label(missed)} on {TITLES[missed.dataset]}: power {missed.power:.2g}",
+            "misses most": f"{missed.label} on {TITLES[missed.dataset]}: power {missed.power:.2g}",
             "flags noise, ε = 0.05": f"{noise.min():.0%} to {noise.max():.0%}",
             "smallest reference": _count(smallest.references[test]),
             "smallest calibration": _count(smallest.calibration[test]),
@@ -154,10 +155,6 @@ def _guarantee(test: str) -> str:
     if test.startswith("MMD"):
         return "none of its own here"
     return "exact level" + ("; asks the network" if test.split(" · ")[1] in ("hidden", "stability") else "")
-
-
-def _label(row: Any) -> str:
-    return row.perturbation + ("" if pandas.isna(row["size"]) else f", ε = {row['size']:g}")
 
 
 def _count(value: float) -> str:

@@ -152,16 +152,14 @@ def power_table(
     drawn = draw_batches(made, batch_sizes, shares, batches, rng)
     done = map_tasks(_powers, tests.items(), f"power, {TITLES[split.name]}", shared=[split, drawn, slow_batches])
     by_test = {name: found for (name, _), found in done}
-    return pandas.DataFrame([
-        {"dataset": split.name, "test": name} | row for name in tests for row in by_test[name]
-    ])  # fmt: skip
+    return pandas.DataFrame([row for name in tests for row in by_test[name]])
 
 
 def _powers(
     named: tuple[str, Any], split: ImageSplit, drawn: Sequence[Batches], slow_batches: int | None
 ) -> list[dict[str, Any]]:
     """Return the rows of one test, (name, test)."""
-    test = named[1]
+    name, test = named
     n = len(split.clean)
     seen, test = on_vectors(test)
     few = slow_batches if isinstance(test, DensityRatioTest | ClassifierTest) else None
@@ -190,6 +188,7 @@ def _powers(
         found, seconds = timed(test.statistics, pools[perturbation.label], mixed)
         rows.append(
             {
+                "dataset": split.name, "test": name,
                 "perturbation": perturbation.name, "kind": perturbation.kind, "size": perturbation.size,
                 "success": perturbation.success, "m": m, "share": share,
                 "power": _power(nulls[key], found, two_sided),
@@ -218,15 +217,11 @@ def study(
     **options: Any,
 ) -> pandas.DataFrame:
     """Run `power_table` with the whole `suite` on several data sets; other arguments are passed on."""
-    return pandas.concat(
-        [
-            power_table(
-                split, suite(split.network, len(split.reference)), made[name], slow_batches=refitted_batches, **options
-            )
-            for name, split in splits.items()
-        ],
-        ignore_index=True,
-    )
+    frames = []
+    for name, split in splits.items():
+        tests = suite(split.network, len(split.reference))
+        frames.append(power_table(split, tests, made[name], slow_batches=refitted_batches, **options))
+    return pandas.concat(frames, ignore_index=True)
 
 
 def by_network(
