@@ -154,10 +154,10 @@ def joint_map(attacked: Attacked, epsilon: float, rng: np.random.Generator) -> d
     Returns
     -------
     dict
-        epsilon; real and adversarial (n/2, 2); real_labels and adversarial_labels (true classes);
-        adversarial_predicted; nearest_is_clean: share of clean and share of attacked images whose nearest neighbour in
-        pixel space is a clean one, as `protocol.clean_neighbour_share`; inside: share of attacked images that lie in
-        any ball of the reference.
+        epsilon; real and adversarial (n/2, 2); real_labels (true classes); adversarial_predicted;
+        nearest_is_clean: share of clean and share of attacked images whose nearest neighbour in pixel space is a clean
+        one, as `protocol.clean_neighbour_share`; inside: share of attacked images that lie in any ball of the
+        reference.
     """
     at = attacked.at(epsilon)
     order = rng.permutation(len(attacked.clean))
@@ -170,7 +170,6 @@ def joint_map(attacked: Attacked, epsilon: float, rng: np.random.Generator) -> d
         "real": places[:half],
         "adversarial": places[half:],
         "real_labels": attacked.labels[real],
-        "adversarial_labels": attacked.labels[adversarial],
         "adversarial_predicted": attacked.predicted[CORRECTED][at][adversarial],
         "nearest_is_clean": clean_neighbour_share(*points),
         "inside": float((attacked.manifold.ball_counts(points[1]) > 0).mean()),
@@ -264,20 +263,12 @@ class CentreMoves:
         at = [int(np.abs(self.epsilons - epsilon).argmin()) for epsilon in epsilons]
         return float((self.shifts[mode][at] / self.threshold).min())
 
-    def _relative_difference(self, other: np.ndarray) -> float:
-        first = self.scaled[0]["distances"]
-        there = ~np.isnan(first) & ~np.isnan(other)
-        return float(np.abs(first - other)[there].mean() / first[there].mean())
-
     @property
     def start_difference(self) -> float:
         """Mean relative difference that another random start of the scaling makes at the smallest ε."""
-        return self._relative_difference(self.scaled[0]["again"])
-
-    @property
-    def map_changes(self) -> np.ndarray:
-        """Mean relative difference of each scaled matrix from that of the smallest ε."""
-        return np.array([self._relative_difference(step["distances"]) for step in self.scaled])
+        first, again = self.scaled[0]["distances"], self.scaled[0]["again"]
+        there = ~np.isnan(first)
+        return float(np.abs(first - again)[there].mean() / first[there].mean())
 
 
 def centre_moves(attacked: Attacked, rng: np.random.Generator, *, scale: bool = True) -> CentreMoves:
