@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas
@@ -75,7 +75,7 @@ def calibration(
     for name, test in tests.items():
         counts = {m: min(n_calibration, size - m) for m in batch_sizes}
         # One stream for all tests, so it is drawn from here, in their order; the tests themselves can be done anywhere.
-        drawn = [_Drawn(m, n, index_sets(size, batches, m + n, rng), rng.random(batches))
+        drawn = [(m, n, index_sets(size, batches, m + n, rng), rng.random(batches))
                  for m, n in counts.items() if n >= 50]  # fmt: skip
         planned.append((name, test, drawn))
     done = map_tasks(_calibrated, planned, f"calibration, {TITLES[split.name]}", shared=[split])
@@ -83,17 +83,12 @@ def calibration(
     return pandas.DataFrame([row for name in tests for row in by_test[name]])
 
 
-class _Drawn(NamedTuple):
-    """Batches of m and calibration sets of n, rows (T, m + n); uniform numbers (T,) that smooth the p-values."""
+def _calibrated(plan: tuple[str, Any, list[tuple]], split: ImageSplit) -> list[dict[str, Any]]:
+    """Return the rows of one test.
 
-    m: int
-    n: int
-    sets: np.ndarray
-    smoothing: np.ndarray
-
-
-def _calibrated(plan: tuple[str, Any, list[_Drawn]], split: ImageSplit) -> list[dict[str, Any]]:
-    """Return the rows of one test."""
+    Its plan holds name, test, and for each batch size m: calibration images n, rows (T, m + n) of batches and
+    calibration sets, uniform numbers (T,) that smooth the p-values.
+    """
     name, test, drawn = plan
     fitted, scores = _fitted(split, test)
     rows = []
@@ -230,10 +225,8 @@ def seen_by_the_network(
             known = index_sets(len(learned), batches, min(500, len(learned) // 2), rng)
             low, high = binomial_band(batches, LEVEL)
             rejected = float(np.mean(test.p_values(scores, drawn, known) <= LEVEL))
-            rows.append(
-                {"features": name.split(":")[0], "m": m, "rejected": rejected, "low": low, "high": high, "fit_p": fit_p}
-            )
-    return pandas.DataFrame(rows)
+            rows.append((name.split(":")[0], m, rejected, low, high, fit_p))
+    return pandas.DataFrame(rows, columns=["features", "m", "rejected", "low", "high", "fit_p"])
 
 
 def outside_band(calibrated: pandas.DataFrame) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ Whether the permutation p-values of `advlib.detectors` keep their level on their
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas
@@ -73,14 +73,8 @@ def index_sets(
     return np.stack([rng.choice(n, size, replace=False, p=weights) for _ in range(draws)])
 
 
-class Batches(NamedTuple):
-    """Batches of m images, of which a share was perturbed: rows (t, m) of the clean and of the perturbed images."""
-
-    perturbation: Perturbation
-    m: int
-    share: float
-    clean: np.ndarray
-    perturbed: np.ndarray
+Batches = tuple[Perturbation, int, float, np.ndarray, np.ndarray]
+"""Perturbation, images m in a batch, share of them that was perturbed, rows (t, m) of clean and of perturbed images."""
 
 
 def draw_batches(
@@ -106,7 +100,7 @@ def draw_batches(
             largest = m == max(size for size in batch_sizes if size <= count // 2)
             in_part = largest and (perturbation.size == middle or perturbation.name not in of_several_sizes)
             drawn += [
-                Batches(perturbation, m, share, null[count], rows)
+                (perturbation, m, share, null[count], rows)
                 for share in shares
                 if round(share * m) >= 1 and (share == 1 or in_part)
             ]
