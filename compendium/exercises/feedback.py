@@ -55,7 +55,7 @@ def check(name: str, *answers: Any) -> None:
 
 
 def feedback_on(name: str, *answers: Any) -> Feedback:
-    """Check an answer.
+    """Check an answer. Those that the check annotates as floats must be finite numbers.
 
     Parameters
     ----------
@@ -75,10 +75,12 @@ def feedback_on(name: str, *answers: Any) -> Feedback:
         passed on, with its traceback.
     """
     function = _check_of(name)
-    wanted = list(inspect.signature(function).parameters)
+    wanted = inspect.signature(function).parameters
     if len(answers) != len(wanted):
         raise ValueError(f"exercise {name} takes {len(wanted)} answers ({', '.join(wanted)}), but got {len(answers)}")
     try:
+        if all(parameter.annotation is float for parameter in wanted.values()):
+            answers = numbers(**dict(zip(wanted, answers, strict=True)))
         return Feedback(name, "right", function(*answers))
     except Open as missing:
         return Feedback(name, "not answered yet", str(missing))

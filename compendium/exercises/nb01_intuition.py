@@ -7,7 +7,7 @@ from advlib import attacks
 from advlib.models import accuracy
 from advlib.prdc import ReferenceManifold
 from compendium.exercises import small
-from compendium.exercises.feedback import Answer, called, close, expect, numbers, require
+from compendium.exercises.feedback import Answer, called, close, expect, require
 
 
 def fgsm(my_fgsm: Answer) -> str:
@@ -67,16 +67,15 @@ def density_coverage(my_density_coverage: Answer) -> str:
     )
 
 
-def mean_true_ratio(my_mean_over_a: float | None, my_mean_over_b: float | None) -> str:
+def mean_true_ratio(my_mean_over_a: float, my_mean_over_b: float) -> str:
     """01.3: the true mean ratio over numerator and denominator."""
-    over_a, over_b = numbers(my_mean_over_a=my_mean_over_a, my_mean_over_b=my_mean_over_b)
     middle = (np.arange(2000) + 0.5) / 1000  # midpoints of [0, 2]
     p_a, p_b = (middle < 1).astype(float), np.full(2000, 0.5)
     means = [float(np.mean(p * p_a / p_b) * 2) for p in (p_a, p_b)]
-    expect(over_a, means[0], {
+    expect(my_mean_over_a, means[0], {
         "Over the numerator: you took p_b / p_a. On [0, 1] the ratio is 1 divided by one half.": 0.5,
     }, "Over the numerator: all its points lie in [0, 1]. What is the ratio there?")  # fmt: skip
-    expect(over_b, means[1], {
+    expect(my_mean_over_b, means[1], {
         "Over the denominator: half of its points lie where p_a, and with it the ratio, is 0.": means[0],
     }, "Over the denominator: which share of its points lies in [0, 1], and the others?")  # fmt: skip
     return "Over the denominator the mean is 1 for any two densities; over the numerator it is never below 1."

@@ -6,7 +6,7 @@ from advlib import attacks
 from advlib.models import predict
 from compendium.common import protocol
 from compendium.exercises import small
-from compendium.exercises.feedback import Answer, called, close, expect, numbers, require
+from compendium.exercises.feedback import Answer, called, close, expect, require
 
 
 def tgsm(my_tgsm: Answer) -> str:
@@ -70,11 +70,10 @@ def noise_of_equal_size(my_noise: Answer) -> str:
     return "Every image gets noise as large as its attack, in a direction of its own."
 
 
-def shared_images(my_shared_of_1000: float | None, my_shared_of_10000: float | None) -> str:
+def shared_images(my_shared_of_1000: float, my_shared_of_10000: float) -> str:
     """04.3: m²/N, held against draws."""
-    given = numbers(my_shared_of_1000=my_shared_of_1000, my_shared_of_10000=my_shared_of_10000)
     m, counted = 100, []
-    for n, value in zip((1_000, 10_000), given, strict=True):
+    for n, value in zip((1_000, 10_000), (my_shared_of_1000, my_shared_of_10000), strict=True):
         sets = protocol.draw_indices(n, 2000, m, np.random.default_rng(n))
         counted.append(np.mean([np.isin(a, b).sum() for a, b in zip(sets[::2], sets[1::2], strict=True)]))
         expect(value, m * m / n, {

@@ -6,7 +6,7 @@ from scipy import stats
 from advlib import attacks
 from advlib.ulsif import ULSIF
 from compendium.exercises import small
-from compendium.exercises.feedback import Answer, called, expect, numbers, require
+from compendium.exercises.feedback import Answer, called, expect, require
 
 
 def single_suspect(my_single_suspect: Answer) -> str:
@@ -33,11 +33,10 @@ def single_suspect(my_single_suspect: Answer) -> str:
     return f"The ratio is {inside:.2f} for a digit of the numerator, {clean:.2f} for another, {away:.2f} out of reach."
 
 
-def all_unusual(my_all_of_1: float | None, my_all_of_2: float | None, my_all_of_3: float | None) -> str:
+def all_unusual(my_all_of_1: float, my_all_of_2: float, my_all_of_3: float) -> str:
     """05.2: pᵐ."""
     share = 0.2
-    given = numbers(my_all_of_1=my_all_of_1, my_all_of_2=my_all_of_2, my_all_of_3=my_all_of_3)
-    for m, value in enumerate(given, 1):
+    for m, value in enumerate((my_all_of_1, my_all_of_2, my_all_of_3), 1):
         wanted = float(stats.binom.pmf(m, m, share))
         require(0 <= value <= 1, f"{m} suspects: a share lies between 0 and 1, but yours is {value:g}; 20 % is 0.2.")
         expect(value, wanted, {

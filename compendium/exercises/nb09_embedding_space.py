@@ -15,10 +15,7 @@ def harmless_map(my_harmless_map: Answer) -> str:
         require(close(moved, again), "Called twice it gives two results: references and queries must go the same way.")
         still = np.mean(np.abs(moved - points) < 1e-9)
         require(still == 0, f"{still:.0%} of the numbers are what they were.")
-        halves = (
-            called(my_harmless_map, points[:100], shape=(100, d)),
-            called(my_harmless_map, points[100:], shape=(60, d)),
-        )
+        halves = [called(my_harmless_map, part, shape=part.shape) for part in (points[:100], points[100:])]
         require(
             close(np.concatenate(halves), moved),
             "Where a point goes depends on which others come along: references and queries would be moved differently.",

@@ -6,7 +6,7 @@ import numpy as np
 
 from advlib.prdc import ReferenceManifold
 from compendium.exercises import small
-from compendium.exercises.feedback import Answer, called, close, expect, numbers, require
+from compendium.exercises.feedback import Answer, called, close, expect, require
 
 
 def log_volume(my_log_volume: Answer) -> str:
@@ -26,19 +26,18 @@ def log_volume(my_log_volume: Answer) -> str:
     return f"log V of the unit ball in 784 dimensions is {one:.0f}; twice the radius adds {two - one:.0f}."
 
 
-def paper_volume(my_factor_of_copies: float | None, my_factor_of_distance: float | None) -> str:
+def paper_volume(my_factor_of_copies: float, my_factor_of_distance: float) -> str:
     """10.2: a sum of cubes."""
-    copies, distance = numbers(my_factor_of_copies=my_factor_of_copies, my_factor_of_distance=my_factor_of_distance)
     radii = np.random.default_rng(18).random(30) + 1
 
     def volume(r: np.ndarray) -> float:
         return float((4 / 3 * np.pi * r**3).sum())
 
     twice, doubled = volume(np.tile(radii, 2)) / volume(radii), volume(2 * radii) / volume(radii)
-    expect(copies, twice, {
+    expect(my_factor_of_copies, twice, {
         "Copies: the cluster does not grow, but the paper's sum does, with every image.": 1.0,
     }, "Copies: what does every term of the sum do?")  # fmt: skip
-    expect(distance, doubled, {
+    expect(my_factor_of_distance, doubled, {
         "Distance: r enters as a cube.": 2.0,
     }, "Distance: look at the power of r in the paper's formula.")  # fmt: skip
     return "A sum counts images, and a cube is the volume of another space."

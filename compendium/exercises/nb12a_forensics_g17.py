@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 from scipy.special import logsumexp
 
-from compendium.exercises.feedback import Answer, called, close, expect, numbers, require
+from compendium.exercises.feedback import Answer, called, close, expect, require
 
 
-def reach(my_reach_2017: float | None, my_reach_paper: float | None) -> str:
+def reach(my_reach_2017: float, my_reach_paper: float) -> str:
     """12a.1: the ε at which a kernel value falls below 0.001."""
-    given = numbers(my_reach_2017=my_reach_2017, my_reach_paper=my_reach_paper)
+    given = my_reach_2017, my_reach_paper
     pixels, exponent = 784, np.log(1000)
     names = {"The kernel of 2017": 2 * exponent, "The paper's kernel": np.sqrt(2 * exponent)}
     wanted = [distance / np.sqrt(pixels) for distance in names.values()]

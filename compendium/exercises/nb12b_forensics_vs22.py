@@ -4,7 +4,7 @@ import numpy as np
 
 from advlib.prdc import expected_coverage
 from compendium.common import vs22
-from compendium.exercises.feedback import Answer, called, expect, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, expect, mistaken, require
 
 
 def coverage_in_closed_form(my_expected_coverage: Answer) -> str:
@@ -29,11 +29,10 @@ def coverage_in_closed_form(my_expected_coverage: Answer) -> str:
     )
 
 
-def kinks(my_kink_mnist: float | None, my_kink_organ: float | None) -> str:
+def kinks(my_kink_mnist: float, my_kink_organ: float) -> str:
     """12b.2: μ/σ."""
-    given = numbers(my_kink_mnist=my_kink_mnist, my_kink_organ=my_kink_organ)
     found = []
-    for value, name in zip(given, ("mnist", "organamnist"), strict=True):
+    for value, name in zip((my_kink_mnist, my_kink_organ), ("mnist", "organamnist"), strict=True):
         chosen = vs22.image_set(name)
         (mean,), (std,) = chosen.mean, chosen.std
         mistaken(value, chosen.kink, {

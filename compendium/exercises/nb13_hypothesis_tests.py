@@ -8,7 +8,7 @@ from advlib.detectors import DensityTest
 from advlib.detectors.sequential import evidence
 from advlib.models import predict
 from compendium.exercises import small
-from compendium.exercises.feedback import Answer, called, close, expect, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, close, expect, require
 
 
 def _each_once(function: Answer, values: np.ndarray) -> np.ndarray:
@@ -72,14 +72,14 @@ def harmless_change(my_harmless_change: Answer) -> str:
     return f"Flagged with p = {p:.3f}, though {same:.0%} of the digits are read as before and nobody attacked."
 
 
-def stream(my_alarms: float | None, my_bound: float | None) -> str:
+def stream(my_alarms: float, my_bound: float) -> str:
     """13.4: alarms batch by batch, and one bound for all time."""
-    alarms, bound = numbers(my_alarms=my_alarms, my_bound=my_bound)
     p = np.random.default_rng(23).random((400, 1000))
     each, ever = float((p <= 0.05).sum(axis=1).mean()), float((evidence(p) >= 20).any(axis=1).mean())
-    mistaken(alarms, 50.0, {"Alarms: at 5 % a clean batch in twenty is flagged; how many are that in 1,000?": 0.05})
-    require(abs(alarms - each) < 1, f"Alarms: 400 simulated streams raise {each:.1f} on average.")
-    expect(bound, 0.05, {
+    expect(my_alarms, each, {
+        "Alarms: at 5 % a clean batch in twenty is flagged; how many are that in 1,000?": 0.05,
+    }, f"Alarms: 400 simulated streams raise {each:.1f} on average.", atol=1)  # fmt: skip
+    expect(my_bound, 0.05, {
         "Bound: that is what single tests give; α bounds the alarms of the whole stream.": 1.0,
         "Bound: `alpha` is not divided by the number of batches; it holds for the whole stream.": 0.05 / 1000,
     }, "Bound: what does `alpha` promise in the documentation of `StreamTest`?")  # fmt: skip

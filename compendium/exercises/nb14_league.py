@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from compendium.exercises.feedback import Answer, called, expect, numbers, require
+from compendium.exercises.feedback import Answer, called, expect, require
 
 
 def berger_boos(my_p_value: Answer) -> str:
@@ -38,14 +38,13 @@ def same_size(my_same_size: Answer) -> str:
     return "All five changes are 0.08 large, whatever they were before."
 
 
-def smallest_p(my_images: int | None, my_alarms: int | None) -> str:
+def smallest_p(my_images: float, my_alarms: float) -> str:
     """14.3: how many calibration images, and two questions at once."""
-    images, alarms = numbers(my_images=my_images, my_alarms=my_alarms)
-    expect(images, 24, {
+    expect(my_images, 24, {
         "Images: β is added, so that the rank must give 0.04.": 19,
         "Images: the image itself counts, above and below.": 25,
     }, "Images: the smallest p-value is 1/(1 + n) + β.")  # fmt: skip
-    expect(alarms, 100, {
+    expect(my_alarms, 100, {
         "Alarms: that is one question; both are asked.": 50,
         "Alarms: that holds for independent questions; at most, they never err together.": 97.5,
     }, "Alarms: at most the sum of both.")  # fmt: skip

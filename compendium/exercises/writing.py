@@ -79,22 +79,6 @@ class Cell:
         return _SOLUTION.sub(r"\1\2", self.text)
 
 
-def sources(names: Iterable[str] = ()) -> list[Path]:
-    """Return the sources whose file name starts with one of `names`; all, in order, when none is given.
-
-    Raises
-    ------
-    ValueError
-        When a name fits none.
-    """
-    there = sorted(places.EXERCISES.glob(f"{places.NUMBERED}.py"))
-    wanted = list(names)
-    for name in wanted:
-        if not any(path.stem.startswith(name) for path in there):
-            raise ValueError(f"no exercises start with {name!r}; there are {', '.join(path.stem for path in there)}")
-    return [path for path in there if not wanted or path.stem.startswith(tuple(wanted))]
-
-
 def parse(text: str, name: str) -> list[Cell]:
     """Take a source apart.
 
@@ -237,8 +221,8 @@ def write(names: Iterable[str] = ()) -> list[Path]:
         For an unknown name or a source that cannot be read, before anything of it is written.
     """
     written = []
-    for source in sources(names):
-        (path,), number = runner.notebooks([source.stem]), places.number(source.stem)
+    for path in runner.notebooks(names):
+        source, number = places.EXERCISES / f"{path.stem}.py", places.number(path.stem)
         notebook = nbformat.read(path, as_version=4)
         cells = parse(source.read_text(encoding="utf-8"), source.name)
         pair = {

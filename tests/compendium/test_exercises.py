@@ -17,7 +17,7 @@ from compendium import paths as places
 from compendium import runner
 from compendium.exercises import check, feedback, feedback_on, small, writing
 
-SOURCES = writing.sources()
+SOURCES = sorted(places.EXERCISES.glob("*.py"))
 cli.load_plug_ins()
 
 
@@ -253,7 +253,7 @@ def test_the_command_writes_notebook_and_solutions(house):
 
 def test_the_command_refuses_an_unknown_name(house):
     result = CliRunner().invoke(cli.app, ["exercises", "12"])
-    assert result.exit_code == 2 and "no exercises start with '12'; there are 77_toy" in result.stderr
+    assert result.exit_code == 2 and "no notebook starts with '12'; there are 77_toy" in result.stderr
 
 
 # -------------------------------------------------------------------------------------------------- what checks ask
