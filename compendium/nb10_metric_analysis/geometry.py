@@ -128,12 +128,8 @@ def neighbour_agreement(points: np.ndarray, labels: np.ndarray, k: int = 5) -> f
     k : int
         Neighbours looked at, at least 1.
     """
-    # One more than asked for, so that the point itself can be left out by its index, wherever ties put it.
-    _, near = NearestNeighbors(n_neighbors=min(k + 1, len(points))).fit(points).kneighbors(points)
-    own = near == np.arange(len(points))[:, None]
-    own[~own.any(axis=1), -1] = True  # more than k exact copies: any of them may be left out
-    others = near[~own].reshape(len(points), -1)
-    return float((labels[others] == labels[:, None]).mean())
+    _, near = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()  # without arguments a point is not its own
+    return float((labels[near] == labels[:, None]).mean())
 
 
 # ---------------------------------------------------------------- volumes (Fig. 10)

@@ -70,11 +70,11 @@ def sentences(sets: Mapping[str, Analysis]) -> dict[str, Statistics]:
     measures: dict[str, Callable[[str], dict[str, float]]] = {
         "class-8-dominates": lambda mode: {"smallest share of class 8": mnist.share(mode, 8, beyond)},
         "organ-labels-like-mnist": lambda mode: {
-            "smallest share of one class": organ.share(mode, organ.leader(mode), beyond)
+            "smallest share of one class": organ.share(mode, organ.dominance(mode)[0], beyond)
         },
         "always-a-particular-class": lambda mode: {
             "smallest share of the largest class at eps = 1": min(
-                result.share(mode, result.leader(mode), 1 - 1e-6) for result in sets.values()
+                result.share(mode, result.dominance(mode)[0], 1 - 1e-6) for result in sets.values()
             )
         },
         "centres-move": lambda mode: {
