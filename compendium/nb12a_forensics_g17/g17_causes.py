@@ -11,7 +11,7 @@ T. Kanamori, S. Hido and M. Sugiyama, JMLR 10 (2009) 1391–1445, for uLSIF and 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from compendium.common import g17, vs22
 from compendium.common.causes import short
 from compendium.common.g17 import AS_PUBLISHED, CORRECTED, all_and_attacked, test_images
 from compendium.common.protocol import disjoint_mean_ratio, draw_indices, mean_ratios
+from compendium.common.size_sweeps import COMBINED
 from compendium.common.splits import held_out
 
 # ---------------------------------------------------------------------------------------------- one at a time
@@ -129,44 +130,38 @@ def one_at_a_time(
         for epsilon in (*epsilons, 0.0):
             moved = real + np.float32(epsilon) * signs[key]
             moved = moved if variant.clip is None else moved.clip(*variant.clip)
-            fits = zip(*_fits(variant, clean, vs22.flat(moved), a, b), strict=True)
-            rows += [(variant.name, epsilon, *fit) for fit in fits]
+            rows += [(variant.name, epsilon, *fit) for fit in _fits(variant, clean, vs22.flat(moved), a, b)]
     return pandas.DataFrame(rows, columns=["variant", "ε", "ratio", "σ", "λ"])
 
 
 def _fits(
     variant: Variant, clean: np.ndarray, moved: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
-    """Return mean ratio, σ and λ of each draw."""
+) -> Iterator[tuple[float, float, float]]:
+    """Give mean ratio, σ and λ of each draw."""
     if variant.selection == "densratio":
-        pairs = [_densratio_choice(clean[rows], moved[others], variant) for rows, others in zip(a, b, strict=True)]
-        ratios = [
-            mean_ratios(clean, moved, rows[None], others[None], variant.kernel, sigmas=sigma, lambdas=lambda_)[0]
-            for rows, others, (sigma, lambda_) in zip(a, b, pairs, strict=True)
-        ]
-        return ratios, *zip(*pairs, strict=True)
+        for rows, others in zip(a, b, strict=True):
+            scores = densratio_scores(clean[rows], moved[others], lambdas=variant.lambdas, kernel=variant.kernel)
+            i, j = np.unravel_index(scores.argmin(), scores.shape)
+            chosen = {"sigmas": DEFAULT_GRID[i], "lambdas": variant.lambdas[j]}
+            (ratio,) = mean_ratios(clean, moved, rows[None], others[None], variant.kernel, **chosen)
+            yield ratio, *chosen.values()
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridEdgeWarning)
         fit = fit_batch_indices(clean, moved, a, b, kernel=variant.kernel, lambdas=variant.lambdas)
-    if variant.over == "numerator":
-        return fit.mean_ratio_, fit.sigma_, fit.lambda_
-    below = [
-        kernel_values(moved[others], clean[rows][fit.center_indices_], sigma, variant.kernel) @ theta
-        for rows, others, sigma, theta in zip(a, b, fit.sigma_, fit.theta_, strict=True)
-    ]
-    return [ratios.mean() for ratios in below], fit.sigma_, fit.lambda_
+    ratios = fit.mean_ratio_
+    if variant.over == "denominator":
+        ratios = [
+            (kernel_values(moved[others], clean[rows][fit.center_indices_], sigma, variant.kernel) @ theta).mean()
+            for rows, others, sigma, theta in zip(a, b, fit.sigma_, fit.theta_, strict=True)
+        ]
+    yield from zip(ratios, fit.sigma_, fit.lambda_, strict=True)
 
 
 def kernel_values(points: np.ndarray, centres: np.ndarray, sigma: float, kernel: str) -> np.ndarray:
     """Kernel matrix (n, b) of points (n, d) and centres (b, d) by its definition, "gaussian" or "unsquared"."""
     distance = cdist(points, centres, "sqeuclidean" if kernel == "gaussian" else "euclidean")
     return np.exp(-distance / (2 * sigma**2))
-
-
-def _densratio_choice(numerator: np.ndarray, denominator: np.ndarray, variant: Variant) -> tuple[float, float]:
-    scores = densratio_scores(numerator, denominator, DEFAULT_GRID, variant.lambdas, variant.kernel)
-    i, j = np.unravel_index(scores.argmin(), scores.shape)
-    return DEFAULT_GRID[i], variant.lambdas[j]
 
 
 def densratio_scores(
@@ -227,12 +222,11 @@ def by_epsilon(found: pandas.DataFrame, column: str = "ratio") -> pandas.DataFra
 # ---------------------------------------------------------------------------------------------- plateau
 
 PLATEAU_ROWS = {
-    "MNIST": ("mnist", 0),
-    "CIFAR-10 (grey)": ("cifar10-grey", 0),
-    "CIFAR-10 (red)": ("cifar10", 0),
-    "CIFAR-10 (green)": ("cifar10", 1),
-    "CIFAR-10 (blue)": ("cifar10", 2),
+    row: (image_set, 0 if part == "combined" else int(part.removeprefix("channel ")))
+    for row, (image_set, part) in g17.TABLE1.items()
+    if row != COMBINED
 }
+"""Row of Table 1 that shows one channel → image set and channel."""
 
 
 def plateau_by_lambda(
@@ -369,7 +363,7 @@ def pooled_intervals() -> pandas.DataFrame:
     """
     rows = []
     for entry in published.load("g17"):
-        if entry.row != "CIFAR-10 (combined)" or not entry.column.startswith("R1"):
+        if entry.row != COMBINED or not entry.column.startswith("R1"):
             continue
         channels = [
             published.lookup("g17", entry.item, f"CIFAR-10 ({name})", entry.column) for name in ("red", "green", "blue")

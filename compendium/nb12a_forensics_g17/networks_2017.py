@@ -46,6 +46,7 @@ from compendium import networks
 from compendium import paths as places
 from compendium.claims import published
 from compendium.common import g17, protocol
+from compendium.common.size_sweeps import COMBINED
 from compendium.nb12a_forensics_g17 import figures, recipes_2017
 
 STORED = "networks_2017.json"
@@ -58,7 +59,6 @@ DECISIVE = (0.1, 0.3)
 DRAWS, BATCH_SIZE = 50, 100
 ADAM = "CleverHans, Adam"
 TRUE, OWN, DROPOUT = "true labels", "own predictions", "dropout on"
-COMBINED = "CIFAR-10 (combined)"
 
 
 class _AlwaysDropout(nn.Module):

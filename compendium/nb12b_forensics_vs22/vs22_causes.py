@@ -25,15 +25,11 @@ from compendium.common.kept import kept_manifold
 from compendium.common.splits import held_out
 
 TITLES = ("MNIST", "PathMNIST", "OrganMNIST")
-STORED_ACCURACY = "robust accuracy (%) eps=0"
 
 
-def _printed(item: str, row: str, column: str) -> float | None:
-    """Give a number of the paper, or of its authors' stored results, if there is one."""
-    try:
-        return published.value("vs22", item, row, column)
-    except published.NotPublishedError:
-        return None
+def _printed(item: str) -> dict[tuple[str, str], float]:
+    """Give the numbers of a section, or of the authors' stored results, by row and column."""
+    return {(entry.row, entry.column): entry.value for entry in published.load("vs22", item)}
 
 
 # ---------------------------------------------------------------------------------------------- normalised twice
@@ -55,6 +51,7 @@ def normalised_twice(names: Sequence[str], *, images: int) -> pandas.DataFrame:
         Shares from 0 to 1: read rightly when normalised once, twice, and twice with the bounds (0, 1) between; the
         same from the authors' stored results at ε = 0, and the paper's accuracy, NaN where there is none.
     """
+    stored, printed = _printed("stored results"), _printed("§5")
     rows = []
     for name in track(names, "normalised twice"):
         chosen = vs22.image_set(name)
@@ -62,8 +59,8 @@ def normalised_twice(names: Sequence[str], *, images: int) -> pandas.DataFrame:
         model = vs22.network(chosen)
         again = vs22.AS_PUBLISHED.to_attack(chosen, real)
         ours = [models.accuracy(model, batch, labels) for batch in (real, again, again.clip(0, 1))]
-        theirs = _printed("stored results", chosen.title, STORED_ACCURACY), _printed("§5", chosen.title, "accuracy (%)")
-        rows.append([chosen.title, *ours, *(None if value is None else value / 100 for value in theirs)])
+        stored_share = stored.get((chosen.title, "robust accuracy (%) eps=0"), np.nan) / 100
+        rows.append([chosen.title, *ours, stored_share, printed.get((chosen.title, "accuracy (%)"), np.nan) / 100])
     columns = ["image set", "once", "twice", "twice, cut to (0, 1)", "stored by the authors", "printed"]
     return pandas.DataFrame(rows, columns=columns).set_index("image set")
 
@@ -112,8 +109,9 @@ def normalisations(rng: np.random.Generator) -> pandas.DataFrame:
 
 def stored_densities(title: str) -> dict[float, float]:
     """Give the density that the authors stored for attacked images of a set, ε → density."""
-    found = {e: _printed("stored results", title, f"adversarial density eps={round(e, 3):g}") for e in vs22.EPSILONS}
-    return {epsilon: density for epsilon, density in found.items() if density is not None}
+    stored = _printed("stored results")
+    keys = {epsilon: (title, f"adversarial density eps={round(epsilon, 3):g}") for epsilon in vs22.EPSILONS}
+    return {epsilon: stored[key] for epsilon, key in keys.items() if key in stored}
 
 
 # ---------------------------------------------------------------------------------------------- bounds

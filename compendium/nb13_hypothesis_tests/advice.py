@@ -1,6 +1,6 @@
 """Which test to use: what each looks at, what it needs, what it guarantees and what it misses."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,15 +63,12 @@ def smallest_sets(
     for test in found.index:
         least: dict[str, dict[int, float]] = {"references": {}, "calibration": {}}
         for name, split in splits.items():
-            for what, count, power in _powers(split, test, _fgsm(made[name]), batches, rng):
+            small = [one for one in made[name] if one.name == "FGSM" and one.size <= 0.1 + 1e-9]
+            for what, count, power in _powers(split, test, max(small, key=lambda one: one.size), batches, rng):
                 least[what][count] = min(power, least[what].get(count, 1.0))
         for what, powers in least.items():
             found.loc[test, what] = _enough_from(powers)
     return found
-
-
-def _fgsm(made: Iterable[Perturbation]) -> Perturbation:
-    return max((one for one in made if one.name == "FGSM" and one.size <= 0.1 + 1e-9), key=lambda one: one.size)
 
 
 def _enough_from(powers: Mapping[int, float]) -> float:
@@ -132,10 +129,12 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
         mine = mine.assign(label=tables.labels(mine))
         missed = mine[(mine.m == BATCH) & (mine.kind == ATTACK)].sort_values("power", kind="stable").iloc[0]
         noise = tables.at(table, test, "random noise", 0.05, BATCH)
+        sizes = sorted(mine.m.unique())
+        enough = [m for m in sizes if tables.at(table, test, "FGSM", 0.05, m).min() >= ENOUGH]
         spent = metrics[f"time.{test}.{BATCH}"]
         ms = BATCH * spent["feature_ms_an_image"] + spent["statistic_ms"]
         rows[test] = {
-            "smallest batch, ε = 0.05": _smallest_batch(table, test, sorted(mine.m.unique())),
+            "smallest batch, ε = 0.05": f"{enough[0]}" if enough else f"over {sizes[-1]}",
             "guarantee": _guarantee(test),
             "misses most": f"{missed.label} on {TITLES[missed.dataset]}: power {missed.power:.2g}",
             "flags noise, ε = 0.05": f"{noise.min():.0%} to {noise.max():.0%}",
@@ -144,11 +143,6 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
             "ms a batch": f"{float(f'{ms:.2g}'):g}",
         }
     return pandas.DataFrame.from_dict(rows, orient="index")
-
-
-def _smallest_batch(table: pandas.DataFrame, test: str, sizes: Sequence[int]) -> str:
-    enough = [m for m in sizes if tables.at(table, test, "FGSM", 0.05, m).min() >= ENOUGH]
-    return str(enough[0]) if enough else f"over {sizes[-1]}"
 
 
 def _guarantee(test: str) -> str:
