@@ -66,7 +66,12 @@ def _prdc(reference: np.ndarray, queries: np.ndarray) -> object:
 
 
 def manifold_times(
-    sizes: Sequence[int], dimension: int, peer_limit: int, repeats: int, rng: np.random.Generator
+    sizes: Sequence[int],
+    dimension: int,
+    peer_limit: int,
+    repeats: int,
+    rng: np.random.Generator,
+    device: str | None = None,
 ) -> list[dict[str, Any]]:
     """Time density and coverage of n Gaussian queries against n references, as VS22 Fig. 13.
 
@@ -82,6 +87,9 @@ def manifold_times(
         Rounds of which the median is kept.
     rng : numpy.random.Generator
         Source of the data.
+    device : str, optional
+        Where our engine works, from arrays in main memory, and where the bare products are taken, from arrays there;
+        prdc works on the CPU.
 
     Returns
     -------
@@ -92,15 +100,16 @@ def manifold_times(
     times = []
     for n in track(sizes, "density and coverage, n", len(sizes)):
         reference, queries = rng.standard_normal((2, n, dimension), dtype=np.float32)
-        fitted = ReferenceManifold(K).fit(reference)
-        a, b, out = torch.from_numpy(reference), torch.from_numpy(queries), torch.empty(n, n)
+        fitted = ReferenceManifold(K, device=device).fit(reference)
+        a, b = (torch.from_numpy(values).to(device=device) for values in (reference, queries))
+        out = torch.empty(n, n, device=device)
 
-        def product(a: torch.Tensor = a, b: torch.Tensor = b, out: torch.Tensor = out) -> None:
+        def product(a: torch.Tensor = a, b: torch.Tensor = b, out: torch.Tensor = out) -> float:
             torch.mm(a, a.T, out=out)
-            torch.mm(b, a.T, out=out)
+            return float(torch.mm(b, a.T, out=out)[0, 0])  # reading a number waits for a GPU
 
         contenders: dict[str, Callable[[], object]] = {
-            "fit_s": lambda reference=reference: ReferenceManifold(K).fit(reference),
+            "fit_s": lambda reference=reference: ReferenceManifold(K, device=device).fit(reference),
             "score_s": lambda fitted=fitted, queries=queries: fitted.density_coverage(queries),
             "product_s": product,
         }
@@ -114,67 +123,22 @@ def manifold_times(
     return times
 
 
-def gpu_times(
-    sizes: Sequence[int], dimension: int, peer_limit: int, repeats: int, rng: np.random.Generator, device: str = "cuda"
-) -> list[dict[str, Any]]:
-    """Time density and coverage on a GPU, from arrays in main memory to the two numbers, and prdc on the CPU beside it.
-
-    Parameters
-    ----------
-    sizes, dimension, peer_limit, repeats, rng
-        As for `manifold_times`.
-    device : str
-        Where our engine works, and where the two bare float32 products are taken.
-
-    Returns
-    -------
-    list of dict
-        n; in seconds gpu_s (fit and score), score_s, product_s, prdc_s (None above `peer_limit`); agree: whether
-        prdc, or above `peer_limit` our engine on the CPU, gives the same.
-    """
-    times = []
-    for n in track(sizes, "density and coverage on a GPU, n", len(sizes)):
-        reference, queries = rng.standard_normal((2, n, dimension), dtype=np.float32)
-        fitted = ReferenceManifold(K, device=device).fit(reference)
-        a, b = (torch.from_numpy(values).to(device) for values in (reference, queries))
-
-        def product(a: torch.Tensor = a, b: torch.Tensor = b) -> float:
-            return float((a @ a.T)[0, 0] + (b @ a.T)[0, 0])  # reading a number waits for the GPU
-
-        found = fitted.density_coverage(queries)
-        contenders: dict[str, Callable[[], object]] = {
-            "gpu_s": lambda r=reference, q=queries: ReferenceManifold(K, device=device).fit(r).density_coverage(q),
-            "score_s": lambda fitted=fitted, queries=queries: fitted.density_coverage(queries),
-            "product_s": product,
-        }
-        row: dict[str, Any] = {"n": n, "prdc_s": None}
-        if n <= peer_limit:
-            theirs = _prdc(reference, queries)
-            row["agree"] = all(abs(theirs[name] - getattr(found, name)) <= 1e-12 for name in ("density", "coverage"))
-            row |= in_turns(1, prdc_s=lambda r=reference, q=queries: _prdc(r, q))
-        else:
-            row["agree"] = ReferenceManifold(K, device="cpu").fit(reference).density_coverage(queries) == found
-        times.append(row | in_turns(repeats, **contenders))
-    return times
-
-
 GPU_RECORD = places.REFERENCE / "gpu_runtime.json"
 """What `python -m compendium.nb11_runtime` stored on a machine with a GPU."""
 
 
 def gpu_stored() -> dict[str, Any]:
-    """Read the stored run on a GPU: "times" from `gpu_times`, "environment" with the GPU's name."""
+    """Read the stored run on a GPU: "times" from `manifold_times` with gpu_s, "environment" with the GPU's name."""
     return json.loads(GPU_RECORD.read_text(encoding="utf-8"))
 
 
-def store_gpu_times(path: Path = GPU_RECORD, device: str = "cuda", sizes: Sequence[int] = FIGURE_SIZES) -> None:
+def store_gpu_times(path: Path = GPU_RECORD) -> None:
     """Time and store VS22's sizes of Fig. 13 on this machine's GPU."""
-    times = gpu_times(sizes, 512, 10_000, 3, np.random.default_rng(0), device)
-    settings = {"dimension": 512, "k": K, "repeats": 3, "prdc": "once, on this machine's CPU, all threads"}
+    times = manifold_times(FIGURE_SIZES, 512, 10_000, 3, np.random.default_rng(0), "cuda")
     content = {
         "generated_by": "python -m compendium.nb11_runtime",
-        "settings": settings,
-        "times": times,
+        "settings": {"dimension": 512, "k": K, "repeats": 3, "prdc": "on this machine's CPU, all threads"},
+        "times": [row | {"gpu_s": row["fit_s"] + row["score_s"]} for row in times],
         "environment": environment(),
     }
     write_atomically(path, json.dumps(content, indent=1) + "\n")
@@ -326,19 +290,17 @@ def speedups(
     printed : dict
         From `published_speedups`.
     gpu : sequence of dict
-        From `gpu_times`, of another machine.
+        From `gpu_stored`, of another machine.
     """
     x, beta, seconds = "reference images n = queries m (512 features)", "speed-up β over prdc", "the same in seconds"
+    timed = [(row, {PRDC: row["prdc_s"], OURS: row["fit_s"] + row["score_s"], SCORE: row["score_s"],
+                    PRODUCTS: row["product_s"]}) for row in manifold]  # fmt: skip
+    timed += [(row, {ON_GPU: row["gpu_s"]}) for row in gpu]
     rows = []
-    for row in manifold:
-        prdc, ours = row["prdc_s"], (row["fit_s"] + row["score_s"], row["score_s"], row["product_s"])
-        if prdc:
-            rows.append({x: row["n"], "name": PRDC, seconds: prdc})
-        for name, taken in zip((OURS, SCORE, PRODUCTS), ours, strict=True):
-            rows.append({x: row["n"], "name": name, seconds: taken, beta: prdc / taken if prdc else None})
-    for row in gpu:
-        taken, prdc = row["gpu_s"], row["prdc_s"]
-        rows.append({x: row["n"], "name": ON_GPU, seconds: taken, beta: prdc / taken if prdc else None})
+    for row, found in timed:
+        for name, taken in found.items():
+            ratio = row["prdc_s"] / taken if row["prdc_s"] and name != PRDC else None
+            rows.append({x: row["n"], "name": name, seconds: taken, beta: ratio})
     stored = published_seconds()
     for name, line in printed.items():
         rows += [

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,10 @@ import numpy as np
 from compendium import paths as places
 
 _HERE = Path(__file__).parent
+
+
+Answer = Callable[..., Any]
+"""A function that a student wrote, handed over by its name."""
 
 
 class Open(Exception):
@@ -52,7 +55,7 @@ def check(name: str, *answers: Any) -> None:
 
 
 def feedback_on(name: str, *answers: Any) -> Feedback:
-    """Check an answer.
+    """Check an answer. Those that the check annotates as floats must be finite numbers.
 
     Parameters
     ----------
@@ -72,10 +75,12 @@ def feedback_on(name: str, *answers: Any) -> Feedback:
         passed on, with its traceback.
     """
     function = _check_of(name)
-    wanted = list(inspect.signature(function).parameters)
+    wanted = inspect.signature(function).parameters
     if len(answers) != len(wanted):
         raise ValueError(f"exercise {name} takes {len(wanted)} answers ({', '.join(wanted)}), but got {len(answers)}")
     try:
+        if all(parameter.annotation is float for parameter in wanted.values()):
+            answers = numbers(**dict(zip(wanted, answers, strict=True)))
         return Feedback(name, "right", function(*answers))
     except Open as missing:
         return Feedback(name, "not answered yet", str(missing))
@@ -83,18 +88,20 @@ def feedback_on(name: str, *answers: Any) -> Feedback:
         return Feedback(name, "not yet", str(mistake))
 
 
-def checks_of(number: str) -> ModuleType:
-    """Import the checks of notebook `number`, such as "01" or "02a"; its `EXERCISES` holds them in order."""
+def checks_of(number: str) -> list[Callable[..., str]]:
+    """Return the checks of notebook `number`, such as "01" or "02a": the public functions of its module, in order."""
     found = sorted(_HERE.glob(f"nb{number}_*.py"))
     if not re.fullmatch(r"\d\d[a-z]?", number) or not found:
         there = ", ".join(places.number(path.stem)[2:] for path in sorted(_HERE.glob(f"nb{places.NUMBERED}.py")))
         raise ValueError(f"no exercises of notebook {number!r}; there are those of {there}")
-    return importlib.import_module(f"compendium.exercises.{found[0].stem}")
+    module = importlib.import_module(f"compendium.exercises.{found[0].stem}")
+    own = [check for check in vars(module).values() if getattr(check, "__module__", "") == module.__name__]
+    return [check for check in own if not check.__name__.startswith("_")]
 
 
 def _check_of(name: str) -> Callable[..., str]:
     number, _, place = name.partition(".")
-    checks = checks_of(number).EXERCISES
+    checks = checks_of(number)
     if not place.isdigit() or not 1 <= int(place) <= len(checks):
         raise ValueError(f"no exercise {name!r}; there are {number}.1 to {number}.{len(checks)}")
     return checks[int(place) - 1]
@@ -116,8 +123,15 @@ def mistaken(given: Any, wanted: Any, mistakes: dict[str, Any], rtol: float = 1e
     if wanted is not None and close(given, wanted, rtol):
         return
     for words, result in mistakes.items():
-        if close(given, result, rtol):
-            raise Off(words)
+        require(not close(given, result, rtol), words)
+
+
+def expect(
+    given: Any, wanted: Any, mistakes: dict[str, Any], otherwise: str, rtol: float = 1e-6, atol: float = 1e-9
+) -> None:
+    """Require the wanted result: else say which mistake gives the given one, or `otherwise`."""
+    mistaken(given, wanted, mistakes, rtol)
+    require(close(given, wanted, rtol, atol), otherwise)
 
 
 def numbers(**answers: Any) -> list[float]:

@@ -1,8 +1,5 @@
 """Checks of the exercises of notebook 01."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from scipy.spatial.distance import cdist
 
@@ -10,10 +7,10 @@ from advlib import attacks
 from advlib.models import accuracy
 from advlib.prdc import ReferenceManifold
 from compendium.exercises import small
-from compendium.exercises.feedback import called, close, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, close, expect, require
 
 
-def fgsm(my_fgsm: Callable[..., Any]) -> str:
+def fgsm(my_fgsm: Answer) -> str:
     """01.1: FGSM within [0, 1], bounds, size and direction."""
     epsilon = 0.2
     images, labels = small.digits(200)
@@ -43,7 +40,7 @@ def fgsm(my_fgsm: Callable[..., Any]) -> str:
     )
 
 
-def density_coverage(my_density_coverage: Callable[..., Any]) -> str:
+def density_coverage(my_density_coverage: Answer) -> str:
     """01.2: density and coverage with their balls."""
     k = 3
     points = np.random.default_rng(1).normal(size=(110, 4))
@@ -51,43 +48,34 @@ def density_coverage(my_density_coverage: Callable[..., Any]) -> str:
     given = called(my_density_coverage, reference, queries, k, shape=(2,))
     truth = ReferenceManifold(k).fit(reference).density_coverage(queries)
     n, m = len(reference), len(queries)
+    off = "{} is {:.3f}, but ought to be {:.3f} on the test points."
     own = cdist(queries, reference) < np.sort(cdist(reference, reference), axis=1)[:, k - 1]
     inside = cdist(queries, reference) < np.sort(cdist(reference, reference), axis=1)[:, k]
-    mistaken(given[0], truth.density, {
+    expect(given[0], truth.density, {
         "Your balls are too small: the nearest neighbour that you count is the point itself, at distance 0.":
             own.sum() / (k * m),
         "Density: divide by k as well; it is 1, not k, for a batch like the reference.": truth.density * k,
         "Density: you divided by the size of the reference; it is a mean over the queries.": truth.density * m / n,
-    })  # fmt: skip
-    mistaken(given[1], truth.coverage, {
+    }, off.format("Density", given[0], truth.density))  # fmt: skip
+    expect(given[1], truth.coverage, {
         "Coverage: you took the share of queries that lie in some ball (precision). Ask each ball for a query.":
             inside.any(axis=1).mean(),
         "Coverage: you divided by the number of queries; it is a share of the balls.": truth.coverage * n / m,
-    })  # fmt: skip
-    for name, value, wanted in zip(("Density", "Coverage"), given, truth, strict=True):
-        require(close(value, wanted), f"{name} is {value:.3f}, but ought to be {wanted:.3f} on the test points.")
+    }, off.format("Coverage", given[1], truth.coverage))  # fmt: skip
     return (
         f"Density {truth.density:.2f} and coverage {truth.coverage:.2f} on the test points, as `advlib.prdc` has them."
     )
 
 
-def mean_true_ratio(my_mean_over_a: float | None, my_mean_over_b: float | None) -> str:
+def mean_true_ratio(my_mean_over_a: float, my_mean_over_b: float) -> str:
     """01.3: the true mean ratio over numerator and denominator."""
-    over_a, over_b = numbers(my_mean_over_a=my_mean_over_a, my_mean_over_b=my_mean_over_b)
     middle = (np.arange(2000) + 0.5) / 1000  # midpoints of [0, 2]
     p_a, p_b = (middle < 1).astype(float), np.full(2000, 0.5)
     means = [float(np.mean(p * p_a / p_b) * 2) for p in (p_a, p_b)]
-    mistaken(
-        over_a, means[0], {"Over the numerator: you took p_b / p_a. On [0, 1] the ratio is 1 divided by one half.": 0.5}
-    )
-    mistaken(
-        over_b,
-        means[1],
-        {"Over the denominator: half of its points lie where p_a, and with it the ratio, is 0.": means[0]},
-    )
-    require(close(over_a, means[0]), "Over the numerator: all its points lie in [0, 1]. What is the ratio there?")
-    require(close(over_b, means[1]), "Over the denominator: which share of its points lies in [0, 1], and the others?")
+    expect(my_mean_over_a, means[0], {
+        "Over the numerator: you took p_b / p_a. On [0, 1] the ratio is 1 divided by one half.": 0.5,
+    }, "Over the numerator: all its points lie in [0, 1]. What is the ratio there?")  # fmt: skip
+    expect(my_mean_over_b, means[1], {
+        "Over the denominator: half of its points lie where p_a, and with it the ratio, is 0.": means[0],
+    }, "Over the denominator: which share of its points lies in [0, 1], and the others?")  # fmt: skip
     return "Over the denominator the mean is 1 for any two densities; over the numerator it is never below 1."
-
-
-EXERCISES = (fgsm, density_coverage, mean_true_ratio)

@@ -1,28 +1,20 @@
 """Checks of the exercises of notebook 02a."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from scipy.optimize import nnls
-from scipy.spatial.distance import cdist
 
 from advlib.ulsif import ULSIF
 from compendium.exercises import small
-from compendium.exercises.feedback import called, close, mistaken, require
+from compendium.exercises.feedback import Answer, called, close, expect, mistaken, require
 
 
-def _kernel(points: np.ndarray, centers: np.ndarray, sigma: float) -> np.ndarray:
-    return np.exp(-cdist(points, centers, "sqeuclidean") / (2 * sigma**2))
-
-
-def theta(my_theta: Callable[..., Any]) -> str:
+def theta(my_theta: Answer) -> str:
     """02a.1: weights of one uLSIF fit: the library's, or the best of all non-negative ones."""
-    sigma, lam = 1.0, 0.01
+    lam = 0.01
     rng = np.random.default_rng(2)
     numerator, denominator = rng.normal(size=(60, 2)), rng.normal(0.4, 1.3, size=(40, 2))
-    fit = ULSIF(sigmas=sigma, lambdas=lam, n_kernels=30, random_state=0).fit(numerator, denominator)
-    phi_nu, phi_de = (_kernel(points, fit.centers_, sigma) for points in (numerator, denominator))
+    fit = ULSIF(sigmas=1.0, lambdas=lam, n_kernels=30, random_state=0).fit(numerator, denominator)
+    phi_nu, phi_de = (small.kernels(points, fit.centers_) for points in (numerator, denominator))
     given = called(my_theta, phi_nu, phi_de, lam, shape=fit.theta_.shape)
     h, gram, eye = phi_nu.mean(axis=0), phi_de.T @ phi_de / len(phi_de), np.eye(len(fit.theta_))
     free = np.linalg.solve(gram + lam * eye, h)
@@ -52,23 +44,19 @@ def theta(my_theta: Callable[..., Any]) -> str:
     return f"These are the best weights without a negative one: objective {mine:.3f}, where uLSIF's have {theirs:.3f}."
 
 
-def plateau(my_plateau: Callable[..., Any]) -> str:
+def plateau(my_plateau: Answer) -> str:
     """02a.2: the mean ratio where nothing of the denominator is in reach."""
     numerator = small.reference()[:60].reshape(60, -1).astype(np.float64)
-    phi, heights = _kernel(numerator, numerator, 1.0), {}
+    phi, heights = small.kernels(numerator, numerator), {}
     h = phi.mean(axis=0)
     for lam in (1e-3, 1e-2):
         given = float(called(my_plateau, phi, lam))
         heights[lam] = ULSIF(sigmas=1.0, lambdas=lam).fit(numerator, numerator + 100).mean_ratio_
-        mistaken(given, heights[lam], {
+        expect(given, heights[lam], {
             "λ is missing: θ = ĥ / λ.": h @ h,
             "That is the mean weight. The mean ratio over the numerator is ĥ · θ.": h.mean() / lam,
             "That is the mean kernel value over λ, as if every weight were 1/λ; the weights are ĥ / λ.":
                 h.sum() / lam,
             "That is ‖ĥ‖ / λ: square the norm.": np.sqrt(h @ h) / lam,
-        })  # fmt: skip
-        require(close(given, heights[lam]), f"λ = {lam:g}: a fit gives {heights[lam]:.3g}, your formula {given:.3g}.")
+        }, f"λ = {lam:g}: a fit gives {heights[lam]:.3g}, your formula {given:.3g}.")  # fmt: skip
     return f"λ ten times as large, a tenth of the plateau: {heights[1e-3]:.1f} and {heights[1e-2]:.2f} on small digits."
-
-
-EXERCISES = (theta, plateau)

@@ -1,30 +1,28 @@
 """Checks of the exercises of notebook 02b."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from compendium.common import vs22
 from compendium.exercises import small
-from compendium.exercises.feedback import called, close, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, close, mistaken, require
 
 
-def untouched_range(my_darkest: float | None, my_brightest: float | None) -> str:
+def untouched_range(my_darkest: float, my_brightest: float) -> str:
     """02b.1: pixels that VS22's bounds leave alone."""
-    low, high = numbers(my_darkest=my_darkest, my_brightest=my_brightest)
     organ = vs22.image_set("organamnist")
     pixels = np.linspace(0, 1, 10_001, dtype=np.float32)[None, None, None]
     start = vs22.AS_PUBLISHED.to_attack(organ, pixels)
     still = pixels[np.abs(vs22.clipped_step(start, np.zeros_like(start), 0.01) - start) < 1e-6]
-    require(not close([low, high], [0, 1]), "That is the range of x. Solve x = (p − μ)/σ for p at both ends.")
-    require(low < high, "The darkest pixel of the range comes first.")
-    require(abs(low - still.min()) < 2e-3, "The lower end is the p with (p − μ)/σ = 0.")
-    require(abs(high - still.max()) < 2e-3, "The upper end is the p with (p − μ)/σ = 1.")
+    require(
+        not close([my_darkest, my_brightest], [0, 1]), "That is the range of x. Solve x = (p − μ)/σ for p at both ends."
+    )
+    require(my_darkest < my_brightest, "The darkest pixel of the range comes first.")
+    require(abs(my_darkest - still.min()) < 2e-3, "The lower end is the p with (p − μ)/σ = 0.")
+    require(abs(my_brightest - still.max()) < 2e-3, "The upper end is the p with (p − μ)/σ = 1.")
     return f"With the gradient set to zero, pixels from {still.min():.3f} to {still.max():.3f} stay; all others move."
 
 
-def published_step(my_step: Callable[..., Any]) -> str:
+def published_step(my_step: Answer) -> str:
     """02b.2: FGSM's step with the bounds of VS22's program."""
     organ = vs22.image_set("organamnist")
     (mean,), (std,) = organ.mean, organ.std
@@ -46,6 +44,3 @@ def published_step(my_step: Callable[..., Any]) -> str:
     still = signs == 0
     share = (np.abs(given - pixels) > 1e-6)[still].mean()
     return f"Of the pixels without a gradient, {share:.0%} move.".replace("%", " %")
-
-
-EXERCISES = (untouched_range, published_step)

@@ -1,18 +1,15 @@
 """Checks of the exercises of notebook 04."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from advlib import attacks
 from advlib.models import predict
 from compendium.common import protocol
 from compendium.exercises import small
-from compendium.exercises.feedback import called, close, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, close, expect, require
 
 
-def tgsm(my_tgsm: Callable[..., Any]) -> str:
+def tgsm(my_tgsm: Answer) -> str:
     """04.1: targeted steps, projected onto ball and range."""
     epsilon, steps, ball = 0.05, 6, 0.12
     images, labels = small.digits(100)
@@ -48,7 +45,7 @@ def tgsm(my_tgsm: Callable[..., Any]) -> str:
     return f"The images are those of `attacks.tgsm`; {reached:.0%} of them are read as their target."
 
 
-def noise_of_equal_size(my_noise: Callable[..., Any]) -> str:
+def noise_of_equal_size(my_noise: Answer) -> str:
     """04.2: noise with the L2 norm of the attack, image by image."""
     images, labels = small.digits(80)
     attacked = attacks.fgsm(small.network(), images, labels, 0.15).images
@@ -73,21 +70,14 @@ def noise_of_equal_size(my_noise: Callable[..., Any]) -> str:
     return "Every image gets noise as large as its attack, in a direction of its own."
 
 
-def shared_images(my_shared_of_1000: float | None, my_shared_of_10000: float | None) -> str:
+def shared_images(my_shared_of_1000: float, my_shared_of_10000: float) -> str:
     """04.3: m²/N, held against draws."""
-    given = numbers(my_shared_of_1000=my_shared_of_1000, my_shared_of_10000=my_shared_of_10000)
     m, counted = 100, []
-    for n, value in zip((1_000, 10_000), given, strict=True):
+    for n, value in zip((1_000, 10_000), (my_shared_of_1000, my_shared_of_10000), strict=True):
         sets = protocol.draw_indices(n, 2000, m, np.random.default_rng(n))
         counted.append(np.mean([np.isin(a, b).sum() for a, b in zip(sets[::2], sets[1::2], strict=True)]))
-        mistaken(value, m * m / n, {
+        expect(value, m * m / n, {
             f"N = {n:,}: that is the share of a batch; how many images are that?": m / n,
             f"N = {n:,}: the batches are drawn independently, so they do share images.": 0.0,
-        })  # fmt: skip
-        require(
-            close(value, m * m / n), f"N = {n:,}: 1,000 pairs of batches shared {counted[-1]:.1f} images on average."
-        )
+        }, f"N = {n:,}: 1,000 pairs of batches shared {counted[-1]:.1f} images on average.")  # fmt: skip
     return f"m²/N. 1,000 pairs of batches shared {counted[0]:.1f} and {counted[1]:.1f} images on average."
-
-
-EXERCISES = (tgsm, noise_of_equal_size, shared_images)

@@ -1,60 +1,53 @@
 """Checks of the exercises of notebook 05."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from scipy import stats
-from scipy.spatial.distance import cdist
 
 from advlib import attacks
 from advlib.ulsif import ULSIF
 from compendium.exercises import small
-from compendium.exercises.feedback import called, close, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, expect, require
 
 
-def single_suspect(my_single_suspect: Callable[..., Any]) -> str:
+def single_suspect(my_single_suspect: Answer) -> str:
     """05.1: the mean ratio against one suspect, held against fits."""
-    lam, sigma = 0.1, 1.0
+    lam = 0.1
     numerator = small.reference()[:60].reshape(60, -1).astype(np.float64)
     unseen = small.digits(3)[0].reshape(3, -1).astype(np.float64)
-    phi_nu = np.exp(-cdist(numerator, numerator, "sqeuclidean") / (2 * sigma**2))
+    phi_nu = small.kernels(numerator, numerator)
     h, found = phi_nu.mean(axis=0), []
     for suspect in (numerator[0], unseen[0], unseen[0] + 100):
-        phi = np.exp(-cdist(suspect[None], numerator, "sqeuclidean") / (2 * sigma**2))[0]
+        phi = small.kernels(suspect[None], numerator)[0]
         given = float(called(my_single_suspect, phi_nu, phi, lam))
-        truth = ULSIF(sigmas=sigma, lambdas=lam).fit(numerator, suspect[None]).mean_ratio_
+        truth = ULSIF(sigmas=1.0, lambdas=lam).fit(numerator, suspect[None]).mean_ratio_
         free = np.linalg.solve(np.outer(phi, phi) + lam * np.eye(len(h)), h)
         theta = np.maximum(0, free)
-        mistaken(given, truth, {
+        expect(given, truth, {
             "The suspect has no part in your ratio: that is the plateau, for one that lies out of reach.": h @ h / lam,
             "That is the ratio at the suspect, φ · θ. The mean over the numerator is ĥ · θ.": phi @ theta,
             "That is the mean weight. The mean ratio over the numerator is ĥ · θ.": theta.mean(),
             "Negative weights are left: θ = max(0, …).": h @ free,
-        })  # fmt: skip
-        require(close(given, truth), f"A fit with one suspect gives {truth:.4f}, your formula {given:.4f}.")
+        }, f"A fit with one suspect gives {truth:.4f}, your formula {given:.4f}.")  # fmt: skip
         found.append(truth)
     inside, clean, away = found
     return f"The ratio is {inside:.2f} for a digit of the numerator, {clean:.2f} for another, {away:.2f} out of reach."
 
 
-def all_unusual(my_all_of_1: float | None, my_all_of_2: float | None, my_all_of_3: float | None) -> str:
+def all_unusual(my_all_of_1: float, my_all_of_2: float, my_all_of_3: float) -> str:
     """05.2: pᵐ."""
     share = 0.2
-    given = numbers(my_all_of_1=my_all_of_1, my_all_of_2=my_all_of_2, my_all_of_3=my_all_of_3)
-    for m, value in enumerate(given, 1):
+    for m, value in enumerate((my_all_of_1, my_all_of_2, my_all_of_3), 1):
         wanted = float(stats.binom.pmf(m, m, share))
         require(0 <= value <= 1, f"{m} suspects: a share lies between 0 and 1, but yours is {value:g}; 20 % is 0.2.")
-        mistaken(value, wanted, {
+        expect(value, wanted, {
             f"{m} suspects: that is the share in which *at least one* is unusual.": 1 - (1 - share) ** m,
             f"{m} suspects: more of them do not divide the share; independent draws multiply.": share / m,
             f"{m} suspects: it does not stay the same; all of them must be unusual at once.": share,
-        })  # fmt: skip
-        require(close(value, wanted), f"{m} suspects: with which probability is each of them unusual, and all of them?")
+        }, f"{m} suspects: with which probability is each of them unusual, and all of them?")  # fmt: skip
     return "It falls so fast that only one or two clean suspects are often mistaken for an attack."
 
 
-def outside(my_flags: Callable[..., Any]) -> str:
+def outside(my_flags: Answer) -> str:
     """05.3: images that leave [0, 1]."""
     images, labels = small.digits(150)
     batches = {
@@ -70,6 +63,3 @@ def outside(my_flags: Callable[..., Any]) -> str:
     require(free > 0, "No unclipped image is flagged: look below 0 and above 1, and at every pixel.")
     require(free == 1, f"{free:.0%} of unclipped images are flagged; all of them leave [0, 1], {low:.0%} below 0.")
     return "All unclipped attacks are flagged, no clean image, and no clipped attack."
-
-
-EXERCISES = (single_suspect, all_unusual, outside)

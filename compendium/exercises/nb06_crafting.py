@@ -7,9 +7,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from compendium.exercises import small
-from compendium.exercises.feedback import Off, Open, called, close, mistaken, require
-
-_STEP = 0.05
+from compendium.exercises.feedback import Answer, Off, Open, called, close, expect, require
 
 
 def _asked(function: Callable[[float], float]) -> tuple[Callable[[float], float], list[float]]:
@@ -25,7 +23,7 @@ def _asked(function: Callable[[float], float]) -> tuple[Callable[[float], float]
     return gap, tried
 
 
-def crafting(my_crafting: Callable[..., Any]) -> str:
+def crafting(my_crafting: Answer) -> str:
     """06.1: the first ε from above whose gap is within the tolerance, or 0."""
     cases = {
         "a gap of 10 ε": (lambda e: 10 * e, 1.2, 0.1),
@@ -35,40 +33,33 @@ def crafting(my_crafting: Callable[..., Any]) -> str:
     }
     for words, (function, tolerance, wanted) in cases.items():
         gap, tried = _asked(function)
-        found = float(called(my_crafting, gap, 0.3, _STEP, tolerance))
+        found = float(called(my_crafting, gap, 0.3, 0.05, tolerance))
         require(len(tried) > 0, "`gap` was never asked.")
+        said = f"With {words} you return ε = {found:.3g}"
         if wanted == 0:
-            require(abs(found) < 1e-9, f"With {words} you return ε = {found:.3g}; no positive ε is left, so return 0.")
+            require(abs(found) < 1e-9, f"{said}; no positive ε is left, so return 0.")
             continue
-        require(
-            found <= 0 or function(found) <= tolerance + 1e-9,
-            f"With {words} you return ε = {found:.3g}, where the gap is still above the tolerance of {tolerance}.",
-        )
-        require(
-            found <= wanted + 1e-9, f"With {words} you return ε = {found:.3g}; start at 0.3 and go down by the step."
-        )
-        require(
-            found >= wanted - 1e-9,
-            f"With {words} you return ε = {found:.3g}, but ε = {wanted} would do: ask for the gap before you lower ε.",
-        )
+        enough = found <= 0 or function(found) <= tolerance + 1e-9
+        require(enough, f"{said}, where the gap is still above the tolerance of {tolerance}.")
+        require(found <= wanted + 1e-9, f"{said}; start at 0.3 and go down by the step.")
+        require(found >= wanted - 1e-9, f"{said}, but ε = {wanted} would do: ask for the gap before you lower ε.")
     return "It stops at the first ε from above that meets the tolerance, in a blind spot too."
 
 
-def mean_squared_distance(my_mean_squared_distance: Callable[..., Any]) -> str:
+def mean_squared_distance(my_mean_squared_distance: Answer) -> str:
     """06.2: over all pairs; then clipped and unclipped noise on black-and-white digits."""
     rng = np.random.default_rng(6)
     x, y = rng.normal(size=(30, 5)), rng.normal(1, 2, size=(30, 5))
     pairs = cdist(x, y)
     given = float(called(my_mean_squared_distance, x, y))
-    mistaken(given, (pairs**2).mean(), {
+    expect(given, (pairs**2).mean(), {
         "You compare each image with one partner; take all pairs (i, j).": ((x - y) ** 2).sum(axis=1).mean(),
         "That is the mean distance; square the distances before you take the mean.": pairs.mean(),
         "That is the squared mean distance; square first, then take the mean.": pairs.mean() ** 2,
         "Sum over the pixels, do not take their mean.": (pairs**2).mean() / 5,
         "That is the distance of the two mean images; the spread of the batches counts as well.":
             ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum(),
-    })  # fmt: skip
-    require(close(given, (pairs**2).mean()), f"Over all 900 pairs it is {(pairs**2).mean():.3f}, not {given:.3f}.")
+    }, f"Over all 900 pairs it is {(pairs**2).mean():.3f}, not {given:.3f}.")  # fmt: skip
     uneven = float(called(my_mean_squared_distance, x[:7], y))
     require(close(uneven, (pairs[:7] ** 2).mean()), "With batches of different sizes it goes wrong.")
     black_white = (small.reference() > 0.5).reshape(-1, 64).astype(np.float64)
@@ -103,10 +94,7 @@ def changing(my_changing: set[str] | None) -> str:
 
 
 def _parts_of_a_fit(clean: np.ndarray, suspects: np.ndarray) -> dict[str, Any]:
-    phi_nu, phi_de = (np.exp(-cdist(points, clean, "sqeuclidean") / 2) for points in (clean, suspects))
+    phi_nu, phi_de = (small.kernels(points, clean) for points in (clean, suspects))
     h, gram = phi_nu.mean(axis=0), phi_de.T @ phi_de / len(phi_de)
     theta = np.maximum(0, np.linalg.solve(gram + 0.1 * np.eye(len(h)), h))
     return {"h": h, "H": gram, "theta": theta, "R1": h @ theta}
-
-
-EXERCISES = (crafting, mean_squared_distance, changing)

@@ -1,6 +1,5 @@
 """Checks of the exercises of notebook 07."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,10 +7,10 @@ import numpy as np
 from advlib.prdc import ReferenceManifold
 from compendium.common import vs22
 from compendium.exercises import small
-from compendium.exercises.feedback import Open, called, close, mistaken, require
+from compendium.exercises.feedback import Answer, Open, called, close, mistaken, require
 
 
-def clip_alone(my_clip_alone: Callable[..., Any]) -> str:
+def clip_alone(my_clip_alone: Answer) -> str:
     """07.1: towards [0, 1] by at most ε, held against the published program with a zero gradient."""
     x = np.random.default_rng(8).normal(0.3, 1, size=(40, 25)).astype(np.float32)
     nearer = []
@@ -51,7 +50,7 @@ def crowd(my_crowd: Any) -> str:
     return f"The batch has {values}, and no attack made it."
 
 
-def sideways(my_sideways: Callable[..., Any]) -> str:
+def sideways(my_sideways: Answer) -> str:
     """07.3: unit vectors at right angles to the way."""
     rng = np.random.default_rng(9)
     direction, way = rng.normal(size=(2, 20, 64))
@@ -71,6 +70,3 @@ def sideways(my_sideways: Callable[..., Any]) -> str:
     require(close(lengths, np.ones(20)), f"Lengths run from {lengths.min():.2f} to {lengths.max():.2f}: make them 1.")
     require(np.all((given * direction).sum(axis=1) > 0), "At a right angle, but not the part of the given direction.")
     return "At a right angle to the way, of length 1, and as near to the drawn direction as that allows."
-
-
-EXERCISES = (clip_alone, crowd, sideways)

@@ -1,17 +1,14 @@
 """Checks of the exercises of notebook 08."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from advlib.attacks import random_sign_noise
 from advlib.prdc import ReferenceManifold
 from compendium.exercises import small
-from compendium.exercises.feedback import called, close, mistaken, numbers, require
+from compendium.exercises.feedback import Answer, called, expect, mistaken, require
 
 
-def share(my_share: Callable[..., Any]) -> str:
+def share(my_share: Answer) -> str:
     """08.1: the share that a density implies, held against mixtures of real ball counts."""
     images, _ = small.digits(200)
     manifold = ReferenceManifold(5).fit(small.reference().reshape(-1, 64))
@@ -26,17 +23,16 @@ def share(my_share: Callable[..., Any]) -> str:
         ):
             given = float(called(my_share, density, ends[0].mean(), ends[1].mean()))
             wanted = true if not words else 1 - true
-            mistaken(given, wanted, {
+            expect(given, wanted, {
                 "That is the share of clean images, one minus what is asked.": 1 - wanted,
                 "That is the density in units of the clean one; the attacked density counts as well.":
                     density / ends[0].mean(),
                 "Divide by the difference of the two ends.": ends[0].mean() - density,
-            })  # fmt: skip
-            require(close(given, wanted), f"A mixture with a share of {wanted:g}{words} gives {given:.3f}.")
+            }, f"A mixture with a share of {wanted:g}{words} gives {given:.3f}.")  # fmt: skip
     return "The share comes out right from the density alone, for any attack and any reference."
 
 
-def flagged_share(my_flagged_share: Callable[..., Any]) -> str:
+def flagged_share(my_flagged_share: Answer) -> str:
     """08.2: equal tails of 2.5 % each."""
     rng = np.random.default_rng(11)
     clean, others = rng.gamma(4, 0.25, size=(2, 4000))
@@ -57,36 +53,29 @@ def flagged_share(my_flagged_share: Callable[..., Any]) -> str:
     return f"{alarms:.1%} false alarms on new clean batches, and both a rise and a fall are seen."
 
 
-def different_images(my_different: float | None) -> str:
+def different_images(my_different: float) -> str:
     """08.3: 100 (1 − ¼), held against draws."""
-    (given,) = numbers(my_different=my_different)
     rng = np.random.default_rng(12)
     counts = [len(np.union1d(*(rng.choice(100, 50, replace=False) for _ in range(2)))) for _ in range(500)]
-    mistaken(given, 75.0, {
+    expect(my_different, np.mean(counts), {
         "The two halves are drawn independently, so some images are in both.": 100.0,
         "50 is one half alone; the other brings new images, but not 50.": 50.0,
         "25 is how many are in both halves. How many are in at least one?": 25.0,
-    })  # fmt: skip
-    require(abs(given - np.mean(counts)) < 0.75, "With which probability does an image lie in neither half?")
+    }, "With which probability does an image lie in neither half?", atol=0.75)  # fmt: skip
     return f"500 batches held {np.mean(counts):.1f} different images on average."
 
 
-def smallest_share(my_smallest_share: float | None) -> str:
+def smallest_share(my_smallest_share: float) -> str:
     """08.4: the share that shifts the mean by the same number of standard errors."""
-    (given,) = numbers(my_smallest_share=my_smallest_share)
-    require(0 <= given <= 1, f"A share lies between 0 and 1, but yours is {given:g}; 40 % is 0.4.")
-    mistaken(given, 0.4 * np.sqrt(25 / 100), {
+    in_range = 0 <= my_smallest_share <= 1
+    require(in_range, f"A share lies between 0 and 1, but yours is {my_smallest_share:g}; 40 % is 0.4.")
+    rng = np.random.default_rng(13)
+    spreads = [rng.normal(size=(4000, m)).mean(axis=1).std() for m in (25, 100)]
+    expect(my_smallest_share, 0.4 * spreads[1] / spreads[0], {
         "Four times the images do not make a quarter: the spread falls as the *root* of their number.": 0.1,
         "It does not stay: larger batches scatter less.": 0.4,
         "It goes the other way: larger batches scatter less.": 0.8,
-    })  # fmt: skip
-    rng = np.random.default_rng(13)
-    spreads = [rng.normal(size=(4000, m)).mean(axis=1).std() for m in (25, 100)]
-    wanted = 0.4 * spreads[1] / spreads[0]
-    require(abs(given - wanted) < 0.02, "By which factor does the spread of a mean fall from 25 to 100 images?")
+    }, "By which factor does the spread of a mean fall from 25 to 100 images?", atol=0.02)  # fmt: skip
     return (
         f"The spread of 4,000 simulated means falls to {spreads[1] / spreads[0]:.2f} of itself, and the share with it."
     )
-
-
-EXERCISES = (share, flagged_share, different_images, smallest_share)

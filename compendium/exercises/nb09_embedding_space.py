@@ -1,15 +1,12 @@
 """Checks of the exercises of notebook 09."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from advlib.prdc import ReferenceManifold, expected_coverage
-from compendium.exercises.feedback import called, close, mistaken, require
+from compendium.exercises.feedback import Answer, called, close, expect, mistaken, require
 
 
-def harmless_map(my_harmless_map: Callable[..., Any]) -> str:
+def harmless_map(my_harmless_map: Answer) -> str:
     """09.1: every number changes, no ball count does."""
     for seed, d in ((14, 2), (15, 10)):
         points = np.random.default_rng(seed).normal(size=(160, d))
@@ -18,10 +15,7 @@ def harmless_map(my_harmless_map: Callable[..., Any]) -> str:
         require(close(moved, again), "Called twice it gives two results: references and queries must go the same way.")
         still = np.mean(np.abs(moved - points) < 1e-9)
         require(still == 0, f"{still:.0%} of the numbers are what they were.")
-        halves = (
-            called(my_harmless_map, points[:100], shape=(100, d)),
-            called(my_harmless_map, points[100:], shape=(60, d)),
-        )
+        halves = [called(my_harmless_map, part, shape=part.shape) for part in (points[:100], points[100:])]
         require(
             close(np.concatenate(halves), moved),
             "Where a point goes depends on which others come along: references and queries would be moved differently.",
@@ -38,20 +32,19 @@ def harmless_map(my_harmless_map: Callable[..., Any]) -> str:
     return "Every number is another one, and every query lies in as many balls as before."
 
 
-def moves(my_moves: Callable[..., Any]) -> str:
+def moves(my_moves: Answer) -> str:
     """09.2: ε‖w‖₁ and ε‖w‖₂."""
     epsilon, d = 0.05, 784
     rng = np.random.default_rng(16)
     w = rng.normal(size=d)
     given = called(my_moves, w, epsilon, shape=(2,))
     one, two = epsilon * np.abs(w).sum(), epsilon * np.linalg.norm(w)
-    mistaken(given[0], one, {
+    expect(given[0], one, {
         "FGSM: the signs of w do not cancel; each pixel goes the way that raises z: take absolute values.":
             epsilon * w.sum(),
         "FGSM: that is the move of a step along w of length ε; every pixel goes by ε.": two,
         "FGSM: multiply by ε.": one / epsilon,
-    })  # fmt: skip
-    require(close(given[0], one), f"FGSM: z moves by {one:.2f} in the check, not by {given[0]:.2f}.")
+    }, f"FGSM: z moves by {one:.2f} in the check, not by {given[0]:.2f}.")  # fmt: skip
     tossed = (epsilon * rng.choice([-1, 1], size=(4000, d)) @ w).std()
     mistaken(given[1], two, {
         "Coin flips: independent moves partly cancel; variances add up, not sizes.": one,
@@ -62,7 +55,7 @@ def moves(my_moves: Callable[..., Any]) -> str:
     return f"{one / two:.0f} times as far as coin flips of the same size, with {d} pixels."
 
 
-def mean_coverage(my_mean_coverage: Callable[..., Any]) -> str:
+def mean_coverage(my_mean_coverage: Answer) -> str:
     """09.3: simulated coverage of exchangeable points, held against the closed form."""
     n, m, k, repeats = 60, 30, 3, 60
     wanted, found = expected_coverage(n, m, k), {}
@@ -85,6 +78,3 @@ def mean_coverage(my_mean_coverage: Callable[..., Any]) -> str:
         )
     measured = " and ".join(f"{value:.2f} in {name}" for name, value in found.items())
     return f"{measured}; the closed form gives {wanted:.2f}."
-
-
-EXERCISES = (harmless_map, moves, mean_coverage)

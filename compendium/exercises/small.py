@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -45,6 +46,11 @@ def digits(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"count must lie between 1 and the {len(images) - N_REFERENCE} unseen digits, but is {count}")
     part = slice(N_REFERENCE, N_REFERENCE + count)
     return images[part].copy(), labels[part].copy()
+
+
+def kernels(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Gaussian kernels of width σ = 1, (n, b), of points (n, d) around centers (b, d)."""
+    return np.exp(-cdist(points, centers, "sqeuclidean") / 2)
 
 
 @cache

@@ -34,9 +34,8 @@ CHECKED = "# NBVAL_CHECK_OUTPUT"
 """nbval compares the output of cells with this line: what an unsolved exercise says."""
 
 _HEADER = re.compile(r"# %%( \[markdown\]( solution)?)?")
-_BEGIN = re.compile(r"( *)# solution instead of: (\S.*)")
-_END = re.compile(r" *# end of solution")
-_HEADING = re.compile(r"^##? +(.+)$", re.M)
+_SOLUTION = re.compile(r"^( *)# solution instead of: (\S.*)\n((?:.*\n)*?) *# end of solution$", re.M)
+_MARK = re.compile(r"^ *# (solution instead of: \S|end of solution$)", re.M)
 
 _INTRODUCTION = """\
 ## Exercises
@@ -72,37 +71,12 @@ class Cell:
     @property
     def solved(self) -> str:
         """The cell of the solutions."""
-        return "\n".join(
-            line for line in self.text.split("\n") if not _BEGIN.fullmatch(line) and not _END.fullmatch(line)
-        )
+        return _SOLUTION.sub(lambda found: found[3].removesuffix("\n"), self.text)
 
     @property
     def unsolved(self) -> str:
         """The cell of the notebook: each solution replaced by the line that its first mark names."""
-        kept, inside = [], False
-        for line in self.text.split("\n"):
-            if begins := _BEGIN.fullmatch(line):
-                kept.append(begins[1] + begins[2])
-            if not inside and not begins:
-                kept.append(line)
-            inside = (inside or begins is not None) and not _END.fullmatch(line)
-        return "\n".join(kept)
-
-
-def sources(names: Iterable[str] = ()) -> list[Path]:
-    """Return the sources whose file name starts with one of `names`; all, in order, when none is given.
-
-    Raises
-    ------
-    ValueError
-        When a name fits none.
-    """
-    there = sorted(places.EXERCISES.glob(f"{places.NUMBERED}.py"))
-    wanted = list(names)
-    for name in wanted:
-        if not any(path.stem.startswith(name) for path in there):
-            raise ValueError(f"no exercises start with {name!r}; there are {', '.join(path.stem for path in there)}")
-    return [path for path in there if not wanted or path.stem.startswith(tuple(wanted))]
+        return _SOLUTION.sub(r"\1\2", self.text)
 
 
 def parse(text: str, name: str) -> list[Cell]:
@@ -131,10 +105,7 @@ def parse(text: str, name: str) -> list[Cell]:
             cells.append(Cell("markdown", body.strip("\n"), bool(header[2])))
             continue
         cells.append(Cell("code", body.strip("\n")))
-        marks = [
-            bool(_BEGIN.fullmatch(line)) for line in body.split("\n") if _BEGIN.fullmatch(line) or _END.fullmatch(line)
-        ]
-        if marks != [True, False] * (len(marks) // 2):
+        if _MARK.search(cells[-1].solved):
             raise ValueError(f"{name}: `# solution instead of: …` and `# end of solution` must come in pairs")
     if not cells:
         raise ValueError(f"{name} holds no cell: begin each with # %%")
@@ -168,31 +139,6 @@ def _notebook_cells(cells: Iterable[Cell], number: str, solved: bool) -> list[No
     return made
 
 
-def _has_heading(cell: NotebookNode, words: str) -> bool:
-    return cell.cell_type == "markdown" and any(re.search(words, text, re.I) for text in _HEADING.findall(cell.source))
-
-
-def without_exercises(cells: list[NotebookNode]) -> list[NotebookNode]:
-    """Leave out tagged cells, and an untagged section "Exercises" up to the next heading or the cell that ends the run.
-
-    Text that stands before the heading in the same cell is kept.
-    """
-    kept, inside = [], False
-    for cell in cells:
-        if TAG in cell.metadata.get("tags", []):
-            continue
-        ends = "run.finish()" in cell.source if cell.cell_type == "code" else bool(_HEADING.search(cell.source))
-        inside = inside and not ends
-        if _has_heading(cell, "^exercises$"):
-            inside = True
-            before = re.split(r"^##? +Exercises *$", cell.source, maxsplit=1, flags=re.M | re.I)[0].rstrip()
-            if before:
-                kept.append(NotebookNode(cell, source=before))
-        elif not inside:
-            kept.append(cell)
-    return kept
-
-
 def with_exercises(notebook: NotebookNode, cells: Iterable[Cell], number: str) -> NotebookNode:
     """Replace a notebook's exercise cells, and touch nothing else of it but execution counts and the digest.
 
@@ -212,9 +158,9 @@ def with_exercises(notebook: NotebookNode, cells: Iterable[Cell], number: str) -
         If the notebook has neither such a section nor such a cell.
     """
     result = copy.deepcopy(notebook)
-    kept = without_exercises(result.cells)
-    limits = [i for i, cell in enumerate(kept) if _has_heading(cell, r"^Limits")]
-    ends = [i for i, cell in enumerate(kept) if cell.cell_type == "code" and "run.finish()" in cell.source]
+    kept = [cell for cell in result.cells if TAG not in cell.metadata.get("tags", [])]
+    limits = [i for i, cell in enumerate(kept) if re.search(r"^##? +Limits", cell.source, re.M)]
+    ends = [i for i, cell in enumerate(kept) if "run.finish()" in cell.source]
     if not limits + ends:
         raise ValueError(f"notebook {number} must have a cell that calls run.finish(); exercises stand before it")
     place = (limits or ends)[-1]
@@ -275,8 +221,8 @@ def write(names: Iterable[str] = ()) -> list[Path]:
         For an unknown name or a source that cannot be read, before anything of it is written.
     """
     written = []
-    for source in sources(names):
-        (path,), number = runner.notebooks([source.stem]), places.number(source.stem)
+    for path in runner.notebooks(names):
+        source, number = places.EXERCISES / f"{path.stem}.py", places.number(path.stem)
         notebook = nbformat.read(path, as_version=4)
         cells = parse(source.read_text(encoding="utf-8"), source.name)
         pair = {

@@ -13,14 +13,7 @@ from compendium.common import panels
 from compendium.common.vs22 import AS_PUBLISHED, MODES
 
 PALETTE = {"clean batches": REAL} | {f"FGSM {mode}": panels.PALETTE[mode] for mode in ("as published", "corrected")}
-SPACES = {
-    "pixels": "#56B4E9",
-    "last hidden layer": "#882255",
-    "logits": "#332288",
-    "ImageNet ResNet-18": "#117733",
-}
-
-
+SPACES = {"pixels": "#56B4E9", "last hidden layer": "#882255", "logits": "#332288"}
 SIZE = "FGSM size ε (pixels)"
 LARGEST = 0.42
 """Size in pixels up to which curves are drawn: beyond, corrected ones only fall further."""
@@ -96,9 +89,8 @@ def space_decisions(results: Sequence[Any], largest: float = 0.35) -> Figure:
                 keys = {"image set": result.image_set.title, "by": f"by {statistic}", "space": space, "change": change}
                 frames.append(pandas.DataFrame(keys | {x: curves[space].x, y: powers}))
     frame = pandas.concat(frames, ignore_index=True)
-    figure = panels.lines(
+    return panels.lines(
         frame[frame[x] <= largest], x=x, y=y, col="image set", row="by", hue="space", style="change",
-        palette={space: SPACES[space] for space in frame["space"].unique()}, references={"level": 0.05},
+        palette=SPACES, references={"level": 0.05},
         size=(3.7, 2.7), axis={"ylim": (-0.03, 1.03)}, legend_columns=7, dashes={"FGSM": "", "±ε noise": (1, 1)},
     )  # fmt: skip
-    return figure

@@ -9,8 +9,9 @@ import pandas
 from torch import nn
 
 from advlib import models
-from compendium.claims import published, record, verdicts
+from compendium.claims import published, verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
+from compendium.common.tables import at_paper_scale
 from compendium.common.vs22 import SETS, Curve
 from compendium.nb09_embedding_space.measure import HIDDEN, LOGITS, PIXELS, SpaceCurves, power_where_it_works
 
@@ -111,8 +112,7 @@ def stored_power(run: Any, statistic: str) -> pandas.DataFrame:
         A line for each space of MNIST and OrganMNIST; power under FGSM and ±ε noise at two small ε in pixels. Empty
         where no run at paper scale is stored.
     """
-    metrics = {found["notebook"]: found["metrics"] for found in record.references("paper")}.get(run.notebook, {})
-    lines = {}
+    metrics, lines = at_paper_scale(run), {}
     for name, space in product(("mnist", "organamnist"), SPACES):
         found = [metrics.get(f"{name}.{space}.{kind}.power.{statistic}") for kind in ("corrected", "noise")]
         if None not in found:

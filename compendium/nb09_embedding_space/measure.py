@@ -1,31 +1,24 @@
 """Density and coverage in a network's embeddings, beside pixel space (VS22 appendix C, Fig. 12).
 
 The paper's text says "the embeddings from the last layer"; its code [1]_ takes the output of the last dense layer, the
-logits. So both are here, the last hidden layer and the logits, and beside them pixel space and, where its weights lie
-on disk, a network that never saw the data.
+logits. So both are here, the last hidden layer and the logits, and beside them pixel space.
 
 References
 ----------
 .. [1] D. K. Venkatesh, P. Steinbach, "Detecting adversarial examples in batches", arXiv:2206.08738 (2022); code:
    github.com/danushv07/n2gem, classes FXMNIST and FXMed.
-.. [2] K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016,
-   doi:10.1109/CVPR.2016.90.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
-from torchvision.models import ResNet18_Weights, resnet18
 
 from advlib import models
 from advlib.attacks import AdversarialBatch
-from advlib.detectors.features import FeatureMap
 from advlib.models import Classifier
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
@@ -34,15 +27,12 @@ from compendium.common.curves import score_hits
 from compendium.common.splits import kept_by_split
 from compendium.common.vs22 import Curve, ImageSet, Score, Split
 
-PIXELS, HIDDEN, LOGITS, IMAGENET = "pixels", "last hidden layer", "logits", "ImageNet ResNet-18"
+PIXELS, HIDDEN, LOGITS = "pixels", "last hidden layer", "logits"
 
 STATISTICS = ("density", "coverage")
 
-IMAGENET_SIZE = 64
-"""Side in pixels to which images are scaled for the ImageNet network: an eighth of the work of its own 224."""
 
-
-def embeddings(model: Classifier, images: np.ndarray, imagenet: FeatureMap | None = None) -> dict[str, np.ndarray]:
+def embeddings(model: Classifier, images: np.ndarray) -> dict[str, np.ndarray]:
     """Return the images as points of every space, by its name; the network runs once for both of its layers.
 
     Parameters
@@ -50,71 +40,17 @@ def embeddings(model: Classifier, images: np.ndarray, imagenet: FeatureMap | Non
     model : Classifier
     images : (n, c, h, w) float32 array
         In [0, 1].
-    imagenet : callable, optional
-        From `imagenet_features`, where its weights are there.
 
     Returns
     -------
     dict
-        Space → (n, d) float32: the pixels, the last hidden layer (d = 64), the logits (d = classes), and where given
-        the ImageNet network's features (d = 512).
+        Space → (n, d) float32: the pixels, the last hidden layer (d = 64), the logits (d = classes).
     """
     hidden = models.embed(model, images, batch_size=50)  # few images fit into a CPU's cache: twice as fast
     with torch.inference_mode():
         device = next(model.parameters()).device
         logits = model.head(torch.from_numpy(hidden).to(device)).cpu().numpy()
-    found = {PIXELS: vs22.flat(images), HIDDEN: hidden, LOGITS: logits}
-    return found if imagenet is None else found | {IMAGENET: imagenet(images)}
-
-
-def imagenet_features(folder: Path | None = None) -> tuple[FeatureMap | None, str]:
-    """Return the pooled features of torchvision's ImageNet ResNet-18 [2]_ if its weights lie on disk; fetches nothing.
-
-    Parameters
-    ----------
-    folder : path, optional
-        Where to look instead of torch's own `hub/checkpoints`, to which torchvision downloads.
-
-    Returns
-    -------
-    features : callable or None
-        (n, c, h, w) images in [0, 1] → (n, 512) float32.
-    sentence : str
-        What is used, or why nothing is.
-    """
-    weights = ResNet18_Weights.DEFAULT
-    file = (Path(torch.hub.get_dir()) / "checkpoints" if folder is None else Path(folder)) / Path(weights.url).name
-    reason = ""
-    if not file.is_file():
-        reason = f"its weights ({file.name}) are not in torch's checkpoint folder and are not fetched"
-    else:
-        # torchvision's file names end in the first digits of their sha256.
-        wanted, found = file.stem.rsplit("-", 1)[-1], hashlib.sha256(file.read_bytes()).hexdigest()
-        if not found.startswith(wanted):
-            reason = f"{file.name} must have a sha256 that begins with {wanted}, but has {found[:8]}…"
-    if reason:
-        return None, f"ImageNet ResNet-18: {reason}, so this space is left out."
-    used = f"{file.name}, pooled features, images scaled to {IMAGENET_SIZE} pixels."
-    return _pooled_features(file), f"ImageNet ResNet-18: {used}"
-
-
-def _pooled_features(file: Path) -> FeatureMap:
-    """Return ResNet-18's last hidden layer as a feature map."""
-    model = resnet18(weights=None)
-    model.load_state_dict(torch.load(file, weights_only=True))
-    model.fc = torch.nn.Identity()
-    model.eval()
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-
-    def features(images: np.ndarray) -> np.ndarray:
-        found = []
-        with torch.inference_mode():
-            for part in models.as_tensor(images).float().split(250):
-                scaled = torch.nn.functional.interpolate(part, size=IMAGENET_SIZE, mode="bilinear")
-                found.append(model((scaled - mean) / std))  # grey images become three equal channels
-        return torch.cat(found).numpy()
-
-    return features
+    return {PIXELS: vs22.flat(images), HIDDEN: hidden, LOGITS: logits}
 
 
 # ---------------------------------------------------------------- curves
@@ -131,8 +67,6 @@ class SpaceCurves:
         Space → `vs22.Curve` over ε under FGSM, in the mode of that name.
     noise : dict
         Space → `vs22.Curve` over ε under random ±ε, a change without an aim, as large as corrected FGSM's.
-    hubs : dict
-        Space → the largest number of balls that hold one untouched query.
     shared : float
         Share of neighbours that pixels and logits have in common, see `shared_neighbours`.
     """
@@ -141,7 +75,6 @@ class SpaceCurves:
     as_published: dict[str, Curve] = field(repr=False)
     corrected: dict[str, Curve] = field(repr=False)
     noise: dict[str, Curve] = field(repr=False)
-    hubs: dict[str, int] = field(default_factory=dict, repr=False)
     shared: float = 1.0
 
     def by_mode(self) -> dict[str, dict[str, Curve]]:
@@ -149,13 +82,7 @@ class SpaceCurves:
         return {vs22.AS_PUBLISHED.name: self.as_published, vs22.CORRECTED.name: self.corrected}
 
 
-def space_curves(
-    split: Split,
-    epsilons: Sequence[float],
-    batch_size: int,
-    rng: np.random.Generator,
-    imagenet: FeatureMap | None = None,
-) -> SpaceCurves:
+def space_curves(split: Split, epsilons: Sequence[float], batch_size: int, rng: np.random.Generator) -> SpaceCurves:
     """Attack one image set by FGSM and score the images in every space.
 
     The attack is the same for all spaces, and so are the sub-batches: what differs is where the balls are.
@@ -170,21 +97,18 @@ def space_curves(
         Images in a sub-batch.
     rng : numpy.random.Generator
         Draws sub-batches and noise.
-    imagenet : callable, optional
-        From `imagenet_features`.
     """
     chosen = split.image_set
     model = models.load_trained(chosen.network)
     batches = vs22.sub_batches(len(split.images), batch_size, rng)
-    clean = embeddings(model, split.images, imagenet)
-    references = embeddings(model, split.reference, imagenet)
+    clean, references = embeddings(model, split.images), embeddings(model, split.reference)
     manifolds = {space: ReferenceManifold(vs22.K).fit(points) for space, points in references.items()}
     clean_scores = {space: vs22.score(manifold, clean[space], batches) for space, manifold in manifolds.items()}
 
     def curves(name: str, queries: Iterable[AdversarialBatch | np.ndarray]) -> dict[str, Curve]:
         scores: dict[str, list[Score]] = {space: [] for space in manifolds}
         for query in track(queries, f"{chosen.title}, {name}", len(epsilons)):
-            points = embeddings(model, getattr(query, "images", query), imagenet)
+            points = embeddings(model, getattr(query, "images", query))
             answers = _answers(query, points[LOGITS], split.labels)
             for space, manifold in manifolds.items():
                 scores[space].append(replace(vs22.score(manifold, points[space], batches), **answers))
@@ -200,9 +124,8 @@ def space_curves(
         for mode in vs22.MODES
     )
     noise = vs22.noise_sweep(split.images, epsilons, rng)
-    hubs = {space: int(np.diff(manifold.hits(clean[space]).indptr).max()) for space, manifold in manifolds.items()}
     shared = shared_neighbours(*((found[PIXELS], found[LOGITS]) for found in (clean, references)))
-    return SpaceCurves(chosen, *by_mode, curves("±ε noise", noise), hubs, shared)
+    return SpaceCurves(chosen, *by_mode, curves("±ε noise", noise), shared)
 
 
 def shared_neighbours(
@@ -250,16 +173,6 @@ def _attacked_logits(
     return found
 
 
-@kept_by_split(4)
-def _attacked_hits(
-    split: Split, mode: vs22.Mode, epsilons: tuple[float, ...]
-) -> list[tuple[sparse.csr_array, dict[str, float]]]:
-    none = split.reference_index[:0]
-    queries = replace(split, reference=split.reference[:0], reference_labels=none, reference_index=none)
-    manifold, _, _ = _clean_logits(split)
-    return [(manifold.hits(logits), answers) for logits, answers in _attacked_logits(queries, mode, epsilons)]
-
-
 def logit_curves(split: Split, epsilons: Sequence[float], batch_size: int, rng: np.random.Generator) -> SpaceCurves:
     """Do what `space_curves` does in the logits, without noise; what the seed does not change is kept.
 
@@ -271,13 +184,17 @@ def logit_curves(split: Split, epsilons: Sequence[float], batch_size: int, rng: 
     batches = vs22.sub_batches(len(split.images), batch_size, rng)
     manifold, clean, shared = _clean_logits(split)
     sizes = len(split.reference), len(split.images), batch_size, vs22.K
+    none = split.reference_index[:0]
+    queries = replace(split, reference=split.reference[:0], reference_labels=none, reference_index=none)
     found = []
     for mode in vs22.MODES:
-        hits = _attacked_hits(split, mode, tuple(epsilons))
-        scores = tuple(replace(score_hits(manifold, near, batches), **answers) for near, answers in hits)
+        attacked = _attacked_logits(queries, mode, tuple(epsilons))
+        scores = tuple(
+            replace(score_hits(manifold, manifold.hits(logits), batches), **answers) for logits, answers in attacked
+        )
         x, before = np.asarray(epsilons, float), score_hits(manifold, clean, batches)
         found.append({LOGITS: Curve(f"{split.image_set.title}, {mode.name}", x, before, scores, *sizes)})
-    return SpaceCurves(split.image_set, *found, {}, shared=shared)
+    return SpaceCurves(split.image_set, *found, {}, shared)
 
 
 def _answers(query: AdversarialBatch | np.ndarray, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -298,8 +215,8 @@ def power(curve: Curve) -> np.ndarray:
     return np.maximum(*(curve.decisions(statistic)[1] for statistic in STATISTICS))
 
 
-def attack_beyond_noise(curves: SpaceCurves, largest: float = 0.35) -> dict[str, tuple[float, float]]:
-    """Return where a space tells FGSM best from aimless noise of the same size.
+def attack_beyond_noise(curves: SpaceCurves, largest: float = 0.35) -> dict[str, float]:
+    """Return how well each space tells FGSM from aimless noise of the same size, where it does so best.
 
     Parameters
     ----------
@@ -310,17 +227,12 @@ def attack_beyond_noise(curves: SpaceCurves, largest: float = 0.35) -> dict[str,
     Returns
     -------
     dict
-        Space → (ε, power on FGSM minus power on ±ε noise there), of the same statistic, the larger of density's and
-        coverage's.
+        Space → power on FGSM minus power on ±ε noise, of the same statistic, the larger of density's and coverage's.
     """
     found = {}
     for space, attack in curves.corrected.items():
-        near = attack.x <= largest
-        gap = np.max(
-            [attack.decisions(statistic)[1] - curves.noise[space].decisions(statistic)[1] for statistic in STATISTICS],
-            axis=0,
-        )[near]
-        found[space] = float(attack.x[near][gap.argmax()]), float(gap.max())
+        gaps = [attack.decisions(name)[1] - curves.noise[space].decisions(name)[1] for name in STATISTICS]
+        found[space] = float(np.max(gaps, axis=0)[attack.x <= largest].max())
     return found
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from compendium.claims import published
 from compendium.common import vs22
 from compendium.nb10_metric_analysis import judge, measure
 
@@ -12,12 +11,10 @@ from compendium.nb10_metric_analysis import judge, measure
 def replicate(run: Any) -> None:
     """Record what appendix C says of labels, volumes and centres; no maps, and nothing that no network enters."""
     epsilons = tuple(np.linspace(0, 1, run.parameters["fgsm_sizes"]).tolist())
-    beyond = published.value("vs22", "Appendix C", "MNIST", "dominant class from eps")
     results = []
     for name in ("mnist", "organamnist"):
         split, rng = vs22.reference_and_holdout(name, 1, run.parameters["images"]), run.rng(vs22.SETS[name].title)
-        on_mnist = name == "mnist"  # of OrganMNIST late sizes are judged only, and no volume
-        attacked = measure.attacked_alone(split, epsilons, -1.0 if on_mnist else beyond)
-        volumes = measure.volumes(attacked, rng) if on_mnist else {}
+        attacked = measure.attacked_alone(split, epsilons)
+        volumes = measure.volumes(attacked, rng) if name == "mnist" else {}  # of OrganMNIST none is judged
         results.append(measure.Analysis(attacked, volumes, measure.centre_moves(attacked, rng, scale=False), {}))
     judge.judge(run, results)

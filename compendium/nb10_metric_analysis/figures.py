@@ -20,8 +20,7 @@ EPSILON = "FGSM size ε (pixels)"
 
 def _pixel_sizes(attacked: Any, mode: str) -> np.ndarray:
     """Sizes of a mode's steps in pixels, (e,): as published ε counts in σ, for coin flips as well."""
-    names = {found.name: found for found in vs22.MODES}
-    found = names.get(mode, vs22.AS_PUBLISHED)
+    found = vs22.CORRECTED if mode == vs22.CORRECTED.name else vs22.AS_PUBLISHED
     return np.array([found.pixel_size(attacked.image_set, epsilon) for epsilon in attacked.epsilons])
 
 

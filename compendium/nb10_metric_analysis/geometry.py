@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from scipy import sparse, stats
 from scipy.spatial.distance import cdist, pdist, squareform
-from scipy.special import gammaln
 from sklearn.decomposition import PCA
 from sklearn.manifold import MDS
 from sklearn.neighbors import NearestNeighbors
@@ -129,37 +128,11 @@ def neighbour_agreement(points: np.ndarray, labels: np.ndarray, k: int = 5) -> f
     k : int
         Neighbours looked at, at least 1.
     """
-    # One more than asked for, so that the point itself can be left out by its index, wherever ties put it.
-    _, near = NearestNeighbors(n_neighbors=min(k + 1, len(points))).fit(points).kneighbors(points)
-    own = near == np.arange(len(points))[:, None]
-    own[~own.any(axis=1), -1] = True  # more than k exact copies: any of them may be left out
-    others = near[~own].reshape(len(points), -1)
-    return float((labels[others] == labels[:, None]).mean())
+    _, near = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()  # without arguments a point is not its own
+    return float((labels[near] == labels[:, None]).mean())
 
 
 # ---------------------------------------------------------------- volumes (Fig. 10)
-
-
-def log_ball_volume(radius: np.ndarray, dimension: int) -> np.ndarray:
-    r"""Logarithm of the volume of a ball in `dimension` dimensions.
-
-    .. math:: \log V_d(r) = \tfrac{d}{2} \log \pi - \log Γ(\tfrac{d}{2} + 1) + d \log r
-
-    [1]_ takes 4/3·π·r³, its value at d = 3, for images of d = 784 pixels.
-
-    Parameters
-    ----------
-    radius : float or array
-        Positive.
-    dimension : int
-        d ≥ 1.
-
-    Returns
-    -------
-    float64 array
-        Natural logarithm; the volume itself is out of any float's range in hundreds of dimensions.
-    """
-    return dimension / 2 * np.log(np.pi) - gammaln(dimension / 2 + 1) + dimension * np.log(radius)
 
 
 def ball_sums(
@@ -168,8 +141,9 @@ def ball_sums(
     """Return what VS22's code calls the volume of a class's cluster ([1]_ Fig. 10, analysis.ipynb).
 
     For every point of the class, r is its distance to the `neighbours`-th nearest point of `reference` (the clean
-    hold-out), and the points' 4/3·π·r³ are *summed*. So it counts the points of the class, and r measures how far they
-    lie from clean images, not how far from each other.
+    hold-out), and the points' 4/3·π·r³ are *summed*: a ball's volume in three dimensions, for images of d = 784 pixels.
+    So it counts the points of the class, and r measures how far they lie from clean images, not how far from each
+    other.
 
     Parameters
     ----------
@@ -203,7 +177,7 @@ def log_volumes(
 
     with Ledoit and Wolf's \hat Σ ([3]_), which is regular even where points are fewer than dimensions. A difference of
     log 2 between two clusters says that one is twice as wide in the geometric mean over all directions. The constant
-    log-volume of the unit ball (`log_ball_volume`) is left out: it cancels in differences.
+    log-volume of the unit ball is left out: it cancels in differences.
 
     Parameters
     ----------

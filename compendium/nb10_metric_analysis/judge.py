@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas
 from scipy import stats
 
 from compendium.claims import published, verdicts
@@ -50,7 +51,7 @@ def judge(run: Any, results: Sequence[Analysis]) -> None:
         ("OrganMNIST", "centre shift from eps", lambda result, mode: _or_never(result.centres.onset(mode))),
     ):
         if title in sets:
-            ours = _both(lambda mode, title=title, function=function: function(sets[title], mode))
+            ours = {mode: function(sets[title], mode) for mode in MODES}
             verdicts.number(run, ("vs22", "Appendix C", title, column), ours)
     for row, statistics in sentences(sets).items():
         verdicts.sentence(run, "vs22", row, statistics)
@@ -66,51 +67,43 @@ def sentences(sets: Mapping[str, Analysis]) -> dict[str, Statistics]:
     """
     beyond = published.value("vs22", "Appendix C", "MNIST", "dominant class from eps")
     mnist, organ, path = (sets.get(title) for title in ("MNIST", "OrganMNIST", "PathMNIST"))
-    moved = [result for result in (mnist, path) if result]
-    found = {
-        "class-8-dominates": _both(lambda mode: {"smallest share of class 8": mnist.share(mode, 8, beyond)}),
-        "organ-labels-like-mnist": _both(
-            lambda mode: {"smallest share of one class": organ.share(mode, organ.leader(mode), beyond)}
-        ),
-        "always-a-particular-class": _both(
-            lambda mode: {
-                "smallest share of the largest class at eps = 1": min(
-                    result.share(mode, result.leader(mode), 1 - 1e-6) for result in sets.values()
-                )
-            }
-        ),
-        "cluster-8-volume-grows": cluster_grows(mnist, 8),
-        "centres-move": _both(
-            lambda mode: {
-                "smallest shift over that of clean halves": min(
-                    result.centres.beyond_chance(mode, MAP_EPSILONS[1:]) for result in moved
-                )
-            }
-        ),
-        "organ-centres-move-late": _both(
-            lambda mode: {
-                "shift over that of clean halves at eps = 0.5": organ.centres.beyond_chance(mode, [0.5]),
-                "shift over that of clean halves at eps = 1": organ.centres.beyond_chance(mode, [1]),
-            }
-        ),
+    measures: dict[str, Callable[[str], dict[str, float]]] = {
+        "class-8-dominates": lambda mode: {"smallest share of class 8": mnist.share(mode, 8, beyond)},
+        "organ-labels-like-mnist": lambda mode: {
+            "smallest share of one class": organ.share(mode, organ.dominance(mode)[0], beyond)
+        },
+        "always-a-particular-class": lambda mode: {
+            "smallest share of the largest class at eps = 1": min(
+                result.share(mode, result.dominance(mode)[0], 1 - 1e-6) for result in sets.values()
+            )
+        },
+        "centres-move": lambda mode: {
+            "smallest shift over that of clean halves": min(
+                result.centres.beyond_chance(mode, MAP_EPSILONS[1:]) for result in (mnist, path) if result
+            )
+        },
+        "organ-centres-move-late": lambda mode: {
+            f"shift over that of clean halves at eps = {epsilon:g}": organ.centres.beyond_chance(mode, [epsilon])
+            for epsilon in (0.5, 1)
+        },
     }
+    if path:
+        measures |= {
+            "class-2-dominates-path": lambda mode: {"smallest share of class 2": path.share(mode, 2, HIGH)},
+            "path-cluster-volumes-shrink": lambda mode: {"change of log volume": path.volumes[mode].mean_change[-1]},
+            "path-classes-confined": lambda mode: confined(path.balls[mode]),
+        }
+    found = {row: {mode: measure(mode) for mode in MODES} for row, measure in measures.items()}
+    found["cluster-8-volume-grows"] = cluster_grows(mnist, 8)
     if all(result.attacked.manifold for result in sets.values()):
         found["manifold-packed-without-outliers"] = {CORRECTED: packed(list(sets.values()))}
-    return found | (_path_sentences(path) if path else {})
+    return found
 
 
-def _path_sentences(path: Analysis) -> dict[str, Statistics]:
-    def confined(mode: str) -> dict[str, float]:
-        to_middle, density = (path.balls[mode][name].to_numpy() for name in ("to_middle", "density"))
-        return {"distance to the middle over clean": float(to_middle[-1] / to_middle[0]), "density": float(density[-1])}
-
-    return {
-        "class-2-dominates-path": _both(lambda mode: {"smallest share of class 2": path.share(mode, 2, HIGH)}),
-        "path-cluster-volumes-shrink": _both(
-            lambda mode: {"change of log volume": float(path.volumes[mode].mean_change[-1])}
-        ),
-        "path-classes-confined": _both(confined),
-    }
+def confined(balls: pandas.DataFrame) -> dict[str, float]:
+    """Measure how far from the middle, and in how many balls, the images of the largest ε lie."""
+    first, last = balls.iloc[0], balls.iloc[-1]
+    return {"distance to the middle over clean": last["to_middle"] / first["to_middle"], "density": last["density"]}
 
 
 def cluster_grows(result: Analysis, number: int) -> Statistics:
@@ -131,29 +124,20 @@ def cluster_grows(result: Analysis, number: int) -> Statistics:
     for mode, values in logarithms.items():
         there = np.isfinite(values)
         if there.sum() >= 3:
-            correlation = stats.spearmanr(result.attacked.epsilons[there], values[there]).statistic
-            growth = float(values[there][-1] - values[there][0])
+            sizes, values = result.attacked.epsilons[there], values[there]
             found[mode] = {
-                "growth of log volume": growth,
-                "rank correlation with eps": float(np.nan_to_num(correlation)),
+                "growth of log volume": float(values[-1] - values[0]),
+                "rank correlation with eps": float(np.nan_to_num(stats.spearmanr(sizes, values).statistic)),
             }
     return found
 
 
 def packed(results: Sequence[Analysis]) -> dict[str, float]:
     """Measure outliers among the reference images, and how many of the hold-out lie in a ball."""
-    return {
-        "largest share of far radii": max(
-            geometry.far_share(np.asarray(result.attacked.manifold.radii_)) for result in results
-        ),
-        "smallest share of the hold-out in a ball": min(
-            float(np.mean(result.attacked.manifold.ball_counts(result.attacked.clean) > 0)) for result in results
-        ),
-    }
-
-
-def _both(function: Callable[[str], Any]) -> dict[str, Any]:
-    return {mode: function(mode) for mode in MODES}
+    sets = [result.attacked for result in results]
+    far = [geometry.far_share(np.asarray(one.manifold.radii_)) for one in sets]
+    held = [float(np.mean(one.manifold.ball_counts(one.clean) > 0)) for one in sets]
+    return {"largest share of far radii": max(far), "smallest share of the hold-out in a ball": min(held)}
 
 
 def _or_never(epsilon: float | None) -> float | str:

@@ -78,7 +78,7 @@ class Attacked:
 
 
 @kept_by_split(4)
-def attacked_alone(split: vs22.Split, epsilons: tuple[float, ...], asked_beyond: float = -1.0) -> Attacked:
+def attacked_alone(split: vs22.Split, epsilons: tuple[float, ...]) -> Attacked:
     """Attack one image set in both modes, and ask the network; references are not looked at.
 
     Parameters
@@ -86,23 +86,16 @@ def attacked_alone(split: vs22.Split, epsilons: tuple[float, ...], asked_beyond:
     split : vs22.Split
     epsilons : tuple of float
         In each mode's own units, see `vs22.fgsm_sweep`.
-    asked_beyond : float
-        The network is asked at larger ε only; at others its answers are −1.
     """
     chosen, points, predicted = split.image_set, {}, {}
     model = models.load_trained(chosen.network)
     for mode in vs22.MODES:
         sweep = vs22.fgsm_images(mode, chosen, model, split.images, split.labels, epsilons)
-        moved, answers = [], []
-        for epsilon, images in zip(epsilons, track(sweep, f"{chosen.title}, {mode.name}", len(epsilons)), strict=True):
-            moved.append(vs22.flat(images))
-            asked = epsilon > asked_beyond
-            answers.append(models.predict(model, images, 50) if asked else np.full(len(images), -1))
-        points[mode.name], predicted[mode.name] = np.stack(moved), np.stack(answers)
-    classes = models.spec(chosen.network).classes
-    return Attacked(
-        chosen, classes, np.asarray(epsilons, float), vs22.flat(split.images), split.labels, points, predicted
-    )
+        moved = list(track(sweep, f"{chosen.title}, {mode.name}", len(epsilons)))
+        points[mode.name] = np.stack([vs22.flat(images) for images in moved])
+        predicted[mode.name] = np.stack([models.predict(model, images, 50) for images in moved])
+    classes, x = models.spec(chosen.network).classes, np.asarray(epsilons, float)
+    return Attacked(chosen, classes, x, vs22.flat(split.images), split.labels, points, predicted)
 
 
 def attacked_set(split: vs22.Split, epsilons: Sequence[float], rng: np.random.Generator) -> Attacked:
@@ -154,10 +147,10 @@ def joint_map(attacked: Attacked, epsilon: float, rng: np.random.Generator) -> d
     Returns
     -------
     dict
-        epsilon; real and adversarial (n/2, 2); real_labels and adversarial_labels (true classes);
-        adversarial_predicted; nearest_is_clean: share of clean and share of attacked images whose nearest neighbour in
-        pixel space is a clean one, as `protocol.clean_neighbour_share`; inside: share of attacked images that lie in
-        any ball of the reference.
+        epsilon; real and adversarial (n/2, 2); real_labels (true classes); adversarial_predicted;
+        nearest_is_clean: share of clean and share of attacked images whose nearest neighbour in pixel space is a clean
+        one, as `protocol.clean_neighbour_share`; inside: share of attacked images that lie in any ball of the
+        reference.
     """
     at = attacked.at(epsilon)
     order = rng.permutation(len(attacked.clean))
@@ -170,7 +163,6 @@ def joint_map(attacked: Attacked, epsilon: float, rng: np.random.Generator) -> d
         "real": places[:half],
         "adversarial": places[half:],
         "real_labels": attacked.labels[real],
-        "adversarial_labels": attacked.labels[adversarial],
         "adversarial_predicted": attacked.predicted[CORRECTED][at][adversarial],
         "nearest_is_clean": clean_neighbour_share(*points),
         "inside": float((attacked.manifold.ball_counts(points[1]) > 0).mean()),
@@ -264,20 +256,12 @@ class CentreMoves:
         at = [int(np.abs(self.epsilons - epsilon).argmin()) for epsilon in epsilons]
         return float((self.shifts[mode][at] / self.threshold).min())
 
-    def _relative_difference(self, other: np.ndarray) -> float:
-        first = self.scaled[0]["distances"]
-        there = ~np.isnan(first) & ~np.isnan(other)
-        return float(np.abs(first - other)[there].mean() / first[there].mean())
-
     @property
     def start_difference(self) -> float:
         """Mean relative difference that another random start of the scaling makes at the smallest ε."""
-        return self._relative_difference(self.scaled[0]["again"])
-
-    @property
-    def map_changes(self) -> np.ndarray:
-        """Mean relative difference of each scaled matrix from that of the smallest ε."""
-        return np.array([self._relative_difference(step["distances"]) for step in self.scaled])
+        first, again = self.scaled[0]["distances"], self.scaled[0]["again"]
+        there = ~np.isnan(first)
+        return float(np.abs(first - again)[there].mean() / first[there].mean())
 
 
 def centre_moves(attacked: Attacked, rng: np.random.Generator, *, scale: bool = True) -> CentreMoves:
@@ -336,10 +320,6 @@ class Analysis:
         """Return the class most predicted at the largest ε, from which ε on it dominates, and its share there."""
         counts = geometry.label_counts(self.attacked.predicted[mode], self.attacked.classes)
         return geometry.dominance(counts, self.attacked.epsilons)
-
-    def leader(self, mode: str) -> int:
-        """Class most predicted at the largest ε."""
-        return int(np.bincount(self.attacked.predicted[mode][-1]).argmax())
 
     def share(self, mode: str, label: int, beyond: float) -> float:
         """Smallest share of the predictions that a class has at the sizes above some ε."""

@@ -11,7 +11,7 @@ T. Kanamori, S. Hido and M. Sugiyama, JMLR 10 (2009) 1391–1445, for uLSIF and 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from compendium.common import g17, vs22
 from compendium.common.causes import short
 from compendium.common.g17 import AS_PUBLISHED, CORRECTED, all_and_attacked, test_images
 from compendium.common.protocol import disjoint_mean_ratio, draw_indices, mean_ratios
+from compendium.common.size_sweeps import COMBINED
 from compendium.common.splits import held_out
 
 # ---------------------------------------------------------------------------------------------- one at a time
@@ -129,44 +130,38 @@ def one_at_a_time(
         for epsilon in (*epsilons, 0.0):
             moved = real + np.float32(epsilon) * signs[key]
             moved = moved if variant.clip is None else moved.clip(*variant.clip)
-            fits = zip(*_fits(variant, clean, vs22.flat(moved), a, b), strict=True)
-            rows += [(variant.name, epsilon, *fit) for fit in fits]
+            rows += [(variant.name, epsilon, *fit) for fit in _fits(variant, clean, vs22.flat(moved), a, b)]
     return pandas.DataFrame(rows, columns=["variant", "ε", "ratio", "σ", "λ"])
 
 
 def _fits(
     variant: Variant, clean: np.ndarray, moved: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
-    """Return mean ratio, σ and λ of each draw."""
+) -> Iterator[tuple[float, float, float]]:
+    """Give mean ratio, σ and λ of each draw."""
     if variant.selection == "densratio":
-        pairs = [_densratio_choice(clean[rows], moved[others], variant) for rows, others in zip(a, b, strict=True)]
-        ratios = [
-            mean_ratios(clean, moved, rows[None], others[None], variant.kernel, sigmas=sigma, lambdas=lambda_)[0]
-            for rows, others, (sigma, lambda_) in zip(a, b, pairs, strict=True)
-        ]
-        return ratios, *zip(*pairs, strict=True)
+        for rows, others in zip(a, b, strict=True):
+            scores = densratio_scores(clean[rows], moved[others], lambdas=variant.lambdas, kernel=variant.kernel)
+            i, j = np.unravel_index(scores.argmin(), scores.shape)
+            chosen = {"sigmas": DEFAULT_GRID[i], "lambdas": variant.lambdas[j]}
+            (ratio,) = mean_ratios(clean, moved, rows[None], others[None], variant.kernel, **chosen)
+            yield ratio, *chosen.values()
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridEdgeWarning)
         fit = fit_batch_indices(clean, moved, a, b, kernel=variant.kernel, lambdas=variant.lambdas)
-    if variant.over == "numerator":
-        return fit.mean_ratio_, fit.sigma_, fit.lambda_
-    below = [
-        kernel_values(moved[others], clean[rows][fit.center_indices_], sigma, variant.kernel) @ theta
-        for rows, others, sigma, theta in zip(a, b, fit.sigma_, fit.theta_, strict=True)
-    ]
-    return [ratios.mean() for ratios in below], fit.sigma_, fit.lambda_
+    ratios = fit.mean_ratio_
+    if variant.over == "denominator":
+        ratios = [
+            (kernel_values(moved[others], clean[rows][fit.center_indices_], sigma, variant.kernel) @ theta).mean()
+            for rows, others, sigma, theta in zip(a, b, fit.sigma_, fit.theta_, strict=True)
+        ]
+    yield from zip(ratios, fit.sigma_, fit.lambda_, strict=True)
 
 
 def kernel_values(points: np.ndarray, centres: np.ndarray, sigma: float, kernel: str) -> np.ndarray:
     """Kernel matrix (n, b) of points (n, d) and centres (b, d) by its definition, "gaussian" or "unsquared"."""
     distance = cdist(points, centres, "sqeuclidean" if kernel == "gaussian" else "euclidean")
     return np.exp(-distance / (2 * sigma**2))
-
-
-def _densratio_choice(numerator: np.ndarray, denominator: np.ndarray, variant: Variant) -> tuple[float, float]:
-    scores = densratio_scores(numerator, denominator, DEFAULT_GRID, variant.lambdas, variant.kernel)
-    i, j = np.unravel_index(scores.argmin(), scores.shape)
-    return DEFAULT_GRID[i], variant.lambdas[j]
 
 
 def densratio_scores(
@@ -224,21 +219,14 @@ def by_epsilon(found: pandas.DataFrame, column: str = "ratio") -> pandas.DataFra
     return found.pivot_table(column, "variant", "ε", statistic, sort=False)
 
 
-def same_choice(found: pandas.DataFrame, one: str, other: str) -> float:
-    """Share of fits (all ε and R2) in which two variants chose the same σ and λ."""
-    first, second = (found.loc[found["variant"] == name, ["σ", "λ"]].values for name in (one, other))
-    return float(np.isclose(first, second).all(1).mean())
-
-
 # ---------------------------------------------------------------------------------------------- plateau
 
 PLATEAU_ROWS = {
-    "MNIST": ("mnist", 0),
-    "CIFAR-10 (grey)": ("cifar10-grey", 0),
-    "CIFAR-10 (red)": ("cifar10", 0),
-    "CIFAR-10 (green)": ("cifar10", 1),
-    "CIFAR-10 (blue)": ("cifar10", 2),
+    row: (image_set, 0 if part == "combined" else int(part.removeprefix("channel ")))
+    for row, (image_set, part) in g17.TABLE1.items()
+    if row != COMBINED
 }
+"""Row of Table 1 that shows one channel → image set and channel."""
 
 
 def plateau_by_lambda(
@@ -323,27 +311,22 @@ def directions(networks: Sequence[str], epsilon: float, *, images: int) -> panda
         true class; pixels whose direction differs from the exact one among those that the exact one moves; accuracy
         after FGSM along either direction.
     """
-    rows = []
+    rows = {}
     for name in track(networks, "directions"):
         real, labels = held_out(name, images)
         model = models.load_trained(name)
-        signs = {
-            "float32": attacks.gradient_signs(model, real, labels),
-            "exact": vs22.margin_signs(model, real, labels),
-        }
-        row = {
-            "network": name,
-            "zero pixels": float((signs["float32"] == 0).mean()),
+        found, exact = attacks.gradient_signs(model, real, labels), vs22.margin_signs(model, real, labels)
+        float32, logits = (
+            models.accuracy(model, (real + np.float32(epsilon) * signs).clip(0, 1), labels) for signs in (found, exact)
+        )
+        rows[name] = {
+            "zero pixels": float((found == 0).mean()),
             "saturated images": saturated_share(model, real, labels),
-            "wrong direction": float((signs["float32"] != signs["exact"])[signs["exact"] != 0].mean()),
-            "zero pixels, exact": float((signs["exact"] == 0).mean()),
-            "accuracy": models.accuracy(model, real, labels),
+            "wrong direction": float((found != exact)[exact != 0].mean()),
+            "accuracy, float32": float32,
+            "accuracy, exact": logits,
         }
-        for arithmetic, direction in signs.items():
-            moved = (real + np.float32(epsilon) * direction).clip(0, 1)
-            row[f"accuracy, {arithmetic}"] = models.accuracy(model, moved, labels)
-        rows.append(row)
-    return pandas.DataFrame(rows).set_index("network")
+    return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def saturated_share(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
@@ -375,11 +358,13 @@ def pooled_intervals() -> pandas.DataFrame:
     -------
     pandas.DataFrame
         Half-widths: printed (half of the printed interval), pooled, independent, together; and the correlation of
-        the channels with which the mean of three would have the printed one. A row for each printed R1 and R2 of the
-        combined estimate in Tables 1 and 2.
+        the channels with which the mean of three would have the printed one. A row for each printed R1 of the combined
+        estimate in Tables 1 and 2.
     """
     rows = []
-    for entry in (entry for entry in published.load("g17") if entry.row == "CIFAR-10 (combined)"):
+    for entry in published.load("g17"):
+        if entry.row != COMBINED or not entry.column.startswith("R1"):
+            continue
         channels = [
             published.lookup("g17", entry.item, f"CIFAR-10 ({name})", entry.column) for name in ("red", "green", "blue")
         ]
@@ -392,11 +377,6 @@ def pooled_intervals() -> pandas.DataFrame:
         rows.append((entry.item, entry.column, printed, pooled, independent, together, correlation))
     columns = ["item", "column", "printed", "pooled", "independent", "together", "correlation"]
     return pandas.DataFrame(rows, columns=columns).set_index(columns[:2])
-
-
-def r1_rows(pooled: pandas.DataFrame) -> pandas.DataFrame:
-    """Keep the R1 rows of `pooled_intervals`."""
-    return pooled[pooled.index.get_level_values("column").str.startswith("R1")]
 
 
 def real_real_across_tables() -> pandas.DataFrame:
@@ -436,22 +416,17 @@ def numbers(found: pandas.DataFrame, plateaus: pandas.DataFrame, directed: panda
         From `plateau_by_lambda` and `directions`.
     """
     means = by_epsilon(found).drop(columns=0.0)
-    lambdas, sigmas = (by_epsilon(found, column).loc[BASE.name, means.columns] for column in ("λ", "σ"))
     second, largest = means.columns[1], means.columns[-1]
     mnist = plateaus[plateaus["row"] == "MNIST"]
     default = mnist.loc[(mnist["smallest λ"] - min(DEFAULT_GRID)).abs().idxmin()]
-    half_widths = r1_rows(pooled_intervals())
+    half_widths = pooled_intervals()
     off = {name: (half_widths["printed"] - half_widths[name]).abs().max() for name in ("pooled", "independent")}
-    steps = [f"ε = {e:g}: λ {lambdas[e]:.1g}, R1 {means.loc[BASE.name, e]:.3g}" for e in means.columns]
     return {
         "sizes": (second, largest),
         "second": means[second].map(short),
         "largest": means[largest].map(short),
         "clipped": short(means.loc["clipped to [0, 1]", second]),  # no key of a text, for its brackets
         "plateau": default,
-        "steps": "; ".join(steps),
-        "sigmas": ", ".join(f"{sigma:g}" for sigma in sigmas),
-        "same_choice": same_choice(found, BASE.name, DENSRATIO),
         "printed": g17.printed_r1("MNIST", second),
         "worst": directed.loc[directed["wrong direction"].idxmax()],
         "off": off,
@@ -469,5 +444,5 @@ def record_g17(run: Any, found: pandas.DataFrame, plateaus: pandas.DataFrame, di
         for name in ("predicted", "measured"):
             run.metric(f"plateau.{row}.{name}", plateau[name].tolist())
     for network, row in directed.iterrows():
-        for column in ("zero pixels", "saturated images", "wrong direction", "accuracy, float32", "accuracy, exact"):
-            run.metric(f"direction.{network}.{column}", row[column])
+        for column, value in row.items():
+            run.metric(f"direction.{network}.{column}", value)

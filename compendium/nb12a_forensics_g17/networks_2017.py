@@ -26,13 +26,11 @@ Criterion
    Else the pattern of the signs is: neighbouring pixels that move together move an image along directions in which
    images differ anyway.
 
-    python -m compendium.nb12a_forensics_g17.networks_2017                     # trains, measures, writes the record
-    python -m compendium.nb12a_forensics_g17.networks_2017 mnist-perceptron    # only trains this network
+    python -m compendium.nb12a_forensics_g17.networks_2017    # trains, measures, writes the record
 """
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +46,7 @@ from compendium import networks
 from compendium import paths as places
 from compendium.claims import published
 from compendium.common import g17, protocol
+from compendium.common.size_sweeps import COMBINED
 from compendium.nb12a_forensics_g17 import figures, recipes_2017
 
 STORED = "networks_2017.json"
@@ -60,7 +59,6 @@ DECISIVE = (0.1, 0.3)
 DRAWS, BATCH_SIZE = 50, 100
 ADAM = "CleverHans, Adam"
 TRUE, OWN, DROPOUT = "true labels", "own predictions", "dropout on"
-COMBINED = "CIFAR-10 (combined)"
 
 
 class _AlwaysDropout(nn.Module):
@@ -167,7 +165,7 @@ def _ways(network: recipes_2017.Network) -> Iterator[str]:
 
 
 def study() -> dict[str, Any]:
-    """Attack all trained networks and measure Table 1's rows; the trainings must have been done.
+    """Train the networks that are missing, attack all and measure Table 1's rows.
 
     Returns
     -------
@@ -231,49 +229,21 @@ def judged(found: Mapping[str, Any]) -> pandas.DataFrame:
     return lines
 
 
-_VARIANT = ["row", "variant", "attack"]
-
-
 def rows(found: Mapping[str, Any]) -> pandas.DataFrame:
-    """Apply the criterion to each variant and row of Table 1.
+    """Apply the criterion to each variant and each row of Table 1 but the combined one.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by row, variant and attack: accuracy; zero_share, neighbours_agree; r1 at each ε; coin_flips at ε = 0.3;
-        in_intervals, within_spread (points 1 and 2); off, the largest |r1/printed − 1| over the decisive ε.
+        Indexed by row, variant and attack: in_intervals, within_spread (points 1 and 2); off, the largest
+        |r1/printed − 1| over the decisive ε.
     """
     lines = judged(found)
-    table = lines.drop_duplicates(_VARIANT).set_index(_VARIANT)[["accuracy", "zero_share", "neighbours_agree"]]
-    for epsilon, mine in lines.groupby("epsilon"):
-        table[f"r1 ε = {epsilon:g}"] = mine.set_index(_VARIANT).r1
-    table["coin flips ε = 0.3"] = lines[lines.epsilon == 0.3].set_index(_VARIANT).coin_flips
-    decisive = lines[lines.epsilon.isin(DECISIVE)]
-    decisive = decisive.assign(off=(decisive.r1 / decisive.printed - 1).abs()).groupby(_VARIANT)
-    table["in_intervals"] = decisive.in_interval.all()
-    table["within_spread"] = decisive.within_spread.all()
-    table["off"] = decisive.off.max()
-    return table
-
-
-def frame(found: Mapping[str, Any]) -> pandas.DataFrame:
-    """Show a study as a table: below each printed row the variants, the nearest first, with a word on the criterion."""
-    table = rows(found).drop(COMBINED, level="row")
-    sizes = [name for name in table.columns if name.startswith("r1")]
-    shown = table[sizes].map("{:.2f}".format).rename(columns=lambda name: name.replace("r1", "R1,"))
-    shown.insert(0, "accuracy", table["accuracy"].map("{:.3f}".format))
-    shown.insert(1, "unmoved pixels", table["zero_share"].map("{:.1%}".format))
-    shown["coin flips, ε = 0.3"] = table["coin flips ε = 0.3"].map("{:.2f}".format)
-    shown["verdict"] = table["off"].map("off by up to {:.0%}".format)
-    shown.loc[table.within_spread, "verdict"] = "within the spread"
-    shown.loc[table.in_intervals, "verdict"] = "in the printed intervals"
-    parts = []
-    for row, mine in shown.groupby("row", sort=False):
-        printed = [f"{g17.printed_r1(row, float(name.split('=')[1])):.2f}" for name in sizes]
-        first = pandas.DataFrame("", index=pandas.MultiIndex.from_tuples([(row, "printed", "")]), columns=shown.columns)
-        first.iloc[0, 2 : 2 + len(sizes)] = printed
-        parts += [first, mine.loc[table.loc[mine.index, "off"].sort_values().index]]
-    return pandas.concat(parts).rename_axis(_VARIANT)
+    lines = lines[lines.epsilon.isin(DECISIVE) & (lines.row != COMBINED)]
+    lines = lines.assign(off=(lines.r1 / lines.printed - 1).abs())
+    return lines.groupby(["row", "variant", "attack"], sort=False).agg(
+        in_intervals=("in_interval", "all"), within_spread=("within_spread", "all"), off=("off", "max")
+    )
 
 
 def nearest(found: Mapping[str, Any]) -> pandas.DataFrame:
@@ -285,7 +255,7 @@ def nearest(found: Mapping[str, Any]) -> pandas.DataFrame:
         Words, indexed by the row of Table 1.
     """
     lines = {}
-    for row, mine in rows(found).drop(COMBINED, level="row", errors="ignore").groupby("row", sort=False):
+    for row, mine in rows(found).groupby("row", sort=False):
         lines[row] = {
             "in the printed intervals": _names(mine[mine.in_intervals]),
             "within the spread of seeds": _names(mine[mine.within_spread]),
@@ -306,24 +276,24 @@ def called(variant: str, attack: str) -> str:
 
 def verdicts(found: Mapping[str, Any]) -> list[str]:
     """Say whether a variant is the network of the paper (point 3 of the criterion), and what lowers R1 (point 5)."""
-    return [_whole(rows(found)), *_cause(found)]
+    return [_whole(found), *_cause(found)]
 
 
-def _agreement(single: pandas.DataFrame) -> tuple[pandas.DataFrame, int]:
+def _agreement(found: Mapping[str, Any]) -> tuple[pandas.DataFrame, int]:
     """In how many rows each recipe agrees ("sum") of those that it has ("size"), and how many there are."""
+    single = rows(found)
     agrees = (single.in_intervals | single.within_spread).groupby(["variant", "attack"]).agg(["sum", "size"])
     return agrees, single.index.get_level_values("row").nunique()
 
 
 def counts(found: Mapping[str, Any]) -> dict[str, int]:
     """How many recipes there are, Table 1 has rows, and in how many of these the best recipe agrees."""
-    agrees, wanted = _agreement(rows(found).drop(COMBINED, level="row"))
+    agrees, wanted = _agreement(found)
     return {"recipes": len(agrees), "rows": wanted, "rows of the best recipe": int(agrees["sum"].max())}
 
 
-def _whole(table: pandas.DataFrame) -> str:
-    single = table.drop(COMBINED, level="row", errors="ignore")
-    agrees, wanted = _agreement(single)
+def _whole(found: Mapping[str, Any]) -> str:
+    agrees, wanted = _agreement(found)
     whole = agrees[(agrees["sum"] == agrees["size"]) & (agrees["size"] == wanted)]
     if len(whole):
         return f"In all {wanted} rows: {'; '.join(called(*recipe) for recipe in whole.index)}."
@@ -343,13 +313,8 @@ def _cause(found: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-def main(keys: Sequence[str]) -> None:
-    """Train the networks of these keys, or train all that are missing and write record and figure."""
-    for network in recipes_2017.chosen(keys):
-        card = recipes_2017.train(network)
-        print(f"{network.image_set}: {network.name}: accuracy {card['accuracy']:.4f}, {card['cpu_s']} s", flush=True)
-    if keys:
-        return
+def main() -> None:
+    """Train the networks that are missing, measure all, and write record and figure."""
     found = study()
     target = places.REFERENCE / STORED
     paths.write_atomically(target, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
@@ -358,4 +323,4 @@ def main(keys: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -20,7 +20,7 @@ stopped earlier; each network says both numbers of epochs. Matrix products of th
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional
@@ -243,26 +242,25 @@ def train(network: Network) -> dict[str, Any]:
     """
     weights, card = files(network)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with FileLock(card.with_suffix(".lock")):
-        if weights.is_file() and card.is_file():
-            found = json.loads(card.read_text(encoding="utf-8"))
-            if all(found[key] == value for key, value in description(network).items()):
-                return found
-        tutorials = {"mnist": "mnist-vs22-official", "cifar10": "cifar10-resnet"}
-        data = models.partition(tutorials.get(network.image_set, "cifar10-grey-cleverhans"))  # the official split
-        model, start = build(network), time.process_time()
-        fit(network, model, data.train_images, data.train_labels)
-        seconds = round(time.process_time() - start, 1)
-        contents = save({key: value.contiguous() for key, value in model.state_dict().items()})
-        found = description(network) | {
-            "accuracy": models.accuracy(model, data.holdout_images, data.holdout_labels),
-            "sha256": hashlib.sha256(contents).hexdigest(),
-            "cpu_s": seconds,
-        }
-        with paths.replacing(card) as card_part, paths.replacing(weights) as weights_part:
-            weights_part.write_bytes(contents)
-            card_part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        return found
+    if weights.is_file() and card.is_file():
+        found = json.loads(card.read_text(encoding="utf-8"))
+        if all(found[key] == value for key, value in description(network).items()):
+            return found
+    tutorials = {"mnist": "mnist-vs22-official", "cifar10": "cifar10-resnet"}
+    data = models.partition(tutorials.get(network.image_set, "cifar10-grey-cleverhans"))  # the official split
+    model, start = build(network), time.process_time()
+    fit(network, model, data.train_images, data.train_labels)
+    seconds = round(time.process_time() - start, 1)
+    contents = save({key: value.contiguous() for key, value in model.state_dict().items()})
+    found = description(network) | {
+        "accuracy": models.accuracy(model, data.holdout_images, data.holdout_labels),
+        "sha256": hashlib.sha256(contents).hexdigest(),
+        "cpu_s": seconds,
+    }
+    with paths.replacing(card) as card_part, paths.replacing(weights) as weights_part:
+        weights_part.write_bytes(contents)
+        card_part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
 
 
 def load(network: Network) -> models.Classifier:
@@ -270,17 +268,3 @@ def load(network: Network) -> models.Classifier:
     model = build(network)
     model.load_state_dict(load_file(files(network)[0]))
     return model.eval().requires_grad_(False)
-
-
-def chosen(keys: Sequence[str]) -> list[Network]:
-    """Return the networks of the given keys, or all if none is given.
-
-    Raises
-    ------
-    ValueError
-        For a key that no network has.
-    """
-    by_key = {network.key: network for network in NETWORKS}
-    if unknown := sorted(set(keys) - set(by_key)):
-        raise ValueError(f"keys must be of {', '.join(by_key)}, but hold {', '.join(unknown)}")
-    return [by_key[key] for key in keys or by_key]

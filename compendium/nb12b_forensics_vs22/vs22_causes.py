@@ -25,15 +25,11 @@ from compendium.common.kept import kept_manifold
 from compendium.common.splits import held_out
 
 TITLES = ("MNIST", "PathMNIST", "OrganMNIST")
-STORED_ACCURACY = "robust accuracy (%) eps=0"
 
 
-def _printed(item: str, row: str, column: str) -> float | None:
-    """Give a number of the paper, or of its authors' stored results, if there is one."""
-    try:
-        return published.value("vs22", item, row, column)
-    except published.NotPublishedError:
-        return None
+def _printed(item: str) -> dict[tuple[str, str], float]:
+    """Give the numbers of a section, or of the authors' stored results, by row and column."""
+    return {(entry.row, entry.column): entry.value for entry in published.load("vs22", item)}
 
 
 # ---------------------------------------------------------------------------------------------- normalised twice
@@ -55,6 +51,7 @@ def normalised_twice(names: Sequence[str], *, images: int) -> pandas.DataFrame:
         Shares from 0 to 1: read rightly when normalised once, twice, and twice with the bounds (0, 1) between; the
         same from the authors' stored results at ε = 0, and the paper's accuracy, NaN where there is none.
     """
+    stored, printed = _printed("stored results"), _printed("§5")
     rows = []
     for name in track(names, "normalised twice"):
         chosen = vs22.image_set(name)
@@ -62,8 +59,8 @@ def normalised_twice(names: Sequence[str], *, images: int) -> pandas.DataFrame:
         model = vs22.network(chosen)
         again = vs22.AS_PUBLISHED.to_attack(chosen, real)
         ours = [models.accuracy(model, batch, labels) for batch in (real, again, again.clip(0, 1))]
-        theirs = _printed("stored results", chosen.title, STORED_ACCURACY), _printed("§5", chosen.title, "accuracy (%)")
-        rows.append([chosen.title, *ours, *(None if value is None else value / 100 for value in theirs)])
+        stored_share = stored.get((chosen.title, "robust accuracy (%) eps=0"), np.nan) / 100
+        rows.append([chosen.title, *ours, stored_share, printed.get((chosen.title, "accuracy (%)"), np.nan) / 100])
     columns = ["image set", "once", "twice", "twice, cut to (0, 1)", "stored by the authors", "printed"]
     return pandas.DataFrame(rows, columns=columns).set_index("image set")
 
@@ -112,8 +109,9 @@ def normalisations(rng: np.random.Generator) -> pandas.DataFrame:
 
 def stored_densities(title: str) -> dict[float, float]:
     """Give the density that the authors stored for attacked images of a set, ε → density."""
-    found = {e: _printed("stored results", title, f"adversarial density eps={round(e, 3):g}") for e in vs22.EPSILONS}
-    return {epsilon: density for epsilon, density in found.items() if density is not None}
+    stored = _printed("stored results")
+    keys = {epsilon: (title, f"adversarial density eps={round(epsilon, 3):g}") for epsilon in vs22.EPSILONS}
+    return {epsilon: stored[key] for epsilon, key in keys.items() if key in stored}
 
 
 # ---------------------------------------------------------------------------------------------- bounds
@@ -150,18 +148,13 @@ def bounds_alone(
     manifold = ReferenceManifold(vs22.K).fit(vs22.flat(split.reference))
     model = vs22.network(chosen)
     start = vs22.AS_PUBLISHED.to_attack(chosen, split.images)
-
-    def pushed(epsilon: float) -> np.ndarray:
-        step = np.float32(epsilon)
-        return vs22.AS_PUBLISHED.to_pixels(chosen, start + np.clip(np.clip(start, 0, 1) - start, -step, step))
-
+    pushed = (vs22.clipped_step(start, np.zeros_like(start), epsilon) for epsilon in epsilons)
     published_attack, corrected_attack = (
-        (batch.images for batch in vs22.fgsm_sweep(mode, chosen, model, split.images, split.labels, epsilons))
-        for mode in vs22.MODES
+        vs22.fgsm_images(mode, chosen, model, split.images, split.labels, epsilons) for mode in vs22.MODES
     )
     curves = {
         vs22.AS_PUBLISHED.name: published_attack,
-        BOUNDS_ALONE: map(pushed, epsilons),
+        BOUNDS_ALONE: (vs22.AS_PUBLISHED.to_pixels(chosen, images) for images in pushed),
         vs22.CORRECTED.name: corrected_attack,
     }
     rows = []
@@ -197,42 +190,28 @@ def coverage_by_size() -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 
-def printed_path_point(item: str = "§5.1") -> tuple[float, float]:
-    """Give PathMNIST's reference density, and its reference coverage over the closed form.
-
-    Parameters
-    ----------
-    item : str
-        "§5.1", printed, in pixels, or "Figure 12", stored by the authors, in the network's embedding.
-    """
-    expected = coverage_by_size().loc[("FGSM", "PathMNIST"), "expected"]
-    density, coverage = (
-        published.value("vs22", item, "PathMNIST", f"reference {name}") for name in ("density", "coverage")
-    )
-    return density, coverage / expected
-
-
-def _more_contrast(images: np.ndarray, strength: float, _: np.random.Generator) -> np.ndarray:
-    middle = images.mean(dtype=np.float64)
-    return ((images - middle) * (1 + strength) + middle).astype(np.float32)
-
-
-def _less_contrast(images: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    return _more_contrast(images, -strength, rng)
-
-
-def _noise(images: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    return (images + strength * rng.standard_normal(images.shape)).astype(np.float32)
+def printed_path_point() -> tuple[float, float]:
+    """Give PathMNIST's printed reference density, and its printed reference coverage over the closed form."""
+    row = coverage_by_size().loc[("FGSM", "PathMNIST")]
+    return published.value("vs22", "§5.1", "PathMNIST", "reference density"), row["printed"] / row["expected"]
 
 
 NOISE = "noise, all images"
 CHANGES = {
-    "more contrast, all images": (_more_contrast, (0.01, 0.02, 0.03)),
-    "less contrast, all images": (_less_contrast, (0.01, 0.02, 0.03)),
-    NOISE: (_noise, (0.005, 0.01, 0.02)),
+    "more contrast, all images": (0.01, 0.02, 0.03),
+    "less contrast, all images": (0.01, 0.02, 0.03),
+    NOISE: (0.005, 0.01, 0.02),
 }
 """What is done to every image of the hold-out, and how strongly: a factor 1 ± s on the contrast, or Gaussian noise of
 standard deviation s, pixels in [0, 1]."""
+
+
+def _changed(images: np.ndarray, change: str, strength: float, rng: np.random.Generator) -> np.ndarray:
+    if change == NOISE:
+        return (images + strength * rng.standard_normal(images.shape)).astype(np.float32)
+    middle, factor = images.mean(dtype=np.float64), 1 + strength if change.startswith("more") else 1 - strength
+    return ((images - middle) * factor + middle).astype(np.float32)
+
 
 THINNED, THINNED_SHARES = "half of the classes thinned in the reference", (0.5, 0.8, 0.95)
 """Share of the upper half of the classes that is taken out of the reference."""
@@ -279,10 +258,10 @@ def shifts(name: str, *, references: int, queries: int, rng: np.random.Generator
     whole = fitted(np.arange(references))
     score("untouched", 0.0, split.images, whole)
     untouched = rows.copy()
-    for title, (change, strengths) in track(CHANGES.items(), f"{chosen.title}: changed hold-outs", len(CHANGES)):
-        rows += [(title, *row[1:]) for row in untouched]
+    for change, strengths in track(CHANGES.items(), f"{chosen.title}: changed hold-outs", len(CHANGES)):
+        rows += [(change, *row[1:]) for row in untouched]
         for strength in strengths:
-            score(title, strength, change(split.images, strength, rng), whole)
+            score(change, strength, _changed(split.images, change, strength, rng), whole)
     upper = split.reference_labels >= (split.reference_labels.max() + 1) / 2
     chance = rng.random(len(upper))
     rows += [(THINNED, *row[1:]) for row in untouched]
@@ -428,10 +407,9 @@ def numbers(
         "off": by_constants["off by up to"].tolist(),
         "peak": before[BOUNDS_ALONE].max(),
         "apart": (before[vs22.AS_PUBLISHED.name] - before[BOUNDS_ALONE]).abs().max(),
-        "kink": kink,
         "coverages": "; ".join(coverages),
         "path": printed_path_point(),
-        "strength": CHANGES[NOISE][1][-1],
+        "strength": CHANGES[NOISE][-1],
         "noise": first_and_last(moved, NOISE, PIXELS).loc["last"],
         "inside": first_and_last(moved, NOISE, INSIDE).loc["last"],
         "sources": "; ".join(officially),

@@ -1,6 +1,6 @@
 """Which test to use: what each looks at, what it needs, what it guarantees and what it misses."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,15 +63,12 @@ def smallest_sets(
     for test in found.index:
         least: dict[str, dict[int, float]] = {"references": {}, "calibration": {}}
         for name, split in splits.items():
-            for what, count, power in _powers(split, test, _fgsm(made[name]), batches, rng):
+            small = [one for one in made[name] if one.name == "FGSM" and one.size <= 0.1 + 1e-9]
+            for what, count, power in _powers(split, test, max(small, key=lambda one: one.size), batches, rng):
                 least[what][count] = min(power, least[what].get(count, 1.0))
         for what, powers in least.items():
             found.loc[test, what] = _enough_from(powers)
     return found
-
-
-def _fgsm(made: Iterable[Perturbation]) -> Perturbation:
-    return max((one for one in made if one.name == "FGSM" and one.size <= 0.1 + 1e-9), key=lambda one: one.size)
 
 
 def _enough_from(powers: Mapping[int, float]) -> float:
@@ -112,7 +109,7 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
     Parameters
     ----------
     metrics : dict
-        Of the stored run at paper scale, from `tables.stored`.
+        Of the stored run at paper scale, from `common.tables.at_paper_scale`.
     smallest : DataFrame
         From `smallest_sets`; it is all there is where no run at paper scale is stored.
 
@@ -129,14 +126,17 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
     rows = {}
     for test in smallest.index:
         mine = table[(table.test == test) & (table.share == 1)]
+        mine = mine.assign(label=tables.labels(mine))
         missed = mine[(mine.m == BATCH) & (mine.kind == ATTACK)].sort_values("power", kind="stable").iloc[0]
         noise = tables.at(table, test, "random noise", 0.05, BATCH)
+        sizes = sorted(mine.m.unique())
+        enough = [m for m in sizes if tables.at(table, test, "FGSM", 0.05, m).min() >= ENOUGH]
         spent = metrics[f"time.{test}.{BATCH}"]
         ms = BATCH * spent["feature_ms_an_image"] + spent["statistic_ms"]
         rows[test] = {
-            "smallest batch, ε = 0.05": _smallest_batch(table, test, sorted(mine.m.unique())),
+            "smallest batch, ε = 0.05": f"{enough[0]}" if enough else f"over {sizes[-1]}",
             "guarantee": _guarantee(test),
-            "misses most": f"{_label(missed)} on {TITLES[missed.dataset]}: power {missed.power:.2g}",
+            "misses most": f"{missed.label} on {TITLES[missed.dataset]}: power {missed.power:.2g}",
             "flags noise, ε = 0.05": f"{noise.min():.0%} to {noise.max():.0%}",
             "smallest reference": _count(smallest.references[test]),
             "smallest calibration": _count(smallest.calibration[test]),
@@ -145,19 +145,10 @@ def page(metrics: Mapping[str, Any], smallest: pandas.DataFrame) -> pandas.DataF
     return pandas.DataFrame.from_dict(rows, orient="index")
 
 
-def _smallest_batch(table: pandas.DataFrame, test: str, sizes: Sequence[int]) -> str:
-    enough = [m for m in sizes if tables.at(table, test, "FGSM", 0.05, m).min() >= ENOUGH]
-    return str(enough[0]) if enough else f"over {sizes[-1]}"
-
-
 def _guarantee(test: str) -> str:
     if test.startswith("MMD"):
         return "none of its own here"
     return "exact level" + ("; asks the network" if test.split(" · ")[1] in ("hidden", "stability") else "")
-
-
-def _label(row: Any) -> str:
-    return row.perturbation + ("" if pandas.isna(row["size"]) else f", ε = {row['size']:g}")
 
 
 def _count(value: float) -> str:

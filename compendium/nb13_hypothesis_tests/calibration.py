@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas
@@ -16,10 +16,13 @@ from compendium.nb13_hypothesis_tests.peers import Peer
 from compendium.nb13_hypothesis_tests.perturbations import TITLES, ImageSplit
 from compendium.nb13_hypothesis_tests.power import index_sets, on_vectors, suite
 
+ALPHAS = (0.05, 0.01)
+"""Levels at which clean batches are tested."""
 
-def binomial_band(draws: int, alpha: float, confidence: float = 0.99) -> tuple[float, float]:
-    """Return the interval of rejection rates that `draws` independent tests of level `alpha` stay in."""
-    low, high = stats.binom.interval(confidence, draws, alpha)
+
+def binomial_band(draws: int, alpha: float) -> tuple[float, float]:
+    """Return the interval of rejection rates that `draws` independent tests of level `alpha` stay in, by 99 %."""
+    low, high = stats.binom.interval(0.99, draws, alpha)
     return float(low / draws), float(high / draws)
 
 
@@ -38,9 +41,8 @@ def calibration(
     *,
     batch_sizes: Sequence[int],
     batches: int,
-    n_calibration: int,
+    n_calibration: int = 500,
     rng: np.random.Generator,
-    alphas: Sequence[float] = (0.05, 0.01),
 ) -> pandas.DataFrame:
     """Test clean batches, each against a calibration set drawn anew, and count the rejections.
 
@@ -53,14 +55,14 @@ def calibration(
     ----------
     split : ImageSplit
     tests : dict
-        Name → unfitted test of `advlib.detectors`. (1 + draws)·α must be whole for each α; else the level is lower.
+        Name → unfitted test of `advlib.detectors`. (1 + draws)·α must be whole for each of `ALPHAS`; else the level is
+        lower.
     batch_sizes : sequence of int
     batches : int
         T.
     n_calibration : int
         Calibration images, or what the pool leaves, at least 50.
     rng : numpy.random.Generator
-    alphas : sequence of float
 
     Returns
     -------
@@ -73,27 +75,20 @@ def calibration(
     for name, test in tests.items():
         counts = {m: min(n_calibration, size - m) for m in batch_sizes}
         # One stream for all tests, so it is drawn from here, in their order; the tests themselves can be done anywhere.
-        drawn = [_Drawn(m, n, index_sets(size, batches, m + n, rng), rng.random(batches))
+        drawn = [(m, n, index_sets(size, batches, m + n, rng), rng.random(batches))
                  for m, n in counts.items() if n >= 50]  # fmt: skip
         planned.append((name, test, drawn))
-    done = map_tasks(_calibrated, planned, f"calibration, {TITLES[split.name]}", shared=[split, alphas])
+    done = map_tasks(_calibrated, planned, f"calibration, {TITLES[split.name]}", shared=[split])
     by_test = {plan[0]: rows for plan, rows in done}
     return pandas.DataFrame([row for name in tests for row in by_test[name]])
 
 
-class _Drawn(NamedTuple):
-    """Batches of m and calibration sets of n, rows (T, m + n); uniform numbers (T,) that smooth the p-values."""
+def _calibrated(plan: tuple[str, Any, list[tuple]], split: ImageSplit) -> list[dict[str, Any]]:
+    """Return the rows of one test.
 
-    m: int
-    n: int
-    sets: np.ndarray
-    smoothing: np.ndarray
-
-
-def _calibrated(
-    plan: tuple[str, Any, list[_Drawn]], split: ImageSplit, alphas: Sequence[float]
-) -> list[dict[str, Any]]:
-    """Return the rows of one test."""
+    Its plan holds name, test, and for each batch size m: calibration images n, rows (T, m + n) of batches and
+    calibration sets, uniform numbers (T,) that smooth the p-values.
+    """
     name, test, drawn = plan
     fitted, scores = _fitted(split, test)
     rows = []
@@ -101,7 +96,7 @@ def _calibrated(
         p = fitted.p_values(scores, sets[:, :m], sets[:, m:])
         permutations = n if m == 1 else fitted.draws
         uniform = uniformity(p, permutations, smoothing)
-        for alpha in alphas:
+        for alpha in ALPHAS:
             low, high = binomial_band(len(p), alpha)
             rejected = float(np.mean(p <= alpha + 1e-12))
             rows.append(
@@ -128,11 +123,9 @@ def calibration_table(
     for split in splits.values():
         tests = suite(split.network, len(split.reference))
         tests = {name: test for name, test in tests.items() if not isinstance(test, Peer)}
-        for name in names:
-            if name not in tests:
-                raise ValueError(f"calibrated_tests must be among {', '.join(tests)}, but hold {name!r}")
-        chosen = {name: tests[name] for name in names}
-        frames.append(calibration(split, chosen, rng=rng, **{"n_calibration": 500, **options}))
+        if unknown := set(names) - set(tests):
+            raise ValueError(f"calibrated_tests must be among {', '.join(tests)}, but hold {', '.join(unknown)}")
+        frames.append(calibration(split, {name: tests[name] for name in names}, rng=rng, **options))
     return pandas.concat(frames, ignore_index=True)
 
 
@@ -232,10 +225,8 @@ def seen_by_the_network(
             known = index_sets(len(learned), batches, min(500, len(learned) // 2), rng)
             low, high = binomial_band(batches, LEVEL)
             rejected = float(np.mean(test.p_values(scores, drawn, known) <= LEVEL))
-            rows.append(
-                {"features": name.split(":")[0], "m": m, "rejected": rejected, "low": low, "high": high, "fit_p": fit_p}
-            )
-    return pandas.DataFrame(rows)
+            rows.append((name.split(":")[0], m, rejected, low, high, fit_p))
+    return pandas.DataFrame(rows, columns=["features", "m", "rejected", "low", "high", "fit_p"])
 
 
 def outside_band(calibrated: pandas.DataFrame) -> tuple[int, int, int]:

@@ -20,33 +20,33 @@ import numpy as np
 
 from advlib.detectors import Scores
 
+N_REFERENCE = 500
+"""Reference images that a batch is compared with: the first ones."""
+
 
 class Peer:
-    """A two-sample test against the reference; one row of features an image, one number a set of rows."""
+    """A two-sample test against the reference; one row of features an image, one number a set of rows.
+
+    Parameters
+    ----------
+    features : str
+        Name of a feature map.
+    """
 
     two_sided = False
     least = 2  # samples in a batch
 
-    def __init__(self, features: str = "pixels", n_reference: int = 500):
+    def __init__(self, features: str = "pixels"):
         self.features = features
-        self.n_reference = n_reference
 
     def fit(self, reference: np.ndarray, calibration: np.ndarray | None = None) -> "Peer":
-        """Take the first `n_reference` reference vectors (N, d); calibration is not needed."""
-        self.reference_ = reference[: self.n_reference].astype(np.float64)
-        self._learn()
+        """Take the first `N_REFERENCE` reference vectors (N, d); calibration is not needed."""
+        self.reference_ = reference[:N_REFERENCE].astype(np.float64)
         return self
 
     def measure(self, vectors: np.ndarray) -> Scores:
         """Return what `statistics` needs of each vector (n, d)."""
-        matrix = vectors.astype(np.float64)
-        return Scores((matrix, self._to_reference(matrix)))
-
-    def _learn(self) -> None:
-        pass
-
-    def _to_reference(self, matrix: np.ndarray) -> np.ndarray:
-        return np.zeros(len(matrix))
+        return Scores((vectors.astype(np.float64),))
 
 
 class KernelTest(Peer):
@@ -54,15 +54,22 @@ class KernelTest(Peer):
 
     sign = 1
 
-    def _learn(self) -> None:
-        self.own_ = float(self._kernel(_within(self.reference_)).mean())
+    def fit(self, reference: np.ndarray, calibration: np.ndarray | None = None) -> "KernelTest":
+        """Do what `Peer.fit` does, and take the kernel's mean and width, the median distance, within the reference."""
+        super().fit(reference)
+        squared = _within(self.reference_)
+        self.width_ = float(np.median(squared[np.triu_indices(len(squared), 1)])) or 1.0
+        self.own_ = float(self._kernel(squared).mean())
+        return self
 
     def _kernel(self, squared: np.ndarray) -> np.ndarray:
         """Return the kernel of squared distances."""
         raise NotImplementedError
 
-    def _to_reference(self, matrix: np.ndarray) -> np.ndarray:
-        return self._kernel(_squared(matrix, self.reference_)).mean(axis=1)
+    def measure(self, vectors: np.ndarray) -> Scores:
+        """Return what `statistics` needs of each vector (n, d): itself, and its kernel's mean over the reference."""
+        matrix = vectors.astype(np.float64)
+        return Scores((matrix, self._kernel(_squared(matrix, self.reference_)).mean(axis=1)))
 
     def statistics(self, scores: Scores, rows: np.ndarray) -> np.ndarray:
         """Return the statistic (B, 1) of the sample sets `rows` (B, m), as `advlib.detectors` do."""
@@ -74,27 +81,15 @@ class KernelTest(Peer):
 class MMDTest(KernelTest):
     """Squared maximum mean discrepancy, Gaussian kernel, biased estimate (Gretton et al. 2012, eq. 5).
 
-    The kernel's width is the median distance within the reference, as is customary.
-
-    Parameters
-    ----------
-    features : str
-        Name of a feature map.
-    n_reference : int
-        Reference images compared with.
+    The kernel's width is the median distance within the reference, as is customary. See `Peer`.
     """
-
-    def _learn(self) -> None:
-        squared = _within(self.reference_)
-        self.width_ = float(np.median(squared[np.triu_indices(len(squared), 1)])) or 1.0
-        super()._learn()
 
     def _kernel(self, squared: np.ndarray) -> np.ndarray:
         return np.exp(-squared / self.width_)
 
 
 class EnergyTest(KernelTest):
-    """Energy distance 2 E‖X − Y‖ − E‖X − X′‖ − E‖Y − Y′‖ (Székely & Rizzo 2013, eq. 5). See `MMDTest`."""
+    """Energy distance 2 E‖X − Y‖ − E‖X − X′‖ − E‖Y − Y′‖ (Székely & Rizzo 2013, eq. 5). See `Peer`."""
 
     sign = -1
 
@@ -108,17 +103,17 @@ class ClassifierTest(Peer):
     Ridge regression of ±1 on standardised features, penalty d: what a handful of images can train. Its n leave-one-out
     predictions come from one inverse, y_i − [C⁻¹y]_i / [C⁻¹]_ii with C = XXᵀ + d·I, which is why scikit-learn's
     RidgeClassifier, with the same answers, is the judge in the tests and not called here. Successive batches meet other
-    parts of the reference. See `MMDTest`.
+    parts of the reference. See `Peer`.
     """
-
-    def _learn(self) -> None:
-        centre, spread = self.reference_.mean(axis=0), self.reference_.std(axis=0) + 1e-3
-        self._standard = lambda matrix: np.column_stack([(matrix - centre) / spread, np.ones(len(matrix))])
 
     def statistics(self, scores: Scores, rows: np.ndarray) -> np.ndarray:
         """Return the statistic (B, 1) of the sample sets `rows` (B, m), as `advlib.detectors` do."""
         m = rows.shape[1]
-        clean, changed = self._standard(self.reference_), self._standard(scores.parts[0])
+        centre, spread = self.reference_.mean(axis=0), self.reference_.std(axis=0) + 1e-3
+        clean, changed = (
+            np.column_stack([(matrix - centre) / spread, np.ones(len(matrix))])
+            for matrix in (self.reference_, scores.parts[0])
+        )
         target = np.repeat([-1.0, 1.0], m)
         out = []
         for number, batch in enumerate(rows):

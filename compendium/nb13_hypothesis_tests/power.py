@@ -9,7 +9,7 @@ Whether the permutation p-values of `advlib.detectors` keep their level on their
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas
@@ -73,14 +73,8 @@ def index_sets(
     return np.stack([rng.choice(n, size, replace=False, p=weights) for _ in range(draws)])
 
 
-class Batches(NamedTuple):
-    """Batches of m images, of which a share was perturbed: rows (t, m) of the clean and of the perturbed images."""
-
-    perturbation: Perturbation
-    m: int
-    share: float
-    clean: np.ndarray
-    perturbed: np.ndarray
+Batches = tuple[Perturbation, int, float, np.ndarray, np.ndarray]
+"""Perturbation, images m in a batch, share of them that was perturbed, rows (t, m) of clean and of perturbed images."""
 
 
 def draw_batches(
@@ -106,7 +100,7 @@ def draw_batches(
             largest = m == max(size for size in batch_sizes if size <= count // 2)
             in_part = largest and (perturbation.size == middle or perturbation.name not in of_several_sizes)
             drawn += [
-                Batches(perturbation, m, share, null[count], rows)
+                (perturbation, m, share, null[count], rows)
                 for share in shares
                 if round(share * m) >= 1 and (share == 1 or in_part)
             ]
@@ -152,16 +146,14 @@ def power_table(
     drawn = draw_batches(made, batch_sizes, shares, batches, rng)
     done = map_tasks(_powers, tests.items(), f"power, {TITLES[split.name]}", shared=[split, drawn, slow_batches])
     by_test = {name: found for (name, _), found in done}
-    return pandas.DataFrame([
-        {"dataset": split.name, "test": name} | row for name in tests for row in by_test[name]
-    ])  # fmt: skip
+    return pandas.DataFrame([row for name in tests for row in by_test[name]])
 
 
 def _powers(
     named: tuple[str, Any], split: ImageSplit, drawn: Sequence[Batches], slow_batches: int | None
 ) -> list[dict[str, Any]]:
     """Return the rows of one test, (name, test)."""
-    test = named[1]
+    name, test = named
     n = len(split.clean)
     seen, test = on_vectors(test)
     few = slow_batches if isinstance(test, DensityRatioTest | ClassifierTest) else None
@@ -190,6 +182,7 @@ def _powers(
         found, seconds = timed(test.statistics, pools[perturbation.label], mixed)
         rows.append(
             {
+                "dataset": split.name, "test": name,
                 "perturbation": perturbation.name, "kind": perturbation.kind, "size": perturbation.size,
                 "success": perturbation.success, "m": m, "share": share,
                 "power": _power(nulls[key], found, two_sided),
@@ -218,15 +211,11 @@ def study(
     **options: Any,
 ) -> pandas.DataFrame:
     """Run `power_table` with the whole `suite` on several data sets; other arguments are passed on."""
-    return pandas.concat(
-        [
-            power_table(
-                split, suite(split.network, len(split.reference)), made[name], slow_batches=refitted_batches, **options
-            )
-            for name, split in splits.items()
-        ],
-        ignore_index=True,
-    )
+    frames = []
+    for name, split in splits.items():
+        tests = suite(split.network, len(split.reference))
+        frames.append(power_table(split, tests, made[name], slow_batches=refitted_batches, **options))
+    return pandas.concat(frames, ignore_index=True)
 
 
 def by_network(

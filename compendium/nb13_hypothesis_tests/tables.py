@@ -1,4 +1,4 @@
-"""What a table of powers says: who wins where, attack against noise; and what of it is recorded."""
+"""What a table of powers says: attack against noise, image set by image set; and what of it is recorded."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas
 
-from compendium.claims import record
 from compendium.nb13_hypothesis_tests.perturbations import ATTACK, CONTROL, TITLES
 
 ATTACKS = ("FGSM", "PGD", "TGSM", "JSMA", "boundary")
@@ -64,55 +63,6 @@ def attack_or_noise(table: pandas.DataFrame, m: int) -> pandas.DataFrame:
     return wide.dropna().rename(columns={"random noise": "noise"}).reset_index().rename_axis(columns=None)
 
 
-def winners(table: pandas.DataFrame, m: int) -> pandas.DataFrame:
-    """Name the best of our tests and of the peers on pixels and on any features, for each attack, with their powers.
-
-    Returns
-    -------
-    DataFrame
-        One row an attack and data set; columns "ours, pixels", "peers, pixels", "lead, pixels" (ours minus peers), and
-        the same on any features.
-    """
-    chosen = table[(table.m == m) & (table.share == 1) & (table.kind == ATTACK)]
-    peer = chosen.test.str.split(" · ").str[0].isin(["MMD", "energy", "classifier"])
-    chosen = chosen.assign(
-        dataset=chosen.dataset.map(TITLES), attack=labels(chosen), side=np.where(peer, "peers", "ours")
-    )
-    keys, columns = ["dataset", "attack"], {}
-    for where, part in (("pixels", chosen[chosen.test.str.endswith(" · pixels")]), ("any features", chosen)):
-        best = part.loc[part.groupby([*keys, "side"]).power.idxmax()].set_index([*keys, "side"])
-        words = (best.power.map("{:.2f}".format) + " (" + best.test + ")").unstack()
-        power = best.power.unstack()
-        columns |= {f"{side}, {where}": words[side] for side in ("ours", "peers")}
-        columns[f"lead, {where}"] = power.ours - power.peers
-    order = chosen[keys].drop_duplicates().itertuples(index=False, name=None)
-    return pandas.DataFrame(columns).loc[list(order)].reset_index()
-
-
-def tally(won: pandas.DataFrame, margin: float = 0.05) -> pandas.DataFrame:
-    """Count the attacks at which our best test, or the peers' best, is ahead by more than `margin`.
-
-    Parameters
-    ----------
-    won : DataFrame
-        From `winners`.
-    margin : float
-        Difference in power that counts as none.
-
-    Returns
-    -------
-    DataFrame
-        One row a data set and where was looked; columns "ours ahead", "equal", "peers ahead".
-    """
-    rows = []
-    for dataset, part in won.groupby("dataset", sort=False):
-        for where in ("pixels", "any features"):
-            lead = part[f"lead, {where}"]
-            counts = {"ours ahead": lead > margin, "equal": lead.abs() <= margin, "peers ahead": lead < -margin}
-            rows.append({"dataset": dataset, "on": where} | {word: int(held.sum()) for word, held in counts.items()})
-    return pandas.DataFrame(rows)
-
-
 def record_metrics(run: Any, table: pandas.DataFrame, calibrated: pandas.DataFrame) -> None:
     """Keep both tables in the run's record, and by name the numbers that a fresh run is held to.
 
@@ -162,11 +112,6 @@ def recorded(metrics: Mapping[str, Any]) -> pandas.DataFrame:
                 cell = {"size": float(size or "nan"), "m": int(m), "share": float(share or 1), "power": power}
                 rows.append({"dataset": dataset, "test": test, "perturbation": perturbation, "kind": kind} | cell)
     return pandas.DataFrame(rows, columns=["dataset", "test", "perturbation", "kind", "size", "m", "share", "power"])
-
-
-def stored(run: Any) -> dict[str, Any]:
-    """Return the metrics of this notebook's stored run at paper scale; empty if there is none."""
-    return {kept["notebook"]: kept["metrics"] for kept in record.references("paper")}.get(run.notebook, {})
 
 
 def by_image_set(

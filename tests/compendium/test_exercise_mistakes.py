@@ -9,7 +9,8 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from advlib.prdc import ReferenceManifold
-from compendium.exercises import feedback, feedback_on, small, writing
+from compendium import runner
+from compendium.exercises import feedback, feedback_on, small
 from compendium.paths import number
 
 
@@ -312,7 +313,7 @@ def test_a_usual_mistake_is_told(mistake):
 def test_every_exercise_knows_mistakes():
     there = {
         f"{number(path.stem)}.{place}"
-        for path in writing.sources()
-        for place in range(1, len(feedback.checks_of(number(path.stem)).EXERCISES) + 1)
+        for path in runner.notebooks()
+        for place in range(1, len(feedback.checks_of(number(path.stem))) + 1)
     }
     assert {mistake[0] for mistake in MISTAKES} == there

@@ -1,20 +1,16 @@
 """Embedding spaces against the layers they are, curves against the plain manifold, verdicts by hand."""
 
-import hashlib
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from recorded import Recorder, criteria_of, says
-from torchvision.models import ResNet18_Weights, resnet18
 
 from advlib import models
 from advlib.prdc import ReferenceManifold, expected_coverage
 from compendium import nb09_embedding_space
-from compendium.claims import published
+from compendium.claims import published, record
 from compendium.common import vs22
 from compendium.common.vs22 import Curve, Score
 from compendium.nb09_embedding_space import figures, judge, measure
@@ -109,8 +105,7 @@ def test_attack_beyond_noise_finds_the_size_and_compares_one_statistic_with_itse
         measure.SpaceCurves(vs22.SETS["mnist"], {}, {"pixels": attack}, {"pixels": noise})
     )
     # Coverage flags the noise at 0.1, density flags the attack: by density alone the gap is whole.
-    assert found["pixels"][0] == 0.1
-    assert found["pixels"][1] >= 0.95
+    assert found["pixels"] >= 0.95
 
 
 def fig12(density, coverage, density_end, coverage_end, success=None):
@@ -217,51 +212,11 @@ def test_stored_power_is_that_of_the_record(monkeypatch):
     names = [f"{n}.{s}.{k}.power.coverage" for n in ("mnist", "organamnist") for s in judge.SPACES
              for k in ("corrected", "noise")]  # fmt: skip
     metrics = {name: [index / 100, 1 - index / 100] for index, name in enumerate(names)}
-    monkeypatch.setattr(judge.record, "references", lambda profile: [{"notebook": "x", "metrics": metrics}])
+    monkeypatch.setattr(record, "references", lambda profile: [{"notebook": "x", "metrics": metrics}])
     frame = judge.stored_power(SimpleNamespace(notebook="x"), "coverage")
     assert frame.shape == (6, 4)
     assert frame.loc[("OrganMNIST", "pixels")].tolist() == [0.06, 0.07, 0.94, 0.93]
     assert judge.stored_power(SimpleNamespace(notebook="y"), "coverage").empty
-
-
-def test_hubs_are_the_most_balls_that_hold_one_query(split, result):
-    pixels = vs22.flat(split.images)
-    manifold = ReferenceManifold(5).fit(vs22.flat(split.reference))
-    distances = np.linalg.norm(pixels[:, None] - vs22.flat(split.reference)[None], axis=2)
-    assert result.hubs["pixels"] == (distances < np.asarray(manifold.radii_)).sum(axis=1).max()
-
-
-# ---------------------------------------------------------------- the ImageNet network
-
-
-def test_without_weights_nothing_is_fetched_and_one_sentence_says_so(tmp_path):
-    features, sentence = measure.imagenet_features(tmp_path)
-    assert features is None and "not fetched" in sentence and "\n" not in sentence
-    assert not list(tmp_path.iterdir())
-
-
-def test_weights_with_another_digest_are_refused(tmp_path):
-    (tmp_path / Path(ResNet18_Weights.DEFAULT.url).name).write_bytes(b"something else")
-    features, sentence = measure.imagenet_features(tmp_path)
-    assert features is None and "sha256" in sentence
-
-
-def test_weights_on_disk_give_pooled_features(tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    network = resnet18(weights=None).eval()
-    torch.save(network.state_dict(), tmp_path / "plain.pth")
-    digest = hashlib.sha256((tmp_path / "plain.pth").read_bytes()).hexdigest()
-    file = (tmp_path / "plain.pth").rename(tmp_path / f"resnet18-{digest[:8]}.pth")
-    monkeypatch.setattr(measure, "ResNet18_Weights", SimpleNamespace(DEFAULT=SimpleNamespace(url=f"x/{file.name}")))
-    features, sentence = measure.imagenet_features(tmp_path)
-    assert file.name in sentence
-    images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
-    found = features(images)
-    assert found.shape == (3, 512) and (found >= 0).all()
-    np.testing.assert_allclose(features(images[1:2]), found[1:2], rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(features(np.repeat(images, 3, axis=1)), found, rtol=1e-3, atol=1e-4)
-    points = measure.embeddings(models.load_trained("mnist-vs22"), images, features)
-    assert points["ImageNet ResNet-18"].shape == (3, 512)
 
 
 def layers():

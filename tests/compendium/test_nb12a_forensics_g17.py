@@ -9,7 +9,7 @@ from scipy.special import softmax
 from advlib.ulsif import DEFAULT_GRID, ULSIF
 from compendium.common import causes
 from compendium.nb12a_forensics_g17 import figures, g17_causes, sweeps
-from compendium.nb12a_forensics_g17.g17_causes import BASE, DENSRATIO, VARIANTS
+from compendium.nb12a_forensics_g17.g17_causes import BASE, VARIANTS
 
 SIZES = (0.1, 0.3)
 
@@ -109,8 +109,6 @@ def test_each_variant_changes_one_thing_and_all_see_the_same_draws(small):
     np.testing.assert_array_equal(r2["clipped to [0, 1]"], r2["as published"])
     np.testing.assert_array_equal(r2["VS22's network"], r2["as published"])
     assert not np.array_equal(r2["squared distance in the kernel"], r2["as published"])
-    assert g17_causes.same_choice(found, "as published", "as published") == 1
-    assert 0 <= g17_causes.same_choice(found, "as published", DENSRATIO) <= 1
     means = g17_causes.by_epsilon(found)
     assert means.loc["as published", 0.0] == pytest.approx(r2["as published"].mean())
 
@@ -162,14 +160,12 @@ def test_pooled_half_width_is_that_of_pooled_samples():
 
 
 def test_printed_intervals_are_pooled_ones():
-    table = g17_causes.pooled_intervals()
-    assert len(table) == 12
-    r1 = g17_causes.r1_rows(table)
+    r1 = g17_causes.pooled_intervals()
     assert len(r1) == 6
     # Printed intervals are rounded to 0.01, and so is each of the three they are computed from.
     assert ((r1["printed"] - r1["pooled"]).abs() <= 0.02).all()
     assert ((r1["printed"] - r1["independent"]).abs() > 0.02).any()
-    assert (table["independent"] <= table["together"] + 1e-12).all()
+    assert (r1["independent"] <= r1["together"] + 1e-12).all()
 
 
 def test_real_real_ratios_of_two_tables_do_not_go_together():
@@ -213,7 +209,7 @@ def test_every_cause_finds_its_numbers():
     columns = ["wrong direction", "accuracy, float32", "accuracy, exact"]
     directed = pandas.DataFrame([(0.1, 0.5, 0.4), (0.2, 0.32, 0.13)], index=["a", "b"], columns=columns)
     frame = causes.causes_frame("12a_forensics_g17", g17_causes.numbers(found, plateaus, directed)).loc["G17"]
-    assert len(frame) == 10 and set(frame["sure"]) == {"certain", "likely", "open"}
+    assert len(frame) == 8 and set(frame["sure"]) == {"certain", "likely", "open"}
     assert frame.loc["distance not squared in the kernel", "effect"] == "R1 at ε = 1: 10 → 10"
     assert frame.loc["plateau ‖ĥ‖²/λ_min", "effect"].startswith("MNIST: 36 predicted, 36 measured; ")
     assert (

@@ -170,7 +170,7 @@ def test_every_cause_finds_its_numbers():
     )
     numbers = vs22_causes.numbers(twice, by_constants, bounds, moved, moved.iloc[:1])
     frame = causes.causes_frame("12b_forensics_vs22", numbers).loc["VS22"]
-    assert len(frame) == 9 and not frame["effect"].str.contains("[{}]").any()
+    assert len(frame) == 8 and not frame["effect"].str.contains("[{}]").any()
     assert frame.loc["counts that do not add up", "effect"] == "4 of 5 equalities broken"
     assert frame.loc["images normalised twice", "effect"].startswith("OrganMNIST accuracy 0.99 → 0.41; ")
     assert frame.iloc[2]["effect"].startswith("density up to 1.4 with no attack at all; ")
