@@ -266,21 +266,20 @@ def _plan(names: Iterable[str], profile: str, overrides: dict[str, Any]) -> dict
 
 def forecast(plan: Mapping[Path, Mapping[str, Any]], jobs: int, *, force: bool = False) -> str:
     """Say in one sentence what a plan will do and how long it may take, by the stored records of its profile."""
-    waiting, known = [], []
+    waiting = {}
     for path, parameters in plan.items():
         folder = places.RUNS / parameters["profile"] / path.stem
         if force or not _still_valid(folder, path.stem, inputs_digest(path, dict(parameters))):
-            waiting.append(path.stem)
-            known.append(expected_seconds(path.stem, parameters["profile"]))
+            waiting[path.stem] = expected_seconds(path.stem, parameters["profile"])
     if not waiting:
         return f"Nothing to run: all {len(plan)} are still valid (--force runs them again)."
     sentence = f"{len(waiting)} of {len(plan)} notebooks to run"
-    seconds = [value for value in known if value is not None]
+    seconds = [value for value in waiting.values() if value is not None]
     if seconds:
         total = max(sum(seconds) / jobs, max(seconds))
         together = f", {jobs} at a time" if jobs > 1 else ""
         sentence += f"{together}: about {clock(total)} by the stored records"
-    missing = [name for name, value in zip(waiting, known, strict=True) if value is None]
+    missing = [name for name, value in waiting.items() if value is None]
     return sentence + (f"; no record says how long {', '.join(missing)} may take." if missing else ".")
 
 
