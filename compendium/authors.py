@@ -32,7 +32,7 @@ from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from compendium import paths as places
-from compendium.claims import published, stored
+from compendium.claims import published
 from compendium.common import boundary, vs22
 from compendium.common.vs22 import AS_PUBLISHED, CORRECTED, EPSILONS, MODES, Curve, Split
 from compendium.nb02b_density_coverage.judge_fgsm import read_off
@@ -287,20 +287,6 @@ def labels(
 # ---------------------------------------------------------------- boundary attack
 
 
-def quartile_range(values: np.ndarray, batches: Mapping[int, np.ndarray]) -> dict[str, float]:
-    """Return the smallest lower and the largest upper quartile of batch means over batch sizes, as §5.2 prints them.
-
-    Parameters
-    ----------
-    values : (n,) float array
-        One an image.
-    batches : mapping
-        Size → (T, size) rows.
-    """
-    lower, upper = np.array([np.quantile(values[rows].mean(axis=1), (0.25, 0.75)) for rows in batches.values()]).T
-    return {"smallest": float(lower.min()), "largest": float(upper.max())}
-
-
 def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
     """Rerun §5.2 and Tables 4 and 5 on one image set.
 
@@ -316,10 +302,9 @@ def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
     """
     name = models.spec(NETWORKS[title]).dataset
     whole = vs22.reference_and_holdout(name, references=0, network=NETWORKS[title])
-    manifold = ReferenceManifold(vs22.K).fit(points(whole, whole.reference))
-    clean = points(whole, whole.images)
-    density, coverage = manifold.density_coverage(clean)
-    sizes = stored.load({"attack": "boundary", "data set": title, "statistic": "median"})["x"].astype(int).unique()
+    manifold = ReferenceManifold(vs22.K).fit(vs22.flat(whole.reference))  # of grey images: points apart by a factor
+    clean, per_query = vs22.flat(whole.images), len(whole.reference) / len(whole.images)
+    untouched = dict(zip(TABLES, manifold.density_coverage(clean), strict=True))
     values, about = Values(), {"references": len(whole.reference), "queries": len(whole.images), "steps": STEPS[-1]}
     gpu = boundary.on_gpu()
     about["GPU"] = torch.cuda.get_device_name(0) if gpu else None
@@ -328,65 +313,35 @@ def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
         split = vs22.reference_and_holdout(name, 1, count, network=NETWORKS[title])
         state = boundary.attack(mode, split, STEPS, chunk=chunk)[-1]
         rows = boundary.scored_rows(mode, state)
-        few = round(len(whole.reference) * len(rows) / len(whole.images))
         about[mode.name] = {
             "attacked": len(split.images), "adversarial": int(state.success.sum()), "scored": len(rows),
-            "without a start": int((state.clean_correct & (state.l2 == 0)).sum()), "references for coverage": few,
+            "without a start": int((state.clean_correct & (state.l2 == 0)).sum()),
+            "references for coverage": round(per_query * len(rows)),
         }  # fmt: skip
-        before, after = points(split, split.images[rows]), points(split, np.asarray(state.images)[rows])
-        counts = {"reference": manifold.ball_counts(clean), "adversarial": manifold.ball_counts(after)}
+        before, after = split.images[rows], np.asarray(state.images)[rows]
+        balls = {"reference": manifold.ball_counts(clean), "adversarial": manifold.ball_counts(vs22.flat(after))}
         for seed in SEEDS:
             rng = np.random.default_rng(seed)
-            chosen = whole.reference[rng.permutation(len(whole.reference))[:few]]
-            balls = ReferenceManifold(vs22.K).fit(points(whole, chosen))
-            found = _mixed(mode, {"density": manifold, "coverage": balls}, before, after, seed)
-            found["density"][0], found["coverage"][0] = density, coverage
-            ranges = {
-                kind: quartile_range(n / vs22.K, _batches(kind, n, sizes, whole, rng)) for kind, n in counts.items()
-            }
-            _keep(values, title, mode, seed, found, ranges)
+            few = boundary.manifold_in_proportion(whole.reference, len(rows), per_query, rng)
+            found = {}
+            for statistic, reference in zip(TABLES, (manifold, few), strict=True):
+                drawn = np.random.default_rng([seed, 1])  # the same images for both
+                mixed = mixture(reference, before, [after], [STEPS[-1]], drawn, twins=not mode.normalised_twice)
+                found[statistic] = [untouched[statistic], *getattr(mixed, statistic)[0, 1:].tolist()]
+            for kind, n in balls.items():
+                ends = boundary.quartile_range(n / vs22.K, boundary.PAPER_BATCHES[title], rng)
+                found[kind] = dict(zip(("smallest", "largest"), ends, strict=True))
+            _keep(values, title, mode, seed, found)
     return values, about
 
 
-def _mixed(
-    mode: vs22.Mode, manifolds: Mapping[str, ReferenceManifold], before: np.ndarray, after: np.ndarray, seed: int
-) -> dict[str, list[float]]:
-    """Mix attacked images into clean ones in `SHARES`: statistic → its values, by its own manifold."""
-    found = {}
-    for statistic, manifold in manifolds.items():
-        rng = np.random.default_rng([seed, 1])  # the same images for both
-        mixed = mixture(manifold, before, [after], [STEPS[-1]], rng, twins=not mode.normalised_twice)
-        found[statistic] = getattr(mixed, statistic)[0].tolist()
-    return found
-
-
-def _batches(
-    kind: str, counts: np.ndarray, sizes: Sequence[int], whole: Split, rng: np.random.Generator
-) -> dict[int, np.ndarray]:
-    """As many batches of each size as the hold-out gives: disjoint, or of the few attacked images with replacement."""
-    found = {}
-    for size in sizes:
-        shape = (len(whole.images) // size, size)
-        if kind == "reference":
-            found[size] = rng.permutation(len(counts))[: shape[0] * size].reshape(shape)
-        else:
-            found[size] = rng.integers(len(counts), size=shape)
-    return found
-
-
-def _keep(
-    values: Values,
-    title: str,
-    mode: vs22.Mode,
-    seed: int,
-    found: Mapping[str, Sequence[float]],
-    ranges: Mapping[str, Mapping[str, float]],
-) -> None:
+def _keep(values: Values, title: str, mode: vs22.Mode, seed: int, found: Mapping[str, Any]) -> None:
+    """Keep "density" and "coverage" at all `SHARES`, and the ranges of §5.2, "reference" and "adversarial"."""
     for entry in published.load("vs22", "§5.2"):
         kind, what, *edge = entry.column.split()
         if entry.row == title:
-            end = found[what][0 if kind == "reference" else -1]
-            values.add(entry.key, mode, seed, ranges[kind][edge[0]] if edge else end)
+            number = found[kind][edge[0]] if edge else found[what][-1 if kind == "adversarial" else 0]
+            values.add(entry.key, mode, seed, number)
     for statistic, item in TABLES.items():
         for share, value in zip(SHARES[:-1], found[statistic], strict=False):
             values.add(("vs22", item, title, f"share={share:g}"), mode, seed, value)
@@ -401,7 +356,7 @@ SETTINGS = {
     "PathMNIST": "tiles of the official training part only, in the paper's ratio of references to queries; the network "
     "may have been trained on them, and the density of moved images depends on the number of references",
     "boundary attack, density": "against the whole model set; ranges are the smallest lower and largest upper quartile "
-    "over the authors' batch sizes, of attacked images in batches drawn with replacement",
+    "over the authors' batch sizes, of batches drawn with replacement",
     "boundary attack, coverage": "of attacked images against so many references that images and references are in the "
     "paper's ratio; fewer references have larger balls, which untouched images do not feel and moved ones may",
 }

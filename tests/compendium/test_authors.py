@@ -110,15 +110,6 @@ def test_the_boundary_attack_gives_every_number_of_its_section_and_tables(monkey
     assert first["vs22 | Table 4 | MNIST | share=0.75"] > first["vs22 | Table 4 | MNIST | share=0.25"] > density
 
 
-def test_quartile_ranges_are_over_batch_sizes():
-    values = np.arange(12.0)
-    batches = {2: np.arange(12).reshape(6, 2), 4: np.arange(12).reshape(3, 4)}
-    expected = [np.quantile([0.5, 2.5, 4.5, 6.5, 8.5, 10.5], q) for q in (0.25, 0.75)]
-    expected += [np.quantile([1.5, 5.5, 9.5], q) for q in (0.25, 0.75)]
-    found = authors.quartile_range(values, batches)
-    assert found == {"smallest": min(expected[::2]), "largest": max(expected[1::2])}
-
-
 def test_tiles_are_divided_in_the_papers_ratio(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "tiles.npz"
