@@ -123,8 +123,8 @@ def load(place: Path) -> dict[tuple[str, str], dict[str, Any]]:
     if place.is_file():
         files = [place]
     elif place.is_dir():
-        files = [place / "metrics.json"] if (place / "metrics.json").is_file() else sorted(place.glob("*/metrics.json"))
-        files = files or sorted(place.glob(f"{places.NUMBERED}.json"))
+        patterns = ("metrics.json", "*/metrics.json", f"{places.NUMBERED}.json")
+        files = next(filter(None, (sorted(place.glob(pattern)) for pattern in patterns)), [])
     else:
         raise ValueError(f"there is no {place}: give a metrics.json, a run's folder or a profile's folder")
     if not files:

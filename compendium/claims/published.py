@@ -154,16 +154,15 @@ def _read(path: Path, kind: type[Row]) -> Iterator[tuple[str, dict[str, str]]]:
     columns = _columns(kind)
     try:
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
-        lines = [(reader.line_num, cells) for cells in reader]
+        header = next(reader, [])
+        lines = [(f"{path.name} line {reader.line_num}", cells) for cells in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} is damaged, restore it from the repository: {error}") from None
     except IsADirectoryError:
         raise ValueError(f"{path.name} must be a file, but is a folder") from None
-    header = lines[0][1] if lines else []
     if header != columns:
         raise ValueError(f"{path.name} must start with the columns {','.join(columns)}, but has {','.join(header)}")
-    for number, cells in lines[1:]:
-        place = f"{path.name} line {number}"
+    for place, cells in lines:
         if len(cells) != len(columns):
             raise ValueError(f"{place} must have {len(columns)} cells, but has {len(cells)}")
         yield place, dict(zip(columns, cells, strict=True))
@@ -277,11 +276,6 @@ def value(paper: str, item: str, row: str = "", column: str = "") -> float:
     if entry.value is None:
         raise NotPublishedError(f"{words(entry.key)} is a sentence and has no number; use lookup(...).source")
     return entry.value
-
-
-def claims(paper: str | None = None) -> list[Published]:
-    """Give the sentences to be judged: `row` is the short name, `source` the quotation."""
-    return load(paper, _CLAIM)
 
 
 def one_line(text: str) -> str:

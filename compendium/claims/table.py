@@ -236,10 +236,8 @@ def _judge_number(
     ours = rule.prediction_interval(numbers)
     reference, our_reference = about.reference, None
     if isinstance(reference, tuple):
-        printed = _printed()[reference]
-        reference = printed.value
-        base = rule.prediction_interval(_numbers_only(found.numbers.get((printed.key, mode), {})))
-        our_reference = base.centre if base else None
+        base = rule.prediction_interval(_numbers_only(found.numbers.get((reference, mode), {})))
+        reference, our_reference = _printed()[reference].value, base.centre if base else None
     outcome = rule.judge_number(
         printed_interval(entry), ours.scaled(factor) if ours else None,
         reference=reference, our_reference=our_reference, constant=about.constant,

@@ -10,7 +10,7 @@ from compendium.claims import published, rule, table
 from compendium.claims.published import NotPublishedError
 
 NUMBERS = [entry for entry in published.load() if entry.value is not None and entry.item != "setting"]
-SENTENCES = published.claims()
+SENTENCES = published.load(item="claim")
 KEY = ("g17", "Table 1", "MNIST", "R1 eps=0.1")
 R2 = ("g17", "Table 1", "MNIST", "R2 eps=0.1")
 
