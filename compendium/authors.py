@@ -19,7 +19,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from compendium import paths as places
-from compendium.claims import published, stored
+from compendium.claims import published
 from compendium.common import boundary, vs22
 from compendium.common.vs22 import AS_PUBLISHED, CORRECTED, EPSILONS, MODES, Curve, Split
 from compendium.nb02b_density_coverage.judge_fgsm import read_off
@@ -41,10 +41,12 @@ from compendium.nb09_embedding_space.judge import fig12_value
 from compendium.nb09_embedding_space.measure import LOGITS, embeddings
 from compendium.nb10_metric_analysis import geometry
 
-STORED = "authors.json"
-"""Under `results/reference/`."""
+STORED = places.REFERENCE / "authors.json"
 
 SEEDS = range(5)
+FGSM_ITEMS = ("§5", "§5.1", "Figure 12", "stored results")
+"""What `data/published/vs22.csv` has of FGSM in numbers, appendix C apart."""
+
 TILES = "ADVLIB_PATHMNIST_TILES"
 NETWORKS = {"MNIST": "mnist-n2gem", "OrganMNIST": "organmnist-n2gem", "PathMNIST": "pathmnist-n2gem"}
 STEPS = (0, 10_000, 25_000)
@@ -76,15 +78,6 @@ class Values:
         published.lookup(*key)
         by_mode = self.found.setdefault(" | ".join(key), {})
         by_mode.setdefault(mode.name, {})[str(seed)] = None if value is None else float(f"{value:.6g}")
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """One draw of references, and of queries where they are drawn too."""
-
-    seed: int
-    split: Split
-    manifold: ReferenceManifold
 
 
 def points(split: Split, images: np.ndarray) -> np.ndarray:
@@ -133,8 +126,11 @@ def tiles_split(path: Path, rng: np.random.Generator) -> Split:
     return Split(chosen, reference, unknown, index, data.train_images[held], data.train_labels[held], held)
 
 
-def references(title: str) -> Iterator[Reference]:
-    """Draw the references of the FGSM experiments: five times, once where the whole model set is the reference."""
+def references(title: str) -> Iterator[tuple[int, Split, ReferenceManifold]]:
+    """Draw the references of the FGSM experiments, and queries where they are drawn too: (seed, split, manifold).
+
+    Five times, once where the whole model set is the reference.
+    """
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
         if title == "PathMNIST":
@@ -142,7 +138,7 @@ def references(title: str) -> Iterator[Reference]:
         else:
             name = models.spec(NETWORKS[title]).dataset
             split = vs22.reference_and_holdout(name, rng=rng, network=NETWORKS[title])
-        yield Reference(seed, split, ReferenceManifold(vs22.K).fit(points(split, split.reference)))
+        yield seed, split, ReferenceManifold(vs22.K).fit(points(split, split.reference))
         if title != "PathMNIST" and not split.image_set.references:
             return
 
@@ -171,8 +167,8 @@ def fgsm(title: str) -> tuple[Values, dict[str, Any]]:
         share of each predicted class).
     """
     values, about, batches, before = Values(), {"curves": {mode.name: {} for mode in MODES}}, None, None
-    for drawn in references(title):
-        split = drawn.split
+    printed = [e for item in FGSM_ITEMS for e in published.load("vs22", item) if e.row == title]
+    for seed, split, manifold in references(title):
         model = vs22.network(split.image_set)
         if before is None or not np.array_equal(before, split.index):
             batches, before = attacked(split, model), split.index
@@ -182,38 +178,25 @@ def fgsm(title: str) -> tuple[Values, dict[str, Any]]:
             about["class shares"] = labels(values, split, batches, logits)
             about |= {"references": len(split.reference), "queries": len(split.images)}
         images = {mode: [points(split, batch.images) for batch in sweep] for mode, sweep in batches.items()}
-        curves = curves_of(drawn, drawn.manifold, points(split, split.images), images, batches)
+        curves = curves_of(title, seed, manifold, points(split, split.images), images, batches)
         inner = ReferenceManifold(vs22.K).fit(_logits(model, split.reference))
-        inside = curves_of(drawn, inner, clean_logits, logits, batches)
+        inside = curves_of(title, seed, inner, clean_logits, logits, batches)
         accuracy = float(np.mean(clean_logits.argmax(axis=1) == split.labels))
         for mode in MODES:
             curve = curves[mode.name]
-            lists = {"density": curve.density, "coverage": curve.coverage, "accuracy": curve.accuracy}
-            about["curves"][mode.name][str(drawn.seed)] = {
-                what: [float(f"{x:.5g}") for x in line] for what, line in lists.items()
+            about["curves"][mode.name][str(seed)] = {
+                what: [float(f"{x:.5g}") for x in getattr(curve, what)] for what in ("density", "coverage", "accuracy")
             }
-            for entry in published.load("vs22"):
-                if entry.row == title:
-                    found = _number(entry, mode, curve, inside[mode.name], accuracy)
-                    if found is not _OTHER:
-                        values.add(entry.key, mode, drawn.seed, found)
+            for entry in printed:
+                values.add(entry.key, mode, seed, _number(entry, mode, curve, inside[mode.name], accuracy))
     return values, about
 
 
-_OTHER = object()
-
-
-def _number(
-    entry: published.Published, mode: vs22.Mode, curve: Curve, inside: Curve, accuracy: float
-) -> float | object | None:
-    """Read a printed number off the rerun; `_OTHER` if it is none of FGSM's."""
+def _number(entry: published.Published, mode: vs22.Mode, curve: Curve, inside: Curve, accuracy: float) -> float | None:
+    """Read a printed number off the rerun; None: never."""
     if entry.item == "§5":
         return 100 * float(curve.accuracy[0] if mode.normalised_twice else accuracy)
-    if entry.item == "stored results" and "accuracy" in entry.column:
-        return 100 * float(curve.accuracy[0])
-    if entry.item in ("§5.1", "stored results"):
-        return read_off(entry.column, curve)
-    return fig12_value({LOGITS: inside}, entry.column) if entry.item == "Figure 12" else _OTHER
+    return fig12_value({LOGITS: inside}, entry.column) if entry.item == "Figure 12" else read_off(entry.column, curve)
 
 
 def _logits(model: models.Classifier, images: np.ndarray) -> np.ndarray:
@@ -221,7 +204,8 @@ def _logits(model: models.Classifier, images: np.ndarray) -> np.ndarray:
 
 
 def curves_of(
-    drawn: Reference,
+    title: str,
+    seed: int,
     manifold: ReferenceManifold,
     clean: np.ndarray,
     moved: Mapping[str, Sequence[np.ndarray]],
@@ -231,7 +215,9 @@ def curves_of(
 
     Parameters
     ----------
-    drawn : Reference
+    title : str
+        For the progress line.
+    seed : int
         For sub-batches.
     manifold : ReferenceManifold
         Of the references in that space.
@@ -241,14 +227,14 @@ def curves_of(
         Mode's name → attacked queries at each ε, (m, d) in that space and as the attack gave them.
     """
     size = min(100, len(clean))
-    rows = vs22.sub_batches(len(clean), size, np.random.default_rng(drawn.seed), least=2)
+    rows = vs22.sub_batches(len(clean), size, np.random.default_rng(seed), least=2)
     score = vs22.score(manifold, clean, rows)
     found = {}
     for mode, sweep in batches.items():
         queries = (replace(batch, images=here) for batch, here in zip(sweep, moved[mode], strict=True))
-        title = f"{drawn.split.image_set.title}, {mode}, seed {drawn.seed}"
+        words = f"{title}, {mode}, seed {seed}"
         found[mode] = vs22.density_coverage_curve(
-            manifold, clean, queries, EPSILONS, rows, title=title, clean_score=score
+            manifold, clean, queries, EPSILONS, rows, title=words, clean_score=score
         )
     return found
 
@@ -301,20 +287,6 @@ def labels(
 # ---------------------------------------------------------------- boundary attack
 
 
-def quartile_range(values: np.ndarray, batches: Mapping[int, np.ndarray]) -> dict[str, float]:
-    """Return the smallest lower and the largest upper quartile of batch means over batch sizes, as §5.2 prints them.
-
-    Parameters
-    ----------
-    values : (n,) float array
-        One an image.
-    batches : mapping
-        Size → (T, size) rows.
-    """
-    lower, upper = np.array([np.quantile(values[rows].mean(axis=1), (0.25, 0.75)) for rows in batches.values()]).T
-    return {"smallest": float(lower.min()), "largest": float(upper.max())}
-
-
 def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
     """Rerun §5.2 and Tables 4 and 5 on one image set.
 
@@ -330,10 +302,9 @@ def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
     """
     name = models.spec(NETWORKS[title]).dataset
     whole = vs22.reference_and_holdout(name, references=0, network=NETWORKS[title])
-    manifold = ReferenceManifold(vs22.K).fit(points(whole, whole.reference))
-    clean = points(whole, whole.images)
-    density, coverage = manifold.density_coverage(clean)
-    sizes = stored.load({"attack": "boundary", "data set": title, "statistic": "median"})["x"].astype(int).unique()
+    manifold = ReferenceManifold(vs22.K).fit(vs22.flat(whole.reference))  # of grey images: points apart by a factor
+    clean, per_query = vs22.flat(whole.images), len(whole.reference) / len(whole.images)
+    untouched = dict(zip(TABLES, manifold.density_coverage(clean), strict=True))
     values, about = Values(), {"references": len(whole.reference), "queries": len(whole.images), "steps": STEPS[-1]}
     gpu = boundary.on_gpu()
     about["GPU"] = torch.cuda.get_device_name(0) if gpu else None
@@ -342,65 +313,35 @@ def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
         split = vs22.reference_and_holdout(name, 1, count, network=NETWORKS[title])
         state = boundary.attack(mode, split, STEPS, chunk=chunk)[-1]
         rows = boundary.scored_rows(mode, state)
-        few = round(len(whole.reference) * len(rows) / len(whole.images))
         about[mode.name] = {
             "attacked": len(split.images), "adversarial": int(state.success.sum()), "scored": len(rows),
-            "without a start": int((state.clean_correct & (state.l2 == 0)).sum()), "references for coverage": few,
+            "without a start": int((state.clean_correct & (state.l2 == 0)).sum()),
+            "references for coverage": round(per_query * len(rows)),
         }  # fmt: skip
-        before, after = points(split, split.images[rows]), points(split, np.asarray(state.images)[rows])
-        counts = {"reference": manifold.ball_counts(clean), "adversarial": manifold.ball_counts(after)}
+        before, after = split.images[rows], np.asarray(state.images)[rows]
+        balls = {"reference": manifold.ball_counts(clean), "adversarial": manifold.ball_counts(vs22.flat(after))}
         for seed in SEEDS:
             rng = np.random.default_rng(seed)
-            chosen = whole.reference[rng.permutation(len(whole.reference))[:few]]
-            balls = ReferenceManifold(vs22.K).fit(points(whole, chosen))
-            found = _mixed(mode, {"density": manifold, "coverage": balls}, before, after, seed)
-            found["density"][0], found["coverage"][0] = density, coverage
-            ranges = {
-                kind: quartile_range(n / vs22.K, _batches(kind, n, sizes, whole, rng)) for kind, n in counts.items()
-            }
-            _keep(values, title, mode, seed, found, ranges)
+            few = boundary.manifold_in_proportion(whole.reference, len(rows), per_query, rng)
+            found = {}
+            for statistic, reference in zip(TABLES, (manifold, few), strict=True):
+                drawn = np.random.default_rng([seed, 1])  # the same images for both
+                mixed = mixture(reference, before, [after], [STEPS[-1]], drawn, twins=not mode.normalised_twice)
+                found[statistic] = [untouched[statistic], *getattr(mixed, statistic)[0, 1:].tolist()]
+            for kind, n in balls.items():
+                ends = boundary.quartile_range(n / vs22.K, boundary.PAPER_BATCHES[title], rng)
+                found[kind] = dict(zip(("smallest", "largest"), ends, strict=True))
+            _keep(values, title, mode, seed, found)
     return values, about
 
 
-def _mixed(
-    mode: vs22.Mode, manifolds: Mapping[str, ReferenceManifold], before: np.ndarray, after: np.ndarray, seed: int
-) -> dict[str, list[float]]:
-    """Mix attacked images into clean ones in `SHARES`: statistic → its values, by its own manifold."""
-    found = {}
-    for statistic, manifold in manifolds.items():
-        rng = np.random.default_rng([seed, 1])  # the same images for both
-        mixed = mixture(manifold, before, [after], [STEPS[-1]], rng, twins=not mode.normalised_twice)
-        found[statistic] = getattr(mixed, statistic)[0].tolist()
-    return found
-
-
-def _batches(
-    kind: str, counts: np.ndarray, sizes: Sequence[int], whole: Split, rng: np.random.Generator
-) -> dict[int, np.ndarray]:
-    """As many batches of each size as the hold-out gives: disjoint, or of the few attacked images with replacement."""
-    found = {}
-    for size in sizes:
-        shape = (len(whole.images) // size, size)
-        if kind == "reference":
-            found[size] = rng.permutation(len(counts))[: shape[0] * size].reshape(shape)
-        else:
-            found[size] = rng.integers(len(counts), size=shape)
-    return found
-
-
-def _keep(
-    values: Values,
-    title: str,
-    mode: vs22.Mode,
-    seed: int,
-    found: Mapping[str, Sequence[float]],
-    ranges: Mapping[str, Mapping[str, float]],
-) -> None:
+def _keep(values: Values, title: str, mode: vs22.Mode, seed: int, found: Mapping[str, Any]) -> None:
+    """Keep "density" and "coverage" at all `SHARES`, and the ranges of §5.2, "reference" and "adversarial"."""
     for entry in published.load("vs22", "§5.2"):
         kind, what, *edge = entry.column.split()
         if entry.row == title:
-            end = found[what][0 if kind == "reference" else -1]
-            values.add(entry.key, mode, seed, ranges[kind][edge[0]] if edge else end)
+            number = found[kind][edge[0]] if edge else found[what][-1 if kind == "adversarial" else 0]
+            values.add(entry.key, mode, seed, number)
     for statistic, item in TABLES.items():
         for share, value in zip(SHARES[:-1], found[statistic], strict=False):
             values.add(("vs22", item, title, f"share={share:g}"), mode, seed, value)
@@ -415,13 +356,13 @@ SETTINGS = {
     "PathMNIST": "tiles of the official training part only, in the paper's ratio of references to queries; the network "
     "may have been trained on them, and the density of moved images depends on the number of references",
     "boundary attack, density": "against the whole model set; ranges are the smallest lower and largest upper quartile "
-    "over the authors' batch sizes, of attacked images in batches drawn with replacement",
+    "over the authors' batch sizes, of batches drawn with replacement",
     "boundary attack, coverage": "of attacked images against so many references that images and references are in the "
     "paper's ratio; fewer references have larger balls, which untouched images do not feel and moved ones may",
 }
 
 
-def run(parts: Sequence[tuple[str, str]], path: Path | None = None) -> Path:
+def run(parts: Sequence[tuple[str, str]], path: Path = STORED) -> Path:
     """Run some of `PARTS` and renew their numbers in the stored record, which each finished part leaves complete.
 
     Raises
@@ -435,7 +376,6 @@ def run(parts: Sequence[tuple[str, str]], path: Path | None = None) -> Path:
         if part not in PARTS:
             known = ", ".join(" ".join(known) for known in PARTS)
             raise ValueError(f"a part must be one of {known}, but is {' '.join(part)}")
-    path = places.REFERENCE / STORED if path is None else Path(path)
     for kind, title in parts:
         if title == "PathMNIST" and tiles_file() is None:
             print(f"PathMNIST is left out: no folder with its tiles is named in {TILES}")
@@ -443,34 +383,19 @@ def run(parts: Sequence[tuple[str, str]], path: Path | None = None) -> Path:
         values, about = (fgsm if kind == "fgsm" else boundary_attack)(title)
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         sizes = record.get("settings", {}).get("sizes", {})
-        curves = record.get("curves", {}) | ({title: about.pop("curves")} if kind == "fgsm" else {})
-        shares = record.get("class shares", {}) | ({title: about.pop("class shares")} if kind == "fgsm" else {})
+        arrays = {name: record.get(name, {}) for name in ("curves", "class shares")}
+        for name in arrays.keys() & about.keys():
+            arrays[name][title] = about.pop(name)
         record = {
             "generated_by": "python -m compendium.authors",
             "settings": SETTINGS | {"sizes": sizes | {f"{kind} {title}": about}},
             "values": record.get("values", {}) | values.found,
-            "curves": curves,
-            "class shares": shares,
+            **arrays,
             "environment": environment.environment(),
         }
         paths.write_atomically(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
         print(f"{kind} {title}: {path} written", flush=True)
     return path
-
-
-def load(path: Path | None = None) -> dict[str, Any]:
-    """Read the stored record.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none; the message says how it is made.
-    """
-    path = places.REFERENCE / STORED if path is None else Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no record at {path}; make it with: python -m compendium.authors") from None
 
 
 if __name__ == "__main__":

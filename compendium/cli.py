@@ -169,7 +169,5 @@ def exercises(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the library's application."""
-    app.command()(run)
-    app.command()(report)
-    app.command()(compare)
-    app.command()(exercises)
+    for command in (run, report, compare, exercises):
+        app.command()(command)

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +111,9 @@ class Cluster:
 
     def leave(self) -> None:
         """Leave the cluster, and end it where this process started it; whoever waits for a notebook is told."""
-        _leave(self.client)
+        if self.client.cluster is not None:
+            self.client.cluster.close(timeout=10)
+        self.client.close(timeout=10)
 
     @contextmanager
     def _heard(self, topic: str, on_cell: Callable[[int, int], None], status: Path) -> Iterator[None]:
@@ -134,26 +137,16 @@ class Cluster:
 @contextmanager
 def joined(address: str, console: Console) -> Iterator[Cluster]:
     """Join the cluster at an address (`advlib.tasks.connect`), send what its machines lack, and leave it at the end."""
-    client = tasks.connect(address)
+    cluster = Cluster(tasks.connect(address))
     try:
-        cluster = Cluster(client)
         workers = f"{cluster.workers} worker{'s' * (cluster.workers != 1)}"
-        console.print(
-            f"Dask at {cluster.address}: {workers}, dashboard {client.dashboard_link}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-        for host, count in send(client, cluster.needed).items():
+        said = f"Dask at {cluster.address}: {workers}, dashboard {cluster.client.dashboard_link}"
+        console.print(said, highlight=False, soft_wrap=True)
+        for host, count in send(cluster.client, cluster.needed).items():
             console.print(f"  {count} files of data and weights sent to {host}", highlight=False, soft_wrap=True)
         yield cluster
     finally:
-        _leave(client)
-
-
-def _leave(client: Any) -> None:
-    """Leave a cluster, and end one that this process started; whoever waits for a task hears that it is cancelled."""
-    if client.cluster is not None:
-        client.cluster.close(timeout=10)
-    client.close(timeout=10)
+        cluster.leave()
 
 
 def _places() -> dict[str, Path]:
@@ -170,16 +163,16 @@ def digests() -> dict[str, str]:
     }
 
 
-_known: dict[tuple[str, int, int], str] = {}
-
-
 def _digest(file: Path) -> str:
     status = file.stat()
-    key = str(file), status.st_size, status.st_mtime_ns
-    if key not in _known:
-        with file.open("rb") as stream:
-            _known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return _known[key]
+    return _digest_of(file, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest_of(file: Path, size: int, changed: int) -> str:
+    """Read a file once as long as it stays as it is."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _file(name: str) -> Path:

@@ -6,12 +6,13 @@ bands hold, a number that has none (a duration, say) is never beyond. They hold 
 whatever the seed; for other parameters, and for the paper profile, the relative change counts.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from advlib import paths
 from compendium import paths as places
@@ -122,33 +123,14 @@ def load(place: Path) -> dict[tuple[str, str], dict[str, Any]]:
     if place.is_file():
         files = [place]
     elif place.is_dir():
-        files = [place / "metrics.json"] if (place / "metrics.json").is_file() else sorted(place.glob("*/metrics.json"))
-        files = files or sorted(place.glob(f"{places.NUMBERED}.json"))
+        patterns = ("metrics.json", "*/metrics.json", f"{places.NUMBERED}.json")
+        files = next(filter(None, (sorted(place.glob(pattern)) for pattern in patterns)), [])
     else:
         raise ValueError(f"there is no {place}: give a metrics.json, a run's folder or a profile's folder")
     if not files:
         raise ValueError(f"{place} holds no run: no metrics.json in it or in a folder below it")
-    found = {}
-    for file in files:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise ValueError(f"{file} is no record of a run: it is not JSON") from None
-        needed = (
-            "notebook",
-            "profile",
-            "parameters",
-            "metrics",
-            "verdicts",
-            "comparisons",
-            "duration_s",
-            "environment",
-        )
-        missing = [name for name in needed if not isinstance(content, dict) or name not in content]
-        if missing:
-            raise ValueError(f"{file} is no record of a run: it lacks {', '.join(missing)}")
-        found[content["notebook"], content["profile"]] = content
-    return found
+    contents = (record.read(file, whole=True) for file in files)
+    return {(content["notebook"], content["profile"]): content for content in contents}
 
 
 def pairs(first: Path, second: Path) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[str]]:
@@ -179,18 +161,12 @@ def pairs(first: Path, second: Path) -> tuple[list[tuple[dict[str, Any], dict[st
 
 def numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Yield every number of a record by its name; lists and mappings are taken apart."""
-
-    def parts(name: str, value: Any) -> Iterator[tuple[str, float]]:
-        if isinstance(value, bool) or value is None or isinstance(value, str):
-            return
-        if isinstance(value, (int, float)):
-            yield name, float(value)
-            return
-        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from parts(f"{name}[{key}]", item)
-
     for name, value in metrics.items():
-        yield from parts(name, value)
+        if isinstance(value, (Mapping, list)):
+            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+            yield from numbers({f"{name}[{key}]": part for key, part in parts})
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield name, float(value)
 
 
 def bands(*records: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
@@ -203,11 +179,9 @@ def bands(*records: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     stored = record.reference_path(records[0]["notebook"], "quick")
     if not (path.is_file() and stored.is_file()):
         return {}
-    usual = json.loads(stored.read_text(encoding="utf-8"))["parameters"]
+    usual = record.read(stored)["parameters"]
     if any({**each["parameters"], "seed": None} != {**usual, "seed": None} for each in records):
         return {}
-    import yaml  # an extra, needed in a clone alone
-
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))["metrics"]
     return {entry["metric"]: (entry["value"], entry["atol"] + entry["rtol"] * abs(entry["value"])) for entry in entries}
 

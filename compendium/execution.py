@@ -146,11 +146,8 @@ def _name_of(error: papermill.PapermillExecutionError, executed: Path) -> str:
     cells = nbformat.read(executed, as_version=4).cells
     sections = (heading for cell, heading in zip(cells, headings(cells), strict=True) if cell.source == error.source)
     section = next(sections, "")
-    return (
-        f"cell In [{error.exec_count}]"
-        + f" of the section “{section}”" * bool(section)
-        + (f", `{first_line(error.source)}`")
-    )
+    where = f" of the section “{section}”" if section else ""
+    return f"cell In [{error.exec_count}]{where}, `{first_line(error.source)}`"
 
 
 def execute(

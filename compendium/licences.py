@@ -36,14 +36,10 @@ def pinned() -> dict[str, list[str]]:
 
 def stated(about: PackageMetadata) -> str:
     """Return a package's licence in its own words, the clearest there are: SPDX expression, classifiers, free text."""
-    expression = about.get("License-Expression")
-    if expression:
+    if expression := about.get("License-Expression"):
         return expression
-    classified = [
-        line.rpartition("::")[2].strip()
-        for line in about.get_all("Classifier") or []
-        if line.startswith("License ::") and line.rpartition("::")[2].strip() != "OSI Approved"
-    ]
+    lines = [line.split(" :: ") for line in about.get_all("Classifier") or []]
+    classified = [line[-1].strip() for line in lines if line[0] == "License" and line[-1].strip() != "OSI Approved"]
     text = (about.get("License") or "").strip().splitlines()
     words = classified or text[:1]
     return ", ".join(_SHORT.get(each, each) for each in words) or "not stated"

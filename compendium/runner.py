@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from compendium.cluster import Cluster, joined
 from compendium.execution import Board, CellFailed, clock, execute, stop_kernels
 
 _TREE = Path(__file__).resolve().parents[1]
-_PACKAGES = ("advlib", "compendium")
 
 
 class UnknownNotebook(ValueError):
@@ -105,43 +104,11 @@ def source_digest(notebook: nbformat.NotebookNode) -> str:
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
 
 
-def _modules(tree: ast.AST) -> set[str]:
-    """Names of the modules that a piece of code may import, packages above them included."""
-    named = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            named |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            # "from package import name": the name may be a module or something in one.
-            named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {".".join(parts[: n + 1]) for parts in (name.split(".") for name in named) for n in range(len(parts))}
-
-
-def _file_of(module: str) -> Path | None:
-    parts = module.split(".")
-    stem = _TREE.joinpath(*parts)
-    candidates = (stem.with_suffix(".py"), stem / "__init__.py")
-    return next((path for path in candidates if parts[0] in _PACKAGES and path.is_file()), None)
-
-
-_parsing = threading.Lock()
-
-
-def _parse(source: str) -> ast.Module:
-    """Parse one piece of code at a time: CPython 3.11 raises a SystemError where two threads build trees at once."""
-    with _parsing:
-        return ast.parse(source)
-
-
 def import_closure(source: str) -> list[Path]:
-    """Return the files of our packages that a piece of code imports, directly or through others, sorted."""
-    found: set[Path] = set()
-    waiting = [_parse(source)]
-    while waiting:
-        files = {path for path in map(_file_of, _modules(waiting.pop())) if path is not None}
-        waiting += [_parse(path.read_text(encoding="utf-8")) for path in files - found]
-        found |= files
-    return sorted(found)
+    """Return the files of this tree that a piece of code imports, directly or through others, sorted."""
+    finder = ModuleFinder([str(_TREE)])  # and nowhere else: other packages are pinned
+    finder.scan_code(compile(source, "<notebook>", "exec"), finder.add_module("__main__"))
+    return sorted(Path(module.__file__) for module in finder.modules.values() if module.__file__)
 
 
 def inputs_digest(path: Path, parameters: dict[str, Any]) -> str:
@@ -266,21 +233,20 @@ def _plan(names: Iterable[str], profile: str, overrides: dict[str, Any]) -> dict
 
 def forecast(plan: Mapping[Path, Mapping[str, Any]], jobs: int, *, force: bool = False) -> str:
     """Say in one sentence what a plan will do and how long it may take, by the stored records of its profile."""
-    waiting, known = [], []
+    waiting = {}
     for path, parameters in plan.items():
         folder = places.RUNS / parameters["profile"] / path.stem
         if force or not _still_valid(folder, path.stem, inputs_digest(path, dict(parameters))):
-            waiting.append(path.stem)
-            known.append(expected_seconds(path.stem, parameters["profile"]))
+            waiting[path.stem] = expected_seconds(path.stem, parameters["profile"])
     if not waiting:
         return f"Nothing to run: all {len(plan)} are still valid (--force runs them again)."
     sentence = f"{len(waiting)} of {len(plan)} notebooks to run"
-    seconds = [value for value in known if value is not None]
+    seconds = [value for value in waiting.values() if value is not None]
     if seconds:
         total = max(sum(seconds) / jobs, max(seconds))
         together = f", {jobs} at a time" if jobs > 1 else ""
         sentence += f"{together}: about {clock(total)} by the stored records"
-    missing = [name for name, value in zip(waiting, known, strict=True) if value is None]
+    missing = [name for name, value in waiting.items() if value is None]
     return sentence + (f"; no record says how long {', '.join(missing)} may take." if missing else ".")
 
 

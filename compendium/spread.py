@@ -27,7 +27,9 @@ from advlib.paths import write_atomically
 from advlib.progress import track
 from compendium import paths as places
 from compendium.claims import record
+from compendium.claims.published import PARTS
 from compendium.common import boundary, g17
+from compendium.networks import FOLDER
 from compendium.runner import defaults
 
 REPLICATES = {
@@ -43,7 +45,6 @@ REPLICATES = {
 }
 """Notebook → module with `replicate(run)`: it fills a run's comparisons as the notebook does, and draws nothing."""
 
-RETRAINED = places.RESULTS / "networks"
 NETWORKS = ("0", "1", "2", "3", "4")
 SEEDS = (0, 1, 2)
 
@@ -63,7 +64,7 @@ def one_run(notebook: str, network: str, seed: int, parameters: dict[str, Any]) 
     """
     replicate: Callable[[record.Run], None] = import_module(REPLICATES[notebook]).replicate
     run = record.Run(notebook, {**parameters, "seed": seed}, network)
-    folder = RETRAINED / network
+    folder = FOLDER / network
     if network != "0" and not folder.is_dir():
         raise FileNotFoundError(f"no retrained networks in {folder}; make them: python -m compendium.networks")
     with nullcontext() if network == "0" else models.weights_from(folder):
@@ -108,7 +109,7 @@ def spread(
     own = defaults(places.NOTEBOOKS / f"{notebook}.ipynb")
     parameters = {name: paper.get(name, value) for name, value in own.items()}
     target = path(notebook)
-    runs = [] if again or not target.is_file() else json.loads(target.read_text(encoding="utf-8"))["runs"]
+    runs = [] if again or not target.is_file() else record.read(target)["runs"]
     done = {(run["network"], run["seed"]) for run in runs}
     # With several at a time all networks come first, which say more than seeds; one after another, a network's seeds.
     order = ((n, s) for s in seeds for n in networks) if jobs > 1 else ((n, s) for n in networks for s in seeds)
@@ -156,7 +157,7 @@ def _short(row: dict[str, Any], whole: bool) -> dict[str, Any]:
     """Keep of a comparison what intervals need; of the first run what a reader is told as well."""
     if whole:
         return {name: value for name, value in row.items() if name != "notebook"}
-    kept = {name: row[name] for name in ("paper", "item", "row", "column")}
+    kept = {name: row[name] for name in PARTS}
     if row["item"] == "claim":
         return kept | {"statistics": row["statistics"]}
     return kept | {name: row[name] for name in ("as_published", "corrected") if row[name] is not None}

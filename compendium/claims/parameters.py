@@ -30,14 +30,11 @@ def whole_or_all(least: int) -> Kind:
     return Kind(f"{some.words}, or 0 for all", "", lambda value: value == 0 or some.allows(value))
 
 
-def number(above: float = 0.0, most: float | None = None, *, or_zero: bool = False) -> Kind:
-    """Numbers above a bound and, where one is given, not above another; with `or_zero` also 0."""
-    span = f"above {above:g}" if most is None else f"in {'[' if or_zero else '('}{above:g}, {most:g}]"
+def number(span: str, lies: Callable[[float], bool]) -> Kind:
+    """Numbers that lie in a span; True and False are none."""
 
     def allows(value: Any) -> bool:
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            return False
-        return (or_zero and value == 0) or (value > above and (most is None or value <= most))
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and lies(value)
 
     return Kind(f"a number {span}", f"numbers {span}", allows)
 
@@ -71,7 +68,8 @@ def listed(of: Kind, *, rising: bool = False, start: float | None = None, with_:
     return Kind(words, "", allows)
 
 
-_SHARE, _SHARE_OR_NONE = number(0, 1), number(0, 1, or_zero=True)
+_SHARE = number("in (0, 1]", lambda value: 0 < value <= 1)
+_SHARE_OR_NONE = number("in [0, 1]", lambda value: 0 <= value <= 1)
 _NAMES = {
     choice(*PROFILE_NAMES): "profile",
     choice("cifar10-cleverhans", "cifar10-resnet"): "colour_network",
@@ -98,7 +96,7 @@ _NAMES = {
     listed(_SHARE, with_=(0.05, 0.1)): "power_epsilons",
     listed(_SHARE_OR_NONE): "epsilons",
     listed(_SHARE_OR_NONE, rising=True, start=0): "mixed_shares",
-    listed(number()): "tolerances attacked_tolerances",
+    listed(number("above 0", lambda value: value > 0)): "tolerances attacked_tolerances",
     listed(whole(0), rising=True, start=0): "boundary_steps medical_steps",
     listed(whole(1)): "suspect_sizes cifar_sizes clean_sizes",
     listed(whole(1), rising=True): "tgsm_steps",

@@ -16,7 +16,7 @@ import csv
 import difflib
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,13 @@ VERDICTS = (
 
 NOT_RUN = VERDICTS[-1]
 
-_CLAIM = "claim"
-_OURS = ("as_published", "corrected")
+CLAIMS = places.RESULTS / "claims.csv"
 
 Key = tuple[str, str, str, str]
+PARTS = ("paper", "item", "row", "column")
+"""Of a key."""
+
+_CLAIM = "claim"
 
 
 class NotPublishedError(KeyError):
@@ -55,7 +58,7 @@ class NotPublishedError(KeyError):
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A row by its place in a paper."""
 
     paper: str
@@ -70,7 +73,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class Published(_Row):
+class Published(Row):
     """One printed number or sentence.
 
     Attributes
@@ -102,7 +105,7 @@ class Published(_Row):
 
 
 @dataclass(frozen=True)
-class Claim(_Row):
+class Claim(Row):
     """One row of `results/claims.csv`: what a paper prints, what we got, and the verdict.
 
     Attributes
@@ -134,21 +137,32 @@ def words(key: Sequence[str]) -> str:
     return " | ".join(part for part in key if part)
 
 
-def _read(path: Path, kind: type[_Row]) -> Iterator[tuple[str, dict[str, str]]]:
+def key_of(comparison: Mapping[str, Any]) -> Key:
+    """Return the key of the row that a comparison is about; raise a ValueError where it names none."""
+    lacking = [part for part in PARTS if part not in comparison]
+    if lacking:
+        raise ValueError(f"a comparison must have {', '.join(PARTS)}, but lacks {', '.join(lacking)}: {comparison}")
+    return tuple(str(comparison[part]) for part in PARTS)
+
+
+def _columns(kind: type[Row]) -> list[str]:
+    return [column.name for column in fields(kind) if column.compare]
+
+
+def _read(path: Path, kind: type[Row]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield ("file line n", field → cell) of a CSV file whose header must be the fields of `kind`."""
-    columns = [column.name for column in fields(kind) if column.compare]
+    columns = _columns(kind)
     try:
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
-        lines = [(reader.line_num, cells) for cells in reader]
+        header = next(reader, [])
+        lines = [(f"{path.name} line {reader.line_num}", cells) for cells in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} is damaged, restore it from the repository: {error}") from None
     except IsADirectoryError:
         raise ValueError(f"{path.name} must be a file, but is a folder") from None
-    header = lines[0][1] if lines else []
     if header != columns:
         raise ValueError(f"{path.name} must start with the columns {','.join(columns)}, but has {','.join(header)}")
-    for number, cells in lines[1:]:
-        place = f"{path.name} line {number}"
+    for place, cells in lines:
         if len(cells) != len(columns):
             raise ValueError(f"{place} must have {len(columns)} cells, but has {len(cells)}")
         yield place, dict(zip(columns, cells, strict=True))
@@ -264,11 +278,6 @@ def value(paper: str, item: str, row: str = "", column: str = "") -> float:
     return entry.value
 
 
-def claims(paper: str | None = None) -> list[Published]:
-    """Give the sentences to be judged: `row` is the short name, `source` the quotation."""
-    return load(paper, _CLAIM)
-
-
 def one_line(text: str) -> str:
     """Put single spaces where the text has any blanks or line ends."""
     return " ".join(text.split())
@@ -288,13 +297,27 @@ def number_or_text(content: Any) -> float | str | None:
     return float(content)
 
 
+def four_digits(content: float | str | None) -> str:
+    """Show what `Claim` keeps: a number to four digits, a text as it is, nothing for None."""
+    return f"{content:.4g}" if isinstance(content, float) else content or ""
+
+
+def csv_text(rows: Iterable[Row], kind: type[Row], text: Callable[[Any], str]) -> str:
+    """Write rows of a kind as plain CSV, each value as `text` shows it."""
+    columns, lines = _columns(kind), io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([text(getattr(row, name)) for name in columns] for row in rows)
+    return lines.getvalue()
+
+
 def _text(content: Any) -> str:
     if isinstance(content, float):
         return str(int(content)) if content.is_integer() and abs(content) < 1e15 else repr(content)
     return "" if content is None else content
 
 
-def write_claims(table: Iterable[Claim], path: Path | None = None) -> Path:
+def write_claims(table: Iterable[Claim], path: Path = CLAIMS) -> Path:
     """Write the claims table as plain CSV; a run that is cut off leaves the old file whole.
 
     Parameters
@@ -309,17 +332,11 @@ def write_claims(table: Iterable[Claim], path: Path | None = None) -> Path:
     Path
         The file that was written.
     """
-    path = places.RESULTS / "claims.csv" if path is None else Path(path)
-    columns = [column.name for column in fields(Claim)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_text(getattr(claim, name)) for name in columns] for claim in table)
-    write_atomically(path, text.getvalue())
+    write_atomically(path, csv_text(table, Claim, _text))
     return path
 
 
-def read_claims(path: Path | None = None) -> list[Claim]:
+def read_claims(path: Path = CLAIMS) -> list[Claim]:
     """Read a claims table back, equal to what was written.
 
     Parameters
@@ -332,10 +349,9 @@ def read_claims(path: Path | None = None) -> list[Claim]:
     ValueError
         For other columns, an unknown verdict or a key that is there twice, naming file and line.
     """
-    path = places.RESULTS / "claims.csv" if path is None else Path(path)
     table: dict[Key, Claim] = {}
     for place, cells in _read(path, Claim):
-        numbers = {name: number_or_text(cells[name]) for name in ("published", *_OURS)}
+        numbers = {name: number_or_text(cells[name]) for name in ("published", "as_published", "corrected")}
         claim = Claim(**cells | numbers)
         if claim.verdict not in VERDICTS:
             raise ValueError(f"{place}: verdict must be one of {', '.join(VERDICTS)}, but is {claim.verdict!r}")

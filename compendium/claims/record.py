@@ -23,7 +23,7 @@ from advlib.figures import save_figure
 from advlib.paths import write_atomically
 from compendium import paths as places
 from compendium.claims.parameters import validate
-from compendium.claims.published import NOT_RUN, Key, read_claims
+from compendium.claims.published import CLAIMS, NOT_RUN, Key, key_of, read_claims
 
 
 def _plain(value: Any) -> Any:
@@ -94,13 +94,11 @@ class Run:
         Keys: paper, item, row, column (as in `data/published/`), as_published, corrected, cause, and for a sentence
         statistics; see `compendium.claims.verdicts`.
         """
-        key = tuple(comparison[part] for part in ("paper", "item", "row", "column"))
-        self.comparisons[key] = _plain({**comparison, "notebook": self.notebook})
+        self.comparisons[key_of(comparison)] = _plain({**comparison, "notebook": self.notebook})
 
     def shown(self, comparison: Mapping[str, Any]) -> str:
         """Return the verdict on a compared row, by all stored runs at paper scale (`results/claims.csv`)."""
-        key = tuple(comparison[part] for part in ("paper", "item", "row", "column"))
-        return _stored_verdicts().get(key, NOT_RUN)
+        return _stored_verdicts().get(key_of(comparison), NOT_RUN)
 
     def figure(self, name: str, figure: Any) -> Any:
         """Keep a figure beside the record as `<name>.png`, and return it so that the cell shows it."""
@@ -160,7 +158,7 @@ def reference_path(notebook: str, profile: str) -> Path:
 @cache
 def _stored_verdicts() -> dict[Key, str]:
     """Read the verdicts of `results/claims.csv`."""
-    return {claim.key: claim.verdict for claim in read_claims()} if (places.RESULTS / "claims.csv").is_file() else {}
+    return {claim.key: claim.verdict for claim in read_claims()} if CLAIMS.is_file() else {}
 
 
 _PARTS = ("notebook", "profile", "parameters", "metrics", "verdicts", "comparisons", "duration_s", "environment")

@@ -47,15 +47,13 @@ class Outcome:
     why: str
 
 
-def prediction_interval(runs: Mapping[str, Sequence[float]], level: float = LEVEL) -> Interval | None:
+def prediction_interval(runs: Mapping[str, Sequence[float]]) -> Interval | None:
     """Where one more run with one more network would lie.
 
     Parameters
     ----------
     runs : dict
         Network → its values, one a seed. A single network: the interval is for one more seed.
-    level : float
-        Probability of the interval.
 
     Returns
     -------
@@ -68,22 +66,16 @@ def prediction_interval(runs: Mapping[str, Sequence[float]], level: float = LEVE
     """
     groups = [np.asarray(values, float) for values in runs.values() if len(values)]
     if len(groups) == 1:
-        (values,) = groups
-        if len(values) < LEAST_RUNS:
-            return None
-        variance, freedom = values.var(ddof=1) * (1 + 1 / len(values)), len(values) - 1
-        centre = values.mean()
-    else:
-        if len(groups) < LEAST_RUNS:
-            return None
-        means = np.array([values.mean() for values in groups])
-        inside = [values.var(ddof=1) for values in groups if len(values) > 1]
-        within, between = float(np.mean(inside)) if inside else 0.0, means.var(ddof=1)
-        seeds = min(len(values) for values in groups)
-        variance = within + max(0.0, between - within / seeds) + between / len(groups)
-        freedom, centre = len(groups) - 1, means.mean()
-    half = float(stats.t.ppf((1 + level) / 2, freedom) * math.sqrt(variance))
-    return Interval(float(centre) - half, float(centre) + half, float(centre))
+        groups = list(groups[0][:, None])  # each seed a group of its own
+    if len(groups) < LEAST_RUNS:
+        return None
+    means = np.array([values.mean() for values in groups])
+    inside = [values.var(ddof=1) for values in groups if len(values) > 1]
+    within, between = float(np.mean(inside)) if inside else 0.0, means.var(ddof=1)
+    seeds = min(len(values) for values in groups)
+    variance = within + max(0.0, between - within / seeds) + between / len(groups)
+    half, centre = float(stats.t.ppf((1 + LEVEL) / 2, len(groups) - 1) * math.sqrt(variance)), float(means.mean())
+    return Interval(centre - half, centre + half, centre)
 
 
 def judge_number(
@@ -199,11 +191,9 @@ def judge_sentence(bounds: Sequence[Bound], runs: Mapping[str, Mapping[str, Sequ
     if missing:
         raise ValueError(f"no statistic {', '.join(missing)}; the record has {', '.join(runs)}")
     found = [bound.judge(runs[bound.statistic]) for bound in bounds]
-    words = "; ".join(outcome.why for outcome in found)
-    for says in (DISAGREES, UNDECIDED):
-        if any(outcome.says == says for outcome in found):
-            return Outcome(says, words)
-    return Outcome(AGREES, words)
+    said = {outcome.says for outcome in found}
+    worst = next((says for says in (DISAGREES, UNDECIDED) if says in said), AGREES)
+    return Outcome(worst, "; ".join(outcome.why for outcome in found))
 
 
 def verdict(as_published: Outcome | None, corrected: Outcome | None) -> str:

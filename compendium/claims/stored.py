@@ -35,7 +35,6 @@ EPSILONS = np.linspace(0, 1, 20)
 QUARTILES = {"q25": 0.25, "median": 0.5, "q75": 0.75}
 _QUARTILES_APART, _LEVEL = 1.349, 1.96  # of a normal distribution, in deviations: its quartiles, half of 95 %
 TITLES = {"mnist": "MNIST", "organmnist": "OrganMNIST", "pathmnist": "PathMNIST"}
-MADE_BY = "python -m compendium.claims.stored FOLDER"
 
 PAPER, FEATURES = "the paper's", "the paper's, features of its last layer"
 _SET = r"fgsm/(?P<set>mnist|organmnist|pathmnist)"
@@ -213,7 +212,8 @@ def _table(path: Path) -> pandas.DataFrame:
     try:
         found = pandas.read_csv(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no stored metrics at {path}; make them with: {MADE_BY}") from None
+        words = f"no stored metrics at {path}; make them with: python -m compendium.claims.stored FOLDER"
+        raise FileNotFoundError(words) from None
     if tuple(found.columns) != COLUMNS:
         raise ValueError(f"{path.name} must have the columns {', '.join(COLUMNS)}, but has {', '.join(found.columns)}")
     return found.astype({"x": float, "value": float})
@@ -297,10 +297,9 @@ def _read(rule: Mapping[str, Any]) -> float:
         if len(values) != 1:
             raise ValueError(f"a rule that takes the {take} must lead to one row, but leads to {len(values)}: {rule}")
         return float(values[0]) * (100 if take == "per cent" else 1)
-    if take in ("smallest", "largest"):
-        return float(values.min() if take == "smallest" else values.max())
-    if take == "x of the largest":
-        return float(x[values.argmax()])
+    extremes = {"smallest": values.min(), "largest": values.max(), "x of the largest": x[values.argmax()]}
+    if take in extremes:
+        return float(extremes[take])
     reference, adversarial = (found[found["kind"] == kind]["value"].to_numpy() for kind in ("reference", "adversarial"))
     if take == "line":
         return float((1 - rule["share"]) * reference[0] + rule["share"] * adversarial[0])

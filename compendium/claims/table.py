@@ -7,12 +7,10 @@ is `compendium.claims.rule`; what it needs to know of each number and sentence i
 """
 
 import csv
-import io
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,21 +20,11 @@ import yaml
 from advlib.paths import write_atomically
 from advlib.prdc import expected_coverage
 from compendium import paths as places
-from compendium.claims import rule, stored
-from compendium.claims.published import (
-    NOT_RUN,
-    Claim,
-    Key,
-    NotPublishedError,
-    Published,
-    load,
-    missing,
-    number_or_text,
-    one_line,
-    words,
-)
+from compendium.claims import published, record, rule, stored
+from compendium.claims.published import NOT_RUN, PARTS, Claim, Key, Published, Row, key_of, number_or_text, words
 from compendium.claims.rule import AGREES, DISAGREES, Bound, Interval, Outcome
 
+EVIDENCE = places.RESULTS / "evidence.csv"
 MODES = {"as published": "as_published", "corrected": "corrected"}
 AUTHORS = "authors' network"
 K = 5
@@ -46,6 +34,7 @@ CONFIRMED, CONTRADICTED = "confirmed by stored data", "contradicted by stored da
 _WITH_CAUSE = ("not reproduced", "reproduced by the papers' code only", "no evidence", "fitted")
 
 Runs = Mapping[str, Sequence[float]]  # network → one value a seed
+Intervals = Mapping[tuple[str, ...], tuple[float, float, float]]  # (*key, mode) → low, centre, high
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(Row):
     """What one way of rerunning says about one row: a line of `results/evidence.csv`.
 
     Attributes
@@ -75,10 +64,6 @@ class Evidence:
         See `rule.Outcome`.
     """
 
-    paper: str
-    item: str
-    row: str
-    column: str
     mode: str
     low: float | None
     centre: float | None
@@ -89,13 +74,9 @@ class Evidence:
     why: str
 
 
+@cache
 def _yaml(name: str) -> list[dict[str, Any]]:
     return yaml.safe_load((places.PUBLISHED / name).read_text(encoding="utf-8"))
-
-
-@cache
-def _kinds() -> list[dict[str, Any]]:
-    return _yaml("numbers.yaml")
 
 
 @cache
@@ -112,12 +93,12 @@ def criteria() -> dict[Key, dict[str, Any]]:
 
 @cache
 def _printed() -> dict[Key, Published]:
-    return {entry.key: entry for entry in load()}
+    return {entry.key: entry for entry in published.load()}
 
 
-@cache
-def _causes() -> list[dict[str, Any]]:
-    return _yaml("causes.yaml")
+def _fits(about: Mapping[str, Any], key: Key) -> bool:
+    """Whether an entry of `numbers.yaml` or `causes.yaml`, which names rows by patterns, is about this row."""
+    return all(re.fullmatch(str(about.get(name, ".*")), part) for name, part in zip(PARTS, key, strict=True))
 
 
 def kind(entry: Published) -> Kind:
@@ -128,30 +109,23 @@ def kind(entry: Published) -> Kind:
     ValueError
         Where no entry of `data/published/numbers.yaml` fits.
     """
-    for rule_for in _kinds():
-        match = re.fullmatch(rule_for["column"], entry.column) if "column" in rule_for else re.fullmatch(".*", "")
-        fits = rule_for["paper"] == entry.paper and re.fullmatch(rule_for["item"], entry.item)
-        if not (fits and match and re.fullmatch(rule_for.get("row", ".*"), entry.row)):
-            continue
-        reference = rule_for.get("reference")
-        if isinstance(reference, str):
-            named = reference.format(*match.groups(), item=entry.item, row=entry.row)
-            reference = (entry.paper, *(part.strip() for part in named.split("|")))
-        constant = rule_for.get("constant")
-        if isinstance(constant, dict):
-            constant = expected_coverage(constant["references"], constant["queries"], K)
-        name, source = rule_for.get("class", "number"), rule_for.get("source", "printed")
-        return Kind(name, source, reference, constant, rule_for.get("why", ""))
-    raise ValueError(f"data/published/numbers.yaml says nothing about {words(entry.key)}")
+    about = next((about for about in _yaml("numbers.yaml") if _fits(about, entry.key)), None)
+    if about is None:
+        raise ValueError(f"data/published/numbers.yaml says nothing about {words(entry.key)}")
+    reference, constant = about.get("reference"), about.get("constant")
+    if isinstance(reference, str):
+        groups = re.fullmatch(about["column"], entry.column).groups()
+        named = reference.format(*groups, item=entry.item, row=entry.row)
+        reference = (entry.paper, *(part.strip() for part in named.split("|")))
+    if isinstance(constant, dict):
+        constant = expected_coverage(constant["references"], constant["queries"], K)
+    name, source = about.get("class", "number"), about.get("source", "printed")
+    return Kind(name, source, reference, constant, about.get("why", ""))
 
 
 def cause(key: Key) -> dict[str, Any]:
     """Find the cause of a row in `data/published/causes.yaml`: cause, and shown_by or conjecture; empty if none."""
-    for entry in _causes():
-        parts = zip(("paper", "item", "row", "column"), key, strict=True)
-        if all(re.fullmatch(str(entry.get(name, ".*")), part) for name, part in parts):
-            return entry
-    return {}
+    return next((about for about in _yaml("causes.yaml") if _fits(about, key)), {})
 
 
 @dataclass(frozen=True)
@@ -171,13 +145,6 @@ class Measured:
     numbers: dict[tuple[Key, str], dict[str, list[Any]]]
     statistics: dict[tuple[Key, str], dict[str, dict[str, list[float]]]]
     comparisons: dict[Key, dict[str, Any]]
-
-
-def _key(raw: Mapping[str, Any]) -> Key:
-    lacking = [name for name in ("paper", "item", "row", "column") if name not in raw]
-    if lacking:
-        raise ValueError(f"a comparison must have paper, item, row and column, but lacks {', '.join(lacking)}: {raw}")
-    return tuple(str(raw[name]) for name in ("paper", "item", "row", "column"))
 
 
 def measured(
@@ -203,23 +170,23 @@ def measured(
     """
     known = _printed()
     found = Measured(defaultdict(lambda: defaultdict(list)), defaultdict(dict), {})
-    for record in records:
-        for raw in record.get("comparisons") or ():
-            key = _key(raw)
+    for single in records:
+        for raw in single.get("comparisons") or ():
+            key, by = key_of(raw), single["notebook"]
             if key not in known:
-                raise NotPublishedError(missing(key, known))
+                raise published.NotPublishedError(published.missing(key, known))
             if key in found.comparisons:
-                raise ValueError(
-                    f"{words(key)} is compared twice: by {found.comparisons[key]['notebook']} and {record['notebook']}"
-                )
-            found.comparisons[key] = {**raw, "notebook": record["notebook"]}
+                raise ValueError(f"{words(key)} is compared twice: by {found.comparisons[key]['notebook']} and {by}")
+            found.comparisons[key] = {**raw, "notebook": by}
     runs: dict[Key, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
     for spread in spreads:
         for run in spread["runs"]:
             for raw in run["comparisons"]:
-                runs[_key(raw)].append((str(run["network"]), raw))
-                # The first run, which holds words as well, tells what a row's other runs belong to.
-                found.comparisons[_key(raw)] = {**raw, **_told(found, raw), "notebook": spread["notebook"]}
+                key = key_of(raw)
+                runs[key].append((str(run["network"]), raw))
+                # The first run holds words as well, and tells what a row's other runs, numbers alone, belong to.
+                told = {} if "cause" in raw else found.comparisons.get(key, {})
+                found.comparisons[key] = {**raw, **told, "notebook": spread["notebook"]}
     for key, raw in found.comparisons.items():
         for network, one in runs.get(key) or [("0", raw)]:
             _take(found, key, network, one)
@@ -228,11 +195,6 @@ def measured(
         for mode, values in modes.items():
             found.numbers[key, f"{AUTHORS}, {mode}"][AUTHORS] = list(values.values())
     return found
-
-
-def _told(found: Measured, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what an earlier run of this row told: a later one of a spread has numbers alone."""
-    return {} if "cause" in raw else found.comparisons.get(_key(raw), {})
 
 
 def _take(found: Measured, key: Key, network: str, raw: Mapping[str, Any]) -> None:
@@ -274,10 +236,8 @@ def _judge_number(
     ours = rule.prediction_interval(numbers)
     reference, our_reference = about.reference, None
     if isinstance(reference, tuple):
-        printed = _printed()[reference]
-        reference = printed.value
-        base = rule.prediction_interval(_numbers_only(found.numbers.get((printed.key, mode), {})) or {"": []})
-        our_reference = base.centre if base else None
+        base = rule.prediction_interval(_numbers_only(found.numbers.get((reference, mode), {})))
+        reference, our_reference = _printed()[reference].value, base.centre if base else None
     outcome = rule.judge_number(
         printed_interval(entry), ours.scaled(factor) if ours else None,
         reference=reference, our_reference=our_reference, constant=about.constant,
@@ -365,7 +325,7 @@ def _explained(entry: Published, word: str, found: Measured, lines: Sequence[Evi
         parts.insert(0, f"{about['cause']} ({how})")
     if entry.value is not None and kind(entry).why:
         parts.insert(0, kind(entry).why)
-    return one_line("; ".join(part for part in parts if part))
+    return published.one_line("; ".join(part for part in parts if part))
 
 
 def _ours(entry: Published, mode: str, found: Measured, lines: Sequence[Evidence]) -> float | str | None:
@@ -396,39 +356,34 @@ def claims_table(found: Measured, factor: float = 1.0) -> tuple[list[Claim], lis
     return claims, evidence
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def stored_runs() -> Measured:
     """Gather the committed records of paper scale, their spread, and the reruns with VS22's own networks."""
-    folder = places.REFERENCE
-    authors = folder / "authors.json"
-    return measured(
-        map(_json, sorted(folder.glob("*.paper.json"))),
-        map(_json, sorted((folder / "spread").glob("*.json"))),
-        _json(authors) if authors.is_file() else None,
-    )
+    spreads = map(record.read, sorted((places.REFERENCE / "spread").glob("*.json")))
+    authors = places.REFERENCE / "authors.json"
+    return measured(record.references("paper"), spreads, record.read(authors) if authors.is_file() else None)
 
 
 def evidence_csv(evidence: Iterable[Evidence]) -> str:
     """Write evidence as CSV, numbers to five digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in fields(Evidence)])
-    for line in evidence:
-        writer.writerow(f"{v:.5g}" if isinstance(v, float) else "" if v is None else v for v in asdict(line).values())
-    return text.getvalue()
+    return published.csv_text(evidence, Evidence, lambda v: f"{v:.5g}" if isinstance(v, float) else v)
 
 
-def read_evidence(path: Path | None = None) -> Iterator[dict[str, str]]:
+def write_evidence(evidence: Iterable[Evidence], path: Path = EVIDENCE) -> Path:
+    """Write `results/evidence.csv`."""
+    write_atomically(path, evidence_csv(evidence))
+    return path
+
+
+def read_evidence(path: Path = EVIDENCE) -> Iterator[dict[str, str]]:
     """Read `results/evidence.csv`, one dict a line, everything as text."""
-    with (places.RESULTS / "evidence.csv" if path is None else path).open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
 
 
-def write_evidence(evidence: Iterable[Evidence], path: Path | None = None) -> Path:
-    """Write `results/evidence.csv`."""
-    path = places.RESULTS / "evidence.csv" if path is None else path
-    write_atomically(path, evidence_csv(evidence))
-    return path
+def intervals() -> Intervals:
+    """Return the intervals of `results/evidence.csv`."""
+    return {
+        (*key_of(line), line["mode"]): (float(line["low"]), float(line["centre"]), float(line["high"]))
+        for line in read_evidence()
+        if line["low"]
+    }

@@ -7,10 +7,10 @@ A notebook measures; it judges nothing. The verdict follows from all runs at pap
 from collections.abc import Mapping
 from typing import Any
 
-from compendium.claims.published import Key
-from compendium.claims.table import criteria
+from compendium.claims.published import PARTS, Key
+from compendium.claims.table import MODES, criteria
 
-AS_PUBLISHED, CORRECTED = "as published", "corrected"
+AS_PUBLISHED, CORRECTED = MODES
 
 
 def number(run: Any, key: Key, ours: Mapping[str, float | str | None], note: str = "") -> None:
@@ -74,8 +74,8 @@ def sentence(
 
 
 def _row(key: Key, ours: Mapping[str, float | str | None], note: str) -> dict[str, Any]:
-    unknown = set(ours) - {AS_PUBLISHED, CORRECTED}
+    unknown = set(ours) - set(MODES)
     if unknown:
         raise ValueError(f"ours must have the keys {AS_PUBLISHED!r} and {CORRECTED!r}, but has {', '.join(unknown)}")
-    names = dict(zip(("paper", "item", "row", "column"), key, strict=True))
-    return {**names, "as_published": ours.get(AS_PUBLISHED), "corrected": ours.get(CORRECTED), "cause": note}
+    numbers = {column: ours.get(mode) for mode, column in MODES.items()}
+    return {**dict(zip(PARTS, key, strict=True)), **numbers, "cause": note}

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,13 @@ from pygments.formatters import HtmlFormatter
 from advlib import __version__, paths
 from compendium import paths as places
 from compendium.claims import published, record, table
-from compendium.claims.published import Claim
+from compendium.claims.published import PARTS, four_digits
 from compendium.site import notebook, reference, runs
 from compendium.site.markdown import Pages
 from compendium.site.maths import font_face
 
-_KEY = ("paper", "item", "row", "column")
 _SOFT = ("not run", "no evidence", "setting")
 _BAD = ("not ", "contradicted")
-
-
-def number(value: Any) -> str:
-    """Show a cell of the claims table: four digits of a number, a text as it is, nothing for None."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value or "")
 
 
 def tone(verdict: str) -> str:
@@ -55,31 +49,24 @@ def claims_rows() -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        The fields of `Claim`, and intervals: mode → "low to high", where there is one.
+        The fields of `Claim`, and intervals: way of rerunning → "low to high", where there is one.
     """
-    intervals: dict[tuple[str, ...], dict[str, str]] = {}
-    for line in table.read_evidence() if (places.RESULTS / "evidence.csv").is_file() else ():
-        if line["low"]:
-            key = tuple(line[part] for part in _KEY)
-            low, high = (f"{float(line[end]):.3g}" for end in ("low", "high"))
-            intervals.setdefault(key, {})[line["mode"].replace(" ", "_")] = f"{low} to {high}"
-    return [
-        {field.name: getattr(claim, field.name) for field in fields(Claim)}
-        | {"intervals": intervals.get(claim.key, {})}
-        for claim in published.read_claims()
-    ]
+    intervals = table.intervals()
+    rows = []
+    for claim in published.read_claims():
+        ends = {column: intervals.get((*claim.key, mode)) for mode, column in table.MODES.items()}
+        shown = {column: f"{found[0]:.3g} to {found[2]:.3g}" for column, found in ends.items() if found}
+        rows.append(asdict(claim) | {"intervals": shown})
+    return rows
 
 
 def documents() -> dict[str, str]:
     """List the texts that the site holds: path in the repository → page."""
-    named = [*sorted(path.relative_to(paths.HOME).as_posix() for path in (paths.HOME / "docs").glob("*.md"))]
+    named = sorted(path.relative_to(paths.HOME).as_posix() for path in (paths.HOME / "docs").glob("*.md"))
     named += ["CONTRIBUTING.md", "CHANGELOG.md", "data/README.md"]
-    pages = {
-        name: f"doc-{name.removesuffix('.md').removeprefix('docs/').replace('/', '-').lower()}.html" for name in named
-    }
-    if "docs/glossary.md" in pages:
-        pages["docs/glossary.md"] = "glossary.html"
-    return {name: page for name, page in pages.items() if (paths.HOME / name).is_file()}
+    pages = {name: f"doc-{name.removesuffix('.md').removeprefix('docs/').replace('/', '-').lower()}" for name in named}
+    pages["docs/glossary.md"] = "glossary"
+    return {name: f"{page}.html" for name, page in pages.items() if (paths.HOME / name).is_file()}
 
 
 class _Site:
@@ -102,17 +89,10 @@ class _Site:
             undefined=jinja2.StrictUndefined,
         )
         environment.globals.update(
-            profile=profile, version=__version__, found=self.found, nav=self._nav(), number=number, tone=tone,
-            hardware=record.hardware, smaller_settings=record.smaller_settings,
+            profile=profile, version=__version__, found=self.found, documents=self.documents, number=four_digits,
+            tone=tone, hardware=record.hardware, smaller_settings=record.smaller_settings,
         )  # fmt: skip
         self.environment = environment
-
-    def _nav(self) -> list[tuple[str, str]]:
-        glossary = [("glossary.html", "Glossary")] if "docs/glossary.md" in self.documents else []
-        return [
-            ("index.html", "Start"), ("index.html#notebooks", "Notebooks"), ("claims.html", "Claims"),
-            ("timings.html", "Timings"), *glossary, ("docs.html", "Documents"), ("api.html", "Library"),
-        ]  # fmt: skip
 
     def write(self, name: str, template: str, **values: Any) -> None:
         text = self.environment.get_template(template).render(page_name=name, **values)
@@ -140,24 +120,21 @@ def _write_start(site: _Site) -> None:
 
 def _write_notebooks(site: _Site) -> None:
     shown = [run for run in site.found if run.page]
-    for i, run in enumerate(shown):
+    for before, run, after in zip([None, *shown], shown, [*shown[1:], None], strict=False):
         body, headings = notebook.body(run.executed, site.pages)
-        site.write(
-            run.page, "notebook.html.j2", run=run, body=body, sections=headings,
-            before=shown[i - 1] if i else None, after=shown[i + 1] if i + 1 < len(shown) else None,
-        )  # fmt: skip
+        neighbours = {"before": before, "after": after}
+        site.write(run.page, "notebook.html.j2", run=run, body=body, sections=headings, **neighbours)
 
 
 def _write_claims(site: _Site) -> None:
     rows = claims_rows()
-    known = ("published", "as_published", "corrected", "verdict", "cause", "notebook", *_KEY)
-    there = {run.name: run.page for run in site.found}
+    known = (*PARTS, "published", "as_published", "corrected", "verdict", "cause", "notebook", "intervals")
     site.write(
         "claims.html",
         "claims.html.j2",
         rows=rows,
-        further=[field.name for field in fields(Claim) if field.name not in known],
-        pages=there,
+        further=[name for name in dict.fromkeys(name for row in rows for name in row) if name not in known],
+        pages={run.name: run.page for run in site.found},
         filters={
             "paper": sorted({row["paper"] for row in rows}),
             "item": list(dict.fromkeys(row["item"] for row in rows)),

@@ -16,10 +16,14 @@ _CODE = re.compile(r"^\s*(?:javascript|vbscript|data:(?!image/))", re.I)
 _OUTSIDE = re.compile(r"^(?:https?:|mailto:|doi:)")
 
 
+def plain(heading: str) -> str:
+    """Return a heading's text without its HTML."""
+    return html.unescape(re.sub(r"<[^>]+>", "", heading)).strip()
+
+
 def slug(heading: str) -> str:
     """Return a heading's anchor as hosts of repositories name it: lower case, words joined by hyphens."""
-    words = re.sub(r"[^\w\s-]", "", html.unescape(re.sub(r"<[^>]+>", "", heading)).lower())
-    return re.sub(r"\s", "-", words.strip())
+    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", plain(heading).lower()).strip())
 
 
 def scrolling_tables(text: str) -> str:

@@ -1,7 +1,6 @@
 """An executed notebook as the body of a page: cells in order, outputs in the richest form without scripts."""
 
 import html
-import re
 from typing import Any
 
 import nbformat
@@ -12,7 +11,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from compendium import paths as places
-from compendium.site.markdown import Pages, scrolling_tables
+from compendium.site.markdown import Pages, plain, scrolling_tables
 
 _lexer, _formatter = PythonLexer(), HtmlFormatter()
 
@@ -26,10 +25,6 @@ def title(notebook: nbformat.NotebookNode) -> str:
 def code(source: str) -> str:
     """Return Python source as HTML."""
     return highlight(source, _lexer, _formatter)
-
-
-def _words(heading: str) -> str:
-    return html.unescape(re.sub(r"<[^>]+>", "", heading)).strip()
 
 
 def _output(output: Any, pages: Pages, heading: str) -> str:
@@ -72,7 +67,7 @@ def body(notebook: nbformat.NotebookNode, pages: Pages) -> tuple[Markup, list[tu
         if cell.cell_type == "markdown":
             text, headings = pages.html(cell.source, places.NOTEBOOKS, attachments=cell.get("attachments"))
             for level, anchor, words in headings:
-                heading = _words(words)
+                heading = plain(words)
                 if anchor in taken:  # the renderer sees one cell at a time
                     fresh = f"{anchor}-{len(taken)}"
                     text = text.replace(f'id="{anchor}"', f'id="{fresh}"').replace(f'"#{anchor}"', f'"#{fresh}"')

@@ -62,15 +62,11 @@ def collect(profile: str) -> list[NotebookRun]:
     """
     found = []
     for path in runner.notebooks():
-        folder = places.RUNS / profile / path.stem
-        executed, metrics = folder / path.name, folder / "metrics.json"
-        committed = runner.read(path)
-        if executed.is_file() and metrics.is_file():
-            mine = runner.read(executed)
-            found.append(NotebookRun(path.stem, notebooks.title(mine), _read(metrics), mine, stored=False))
-        else:
-            stored = _read(record.reference_path(path.stem, profile))
-            has_page = stored is not None and profile == "quick" and any(c.get("outputs") for c in committed.cells)
-            page = committed if has_page else None
-            found.append(NotebookRun(path.stem, notebooks.title(committed), stored, page, stored=stored is not None))
+        executed, metrics = (places.RUNS / profile / path.stem / name for name in (path.name, "metrics.json"))
+        mine = executed.is_file() and metrics.is_file()
+        shown = runner.read(executed if mine else path)
+        content = _read(metrics if mine else record.reference_path(path.stem, profile))
+        stored = content is not None and not mine
+        has_page = mine or (stored and profile == "quick" and any(cell.get("outputs") for cell in shown.cells))
+        found.append(NotebookRun(path.stem, notebooks.title(shown), content, shown if has_page else None, stored))
     return found

@@ -10,7 +10,7 @@ import torch
 from advlib import models
 from advlib.prdc import ReferenceManifold
 from compendium import authors
-from compendium.claims import published, stored
+from compendium.claims import published, record, stored
 from compendium.common import boundary, vs22
 from compendium.common.vs22 import AS_PUBLISHED, CORRECTED, Split
 
@@ -46,7 +46,7 @@ def test_fgsm_gives_every_number_of_its_sections_in_both_modes(fresh, monkeypatc
     def references(title):
         for seed, part in enumerate(parts):
             manifold = ReferenceManifold(vs22.K).fit(authors.points(part, part.reference))
-            yield authors.Reference(seed, part, manifold)
+            yield seed, part, manifold
 
     monkeypatch.setattr(authors, "references", references)
     values, about = authors.fgsm("MNIST")
@@ -110,15 +110,6 @@ def test_the_boundary_attack_gives_every_number_of_its_section_and_tables(monkey
     assert first["vs22 | Table 4 | MNIST | share=0.75"] > first["vs22 | Table 4 | MNIST | share=0.25"] > density
 
 
-def test_quartile_ranges_are_over_batch_sizes():
-    values = np.arange(12.0)
-    batches = {2: np.arange(12).reshape(6, 2), 4: np.arange(12).reshape(3, 4)}
-    expected = [np.quantile([0.5, 2.5, 4.5, 6.5, 8.5, 10.5], q) for q in (0.25, 0.75)]
-    expected += [np.quantile([1.5, 5.5, 9.5], q) for q in (0.25, 0.75)]
-    found = authors.quartile_range(values, batches)
-    assert found == {"smallest": min(expected[::2]), "largest": max(expected[1::2])}
-
-
 def test_tiles_are_divided_in_the_papers_ratio(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "tiles.npz"
@@ -162,7 +153,7 @@ def test_a_part_renews_its_own_numbers_alone(tmp_path, monkeypatch):
     authors.run([("fgsm", "MNIST"), ("fgsm", "OrganMNIST")], path)
     monkeypatch.setattr(authors, "fgsm", part(2.0))
     authors.run([("fgsm", "OrganMNIST")], path)
-    found = authors.load(path)
+    found = record.read(path)
     numbers = {key: by_mode[CORRECTED.name]["0"] for key, by_mode in found["values"].items()}
     assert numbers == {"vs22 | §5 | MNIST | accuracy (%)": 1.0, "vs22 | §5 | OrganMNIST | accuracy (%)": 2.0}
     assert found["settings"]["sizes"] == {"fgsm MNIST": {"queries": 1.0}, "fgsm OrganMNIST": {"queries": 2.0}}
@@ -175,30 +166,25 @@ def test_keys_that_are_not_printed_are_refused():
         authors.Values().add(("vs22", "§5", "MNIST", "accuracy"), CORRECTED, 0, 1.0)
 
 
-def test_a_missing_record_says_how_it_is_made(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make it with: python -m compendium.authors"):
-        authors.load(tmp_path / "none.json")
-
-
 def test_the_stored_record_has_printed_keys_both_modes_and_numbers():
-    record = authors.load()
-    assert {"generated_by", "settings", "values", "environment"} <= set(record)
+    kept = record.read(authors.STORED)
+    assert {"generated_by", "settings", "values", "environment"} <= set(kept)
     keys = {" | ".join(entry.key) for entry in published.load("vs22")}
-    assert set(record["values"]) <= keys and record["values"]
-    for by_mode in record["values"].values():
+    assert set(kept["values"]) <= keys and kept["values"]
+    for by_mode in kept["values"].values():
         assert set(by_mode) == MODES
         for found in by_mode.values():
             assert found and all(value is None or np.isfinite(value) for value in found.values())
-    json.dumps(record, allow_nan=False)
+    json.dumps(kept, allow_nan=False)
     # The attack is theirs to the image where the network reads as many rightly as they stored, at every ε.
     stored_accuracy = stored.load({"file": "fgsm/mnist/FGSM_attack_density.dat", "what": "accuracy"})["value"]
-    found = record["curves"]["MNIST"][AS_PUBLISHED.name]["0"]["accuracy"]
+    found = kept["curves"]["MNIST"][AS_PUBLISHED.name]["0"]["accuracy"]
     np.testing.assert_allclose(found, stored_accuracy, atol=2.5 / 2100)
 
 
 def test_their_stored_curves_come_out_at_every_epsilon():
     """Density and coverage of MNIST at all 20 sizes of FGSM; which 20,000 images were the reference is not known."""
-    runs = authors.load()["curves"]["MNIST"][AS_PUBLISHED.name].values()
+    runs = record.read(authors.STORED)["curves"]["MNIST"][AS_PUBLISHED.name].values()
     for what, atol in (("density", 0.02), ("coverage", 0.006)):  # a fiftieth of the clean value
         file = f"fgsm/mnist/FGSM_attack_{what}.dat"
         theirs = stored.load({"file": file, "what": what, "kind": "adversarial"})["value"]

@@ -135,9 +135,9 @@ def test_what_cannot_be_compared_is_refused_with_a_sentence(two, house):
     for arguments, words in [
         ((first, house / "none"), "there is no"),
         ((first, house / "empty"), "holds no run: no metrics.json"),
-        ((first, house / "text.json"), "is no record of a run: it is not JSON"),
-        ((first, house / "list.json"), "it lacks notebook"),
-        ((first, house / "some.json"), "it lacks profile, parameters"),
+        ((first, house / "text.json"), "text.json is damaged"),
+        ((first, house / "list.json"), "must be a JSON object, but is a list"),
+        ((first, house / "some.json"), "it has no profile, parameters"),
         ((first, second / "98_other"), "no run of the same notebook: 99_toy against 98_other"),
         ((first, second, "--tolerance", "-1"), "tolerance must be a number of at least 0"),
     ]:

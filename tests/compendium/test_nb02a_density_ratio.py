@@ -101,7 +101,7 @@ def table(changes=()):
 def says(run):
     """Sentence → verdict of the one rule on a run's comparisons."""
     found = claims.measured([{"notebook": NOTEBOOK, "comparisons": list(run.comparisons.values())}])
-    sentences = [entry for entry in published.claims() if entry.key in run.comparisons]
+    sentences = [entry for entry in published.load(item="claim") if entry.key in run.comparisons]
     return {entry.row: claims.judge(entry, found)[0] for entry in sentences}
 
 

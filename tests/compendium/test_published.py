@@ -193,11 +193,13 @@ def test_keys_are_unique_and_sources_given():
 
 def test_claims_are_sentences():
     assert {"transferable", "ten-samples-suffice", "single-adversarial-sample"} <= {
-        c.row for c in published.claims("g17")
+        c.row for c in published.load("g17", "claim")
     }
-    assert {"model-agnostic", "runtime-100x", "class-8-dominates"} <= {c.row for c in published.claims("vs22")}
-    assert len(published.claims()) == len(published.claims("g17")) + len(published.claims("vs22"))
-    assert all(claim.value is None and claim.column == "" for claim in published.claims())
+    assert {"model-agnostic", "runtime-100x", "class-8-dominates"} <= {c.row for c in published.load("vs22", "claim")}
+    assert len(published.load(item="claim")) == len(published.load("g17", "claim")) + len(
+        published.load("vs22", "claim")
+    )
+    assert all(claim.value is None and claim.column == "" for claim in published.load(item="claim"))
 
 
 def test_lookup():

@@ -171,7 +171,6 @@ def test_new_verdicts_and_columns_of_the_claims_need_no_change(tmp_path, monkeyp
     old = [claim for claim in published.read_claims() if claim.verdict == "reproduced"][:2]
     wider = [Wider(*(getattr(claim, name) for name in names), spread=0.125) for claim in old]
     wider[0] = dataclasses.replace(wider[0], verdict="brand new", notebook="")
-    monkeypatch.setattr(build, "Claim", Wider)
     monkeypatch.setattr(published, "VERDICTS", (*published.VERDICTS, "brand new"))
     monkeypatch.setattr(published, "read_claims", lambda path=None: wider)
     monkeypatch.setattr(places, "RUNS", tmp_path)

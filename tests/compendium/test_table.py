@@ -10,7 +10,7 @@ from compendium.claims import published, rule, table
 from compendium.claims.published import NotPublishedError
 
 NUMBERS = [entry for entry in published.load() if entry.value is not None and entry.item != "setting"]
-SENTENCES = published.claims()
+SENTENCES = published.load(item="claim")
 KEY = ("g17", "Table 1", "MNIST", "R1 eps=0.1")
 R2 = ("g17", "Table 1", "MNIST", "R2 eps=0.1")
 
@@ -164,7 +164,7 @@ def test_a_cause_names_metrics_of_records_that_show_it_or_is_a_conjecture():
     for path in [*places.REFERENCE.glob("*.paper.json"), *places.REFERENCE.glob("*.quick.json")]:
         record = json.loads(path.read_text(encoding="utf-8"))
         metrics.setdefault(record["notebook"], set()).update(record["metrics"], record["verdicts"])
-    for about in table._causes():
+    for about in table._yaml("causes.yaml"):
         assert ("shown_by" in about) != ("conjecture" in about), about
         for place in about["shown_by"].split("; ") if "shown_by" in about else ():
             notebook, _, name = place.partition(": ")

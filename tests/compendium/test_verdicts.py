@@ -60,4 +60,4 @@ def test_a_sentence_without_criterion_or_statistic_is_refused(run, row, statisti
 
 
 def test_the_sentences_of_both_papers_are_known():
-    assert {entry.paper for entry in published.claims()} == set(published.PAPERS)
+    assert {entry.paper for entry in published.load(item="claim")} == set(published.PAPERS)
