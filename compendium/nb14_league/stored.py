@@ -65,18 +65,13 @@ def worst(table: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def separating(worst_cases: pandas.DataFrame, m: int) -> list[str]:
-    """Return the detectors that flag their least flagged attack more often than any change, on every image set.
+def separating(worst_cases: pandas.DataFrame, m: int) -> dict[str, list[str]]:
+    """Return on which image sets a detector flags its least flagged attack more often than any change.
 
-    Attackers who know a detector are left out, and so is a detector that was not measured on every set.
+    Attackers who know a detector are left out, and so are detectors that do so nowhere.
     """
-    some = worst_cases[worst_cases.m == m].dropna(subset=["attack", "change"])
-    sets = worst_cases.dataset.nunique()
-    return [
-        name
-        for name, part in some.groupby("detector", sort=False)
-        if len(part) == sets and (part.attack > part.change).all()
-    ]
+    some = worst_cases[(worst_cases.m == m) & (worst_cases.attack > worst_cases.change)]
+    return {name: list(part.dataset) for name, part in some.groupby("detector", sort=False)}
 
 
 def read() -> dict[str, Any]:

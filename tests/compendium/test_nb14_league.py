@@ -188,8 +188,8 @@ def test_the_worst_case_is_the_least_flagged_attack_and_the_most_flagged_change(
     assert (row["attack"], row["attack pool"]) == (pytest.approx(0.3), "C&W")
     assert (row["change"], row["change pool"]) == (0.1, "blur 0.1") and row["adaptive"] == 0.5
     assert set(table[table.kind == "odd"].pool) == {"nothing"}
-    assert stored.separating(stored.worst(table), 25) == [stored.AIM, "density · pixels"]
-    assert stored.separating(stored.worst(table).assign(change=0.4), 25) == []
+    assert stored.separating(stored.worst(table), 25) == {stored.AIM: ["MNIST"], "density · pixels": ["MNIST"]}
+    assert stored.separating(stored.worst(table).assign(change=0.4), 25) == {}
     assert stored.metrics(table)[f"MNIST.{stored.AIM}.25.attack"] == 0.3
     assert len(stored.summary(stored.worst(table), 25)) == 1
     figure = draw.worst_cases(stored.worst(table), 25)
