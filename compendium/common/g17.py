@@ -62,10 +62,6 @@ TABLE1 = {
     "CIFAR-10 (combined)": ("cifar10", "combined"),
 }
 
-TOLERANCE = 0.25
-"""A rerun number agrees with a printed one when they differ by at most this share of the printed one. The paper's
-network is unknown; see `notebooks/02a_density_ratio` for how far retrained networks spread."""
-
 
 def test_images(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return `count` (0: all) test images (n, c, h, w) float32 and labels (n,) of one of G17's sets.
@@ -92,11 +88,6 @@ def all_and_attacked(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray
     everything = datasets.grey(everything) if image_set.endswith("-grey") else everything.copy()
     chosen = np.arange(count) * len(everything) // count if count else slice(None)
     return everything, everything[chosen], labels[chosen]
-
-
-def agrees(value: float, printed: float) -> bool:
-    """Whether a rerun number lies within `TOLERANCE` of a printed one."""
-    return abs(value - printed) <= TOLERANCE * abs(printed)
 
 
 def printed_r1(name: str, epsilon: float) -> float:

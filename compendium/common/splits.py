@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -219,15 +218,15 @@ def kept_by_split(most: int) -> Callable[[Callable[..., Any]], Callable[..., Any
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        kept: OrderedDict[Any, Any] = OrderedDict()
+        kept: dict[Any, Any] = {}
 
         @functools.wraps(function)
         def wrapper(split: Split, *arguments: Any) -> Any:
             key = split.origin, arguments
             if key not in kept:
                 kept[key] = function(split, *arguments)
-                while len(kept) > most:
-                    kept.popitem(last=False)
+                if len(kept) > most:
+                    del kept[next(iter(kept))]
             return kept[key]
 
         wrapper.cache = kept
