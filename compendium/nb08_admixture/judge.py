@@ -30,7 +30,7 @@ def record_admixture(run: Any, results: Sequence[Admixture]) -> None:
     for result in results:
         prefix = f"admixture.{result.image_set.title}"
         for name in result.fgsm:
-            run.metric(f"{prefix}.{name}.boundary.images", result.boundary_counts[name]["scored"])
+            run.metric(f"{prefix}.{name}.boundary.images", result.boundary[name].n_queries)
             for kind, found in (("fgsm", result.fgsm[name]), ("boundary", result.boundary[name])):
                 run.metric(f"{prefix}.{name}.{kind}.density", found.density.ravel())
                 run.metric(f"{prefix}.{name}.{kind}.coverage", found.coverage.ravel())
