@@ -11,8 +11,10 @@ L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import pandas
 
 from advlib import datasets
 from compendium.claims import published
@@ -99,3 +101,19 @@ def printed_r2(name: str) -> list[float]:
     """Mean R2 of a row of Table 1 as printed, one for each ε."""
     entries = published.load("g17", "Table 1")
     return [entry.value for entry in entries if entry.row == name and entry.column.startswith("R2")]
+
+
+def printed_ratios(item: str) -> pandas.DataFrame:
+    """Tabulate printed R1 and R2 with their intervals ("R1 low", …), a line for each row and `what` its columns name.
+
+    Parameters
+    ----------
+    item : str
+        "Table 1", whose columns are "R1 eps=0.1" and so on, or "Table 2".
+    """
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in published.load("g17", item):
+        side, what = entry.column.split(" ", 1)
+        line = lines.setdefault((entry.row, what), {"row": entry.row, "what": what})
+        line |= {side: entry.value, f"{side} low": entry.low, f"{side} high": entry.high}
+    return pandas.DataFrame(lines.values())

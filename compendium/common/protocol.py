@@ -204,16 +204,19 @@ def mean_ratios(
     return fit_indices(numerators, denominators, a, b, kernel, **estimator).mean_ratio_
 
 
-def _side_ratios(
-    step: tuple[int, int],
-    clean: np.ndarray,
-    pools: list[np.ndarray],
-    draws: list[np.ndarray],
-    estimator: dict[str, Any],
+def channel_ratios(
+    numerators: np.ndarray, suspects: np.ndarray, a: np.ndarray, b: np.ndarray, **estimator: Any
 ) -> np.ndarray:
+    """Mean density ratios of images (n, c, h, w), each channel by itself: (t, c); arguments as for `fit_indices`."""
+    clean, suspects = (images.reshape(*images.shape[:2], -1) for images in (numerators, suspects))
+    found = [mean_ratios(clean[:, c], suspects[:, c], a, b, **estimator) for c in range(suspects.shape[1])]
+    return np.stack(found, axis=1)
+
+
+def _side_ratios(step: tuple[int, int], clean: np.ndarray, pools: list[np.ndarray], draws: Any, fit: Any) -> np.ndarray:
     """Fit all draws of one channel and one side: R1 is side 0, R2 side 1."""
     channel, side = step
-    return mean_ratios(clean[:, channel], pools[side][:, channel], *draws, **estimator)
+    return mean_ratios(clean[:, channel], pools[side][:, channel], *draws, **fit)
 
 
 def density_ratio_comparison(

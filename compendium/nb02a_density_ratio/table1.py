@@ -36,13 +36,9 @@ def _interval(side: str, of: Any) -> dict[str, float]:
 
 def printed_table1() -> pandas.DataFrame:
     """Table 1 as printed."""
-    rows: dict[tuple[str, float], dict[str, Any]] = {}
-    for entry in published.load("g17", "Table 1"):
-        side, _, epsilon = entry.column.partition(" eps=")
-        line = {"row": entry.row, "epsilon": float(epsilon), "mode": "published"}
-        interval = _interval(side.lower(), protocol.Summary(entry.value, entry.low, entry.high))
-        rows.setdefault((entry.row, float(epsilon)), line).update(interval)
-    return _ordered(pandas.DataFrame(rows.values()))
+    printed = g17.printed_ratios("Table 1").rename(columns=lambda name: name.lower().replace(" ", "_"))
+    epsilon = printed.pop("what").str.removeprefix("eps=").astype(float)
+    return _ordered(printed.assign(epsilon=epsilon, mode="published"))
 
 
 def _ordered(table: pandas.DataFrame) -> pandas.DataFrame:

@@ -11,8 +11,6 @@ G. J. Székely, M. L. Rizzo, "Energy statistics: a class of statistics based on 
 """
 
 import math
-import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,9 +21,8 @@ from torch import nn
 
 from advlib import attacks, models
 from advlib.progress import track
-from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 from compendium.common.g17 import MODES, Mode, all_and_attacked
-from compendium.common.protocol import draw_indices, power
+from compendium.common.protocol import draw_indices, fit_indices, power
 from compendium.nb06_crafting import search
 
 IMAGE_SETS = {"MNIST": "mnist", "CIFAR-10 (grey)": "cifar10-grey"}
@@ -248,9 +245,10 @@ def clipped_and_unclipped(setting: Setting, epsilons: Sequence[float], rng: np.r
     for title, clip in ((CLIPPED, (0.0, 1.0)), (NOT_CLIPPED, None)):
         defender = setting.defender(np.random.default_rng(seed), clip=clip)
         moved = defender.fgsm()
-        for trial in search.gap_curve(defender, epsilons):
-            row = {"FGSM": title, "epsilon": trial.epsilon, "difference": trial.difference}
-            distance = relative_distance(setting.numerators, moved(trial.epsilon))
+        for epsilon in track(epsilons, "R1 − R2 over ε"):
+            images = moved(epsilon)
+            trial, distance = defender.judge(images, epsilon), relative_distance(setting.numerators, images)
+            row = {"FGSM": title, "epsilon": epsilon, "difference": trial.difference}
             rows.append(row | {"accuracy": trial.adversarial_accuracy, "distance": distance})
     return pandas.DataFrame(rows)
 
@@ -272,13 +270,10 @@ def usual_pairs(setting: Setting, epsilons: Sequence[float], rng: np.random.Gene
     sweep = attacks.fgsm_sweep(setting.model, setting.images, setting.labels, epsilons, setting.mode.clip)
     for epsilon, batch in zip(epsilons, sweep, strict=True):
         moved = batch.images.reshape(len(batch.images), -1)
-        with warnings.catch_warnings():
-            # The papers' grid is part of their method: that the best σ or λ lies at its edge is no warning here.
-            warnings.simplefilter("ignore", GridEdgeWarning)
-            fit = fit_batch_indices(clean, moved, a, b, kernel=setting.mode.kernel)
-        pairs = Counter(zip(fit.sigma_.tolist(), fit.lambda_.tolist(), strict=True))
-        (sigma, lambda_), count = min(pairs.items(), key=lambda item: (-item[1], item[0]))
-        lines.append(f"ε = {epsilon:g}: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of {len(a)} draws")
+        fit = fit_indices(clean, moved, a, b, setting.mode.kernel)
+        pairs, counts = np.unique(np.stack([fit.sigma_, fit.lambda_], axis=1), axis=0, return_counts=True)
+        sigma, lambda_ = pairs[counts.argmax()]
+        lines.append(f"ε = {epsilon:g}: σ = {sigma:.2g}, λ = {lambda_:.2g} in {counts.max()} of {len(a)} draws")
     return lines
 
 
