@@ -325,14 +325,17 @@ def reference_and_holdout(
     return Split(chosen, images[reference], labels[reference], reference, images[index], labels[index], index)
 
 
+def evenly(n: int, count: int) -> np.ndarray:
+    """Take `count` of n places at even steps."""
+    return np.arange(count) * n // count
+
+
 def _part(index: np.ndarray, count: int, name: str, rng: np.random.Generator | None) -> np.ndarray:
     if not 0 <= count <= len(index):
         raise ValueError(f"{name} must lie between 1 and {len(index)}, or be 0 for all, but is {count}")
     if count in (0, len(index)):
         return index
-    if rng is None:
-        return index[np.arange(count) * len(index) // count]
-    return rng.permutation(index)[:count]
+    return index[evenly(len(index), count)] if rng is None else rng.permutation(index)[:count]
 
 
 def network(chosen: ImageSet) -> models.Classifier:
@@ -350,6 +353,5 @@ def held_out(network: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Take `count` (0 or more than there are: all) of a network's held-out images and labels at even steps."""
     held = models.partition(network)
     n = len(held.holdout_images)
-    count = min(count or n, n)
-    part = np.arange(count) * n // count
+    part = evenly(n, min(count or n, n))
     return held.holdout_images[part], held.holdout_labels[part]

@@ -11,7 +11,7 @@ from advlib import models
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from compendium.common import boundary, vs22
-from compendium.common.splits import kept_by_split
+from compendium.common.splits import evenly, kept_by_split
 from compendium.nb08_admixture.mixtures import Mixture, mixture
 from compendium.nb08_admixture.power import clean_batches, power_map
 
@@ -118,7 +118,7 @@ def _walk(
     gets the ratio of whole model set to whole hold-out, Table 4 the references, `dense`.
     """
     whole, rng, n = images.whole, images.rng, len(images.whole.images)
-    tried = np.arange(min(count or n, n)) * n // min(count or n, n)  # as `reference_and_holdout` takes a part
+    tried = evenly(n, min(count or n, n))  # as `reference_and_holdout` takes a part
     part = replace(whole, images=whole.images[tried], labels=whole.labels[tried], index=whole.index[tried])
     state = boundary.attack(mode, part, steps, **attack)[-1]
     scored = boundary.scored_rows(mode, state)
