@@ -10,7 +10,7 @@ G. J. Székely, M. L. Rizzo, "Energy statistics: a class of statistics based on 
 143, 1249–1272 (2013).
 """
 
-import math
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,6 +59,11 @@ class Setting:
         """Data set and mode."""
         return f"{self.title}, {self.mode.name}"
 
+    @property
+    def place(self) -> dict[str, str]:
+        """Columns by which frames tell settings apart."""
+        return {"setting": self.name, "image set": self.title, "mode": self.mode.name}
+
     def defender(self, rng: np.random.Generator, **changed: object) -> search.Defender:
         """Draw for Algorithm 1; `changed` may hold another clip."""
         options = {"clip": self.mode.clip, "kernel": self.mode.kernel, "numerators": self.numerators} | changed
@@ -66,15 +71,13 @@ class Setting:
         return search.Defender(self.model, self.images, self.labels, rng=rng, **sizes, **options)
 
 
-def settings(
-    images: int, draws: int, batch_size: int, titles: Sequence[str] = tuple(IMAGE_SETS), modes: Sequence[Mode] = MODES
-) -> list[Setting]:
-    """Load data sets (of `IMAGE_SETS`) and networks, with `images` test images that are attacked, 0 for all."""
+def settings(images: int, draws: int, batch_size: int, modes: Sequence[Mode] = MODES) -> list[Setting]:
+    """Load the data sets of `IMAGE_SETS` and networks, with `images` test images that are attacked, 0 for all."""
     loaded = []
-    for title in titles:
-        everything, real, labels = all_and_attacked(IMAGE_SETS[title], images)
+    for title, image_set in IMAGE_SETS.items():
+        everything, real, labels = all_and_attacked(image_set, images)
         for mode in modes:
-            model = models.load_trained(mode.networks[IMAGE_SETS[title]])
+            model = models.load_trained(mode.networks[image_set])
             loaded.append(Setting(title, mode, draws, batch_size, model, real, labels, everything))
     return loaded
 
@@ -101,9 +104,7 @@ def curves(
     options = {"initial_epsilon": epsilon, "step": step, "resolution": step / 5}
     return pandas.DataFrame([
         {
-            "setting": setting.name,
-            "image set": setting.title,
-            "mode": setting.mode.name,
+            **setting.place,
             "tolerance": result.tolerance,
             "epsilon": result.epsilon,
             "accuracy": result.adversarial_accuracy,
@@ -184,15 +185,13 @@ def similarity(
         defender, end = setting.defender(rng), float(strictest[setting.name])
         moved, indices = defender.fgsm(), defender.indices
         clean = energy_distances(setting.numerators, setting.images, *indices)
-        grid = [(epsilon - k * step, False) for k in range(math.ceil(epsilon / step - 1e-9))]
+        grid = [(size, False) for size in search.scan(epsilon, step)]
         for size, crafted in track([*grid, (end, True)], f"energy distance, {setting.name}", len(grid) + 1):
             images = moved(size)
             energy = energy_distances(setting.numerators, images, *indices)
-            rows.append({
-                "setting": setting.name, "image set": setting.title, "mode": setting.mode.name, "epsilon": size,
-                "crafted": crafted, "gap": defender.judge(images, size).gap, "energy": float(energy.mean()),
-                "power": power(clean, energy),
-            })  # fmt: skip
+            gap = defender.judge(images, size).gap
+            measured = {"gap": gap, "energy": float(energy.mean()), "power": power(clean, energy)}
+            rows.append({**setting.place, "epsilon": size, "crafted": crafted, **measured})
     return pandas.DataFrame(rows)
 
 
@@ -312,18 +311,14 @@ def searches(
     }
     seeds = rng.integers(2**31, size=repeats).tolist()
     rows = []
-    for name, way in ways.items():
-        for tolerance in tolerances:
-            for seed in seeds:
-                defender = setting.defender(np.random.default_rng(seed))
-                try:
-                    (found,) = search.fgsm_under_tolerance(
-                        defender, [tolerance], initial_epsilon=epsilon, step=step, **way
-                    )
-                    answer, trace = found.epsilon, found.trace
-                except search.ToleranceNotMet as stopped:
-                    answer, trace = np.nan, stopped.trace
-                rows.append({"search": name, "τ": tolerance, "ε": answer, "attacks": len(trace)})
+    for (name, way), tolerance, seed in itertools.product(ways.items(), tolerances, seeds):
+        defender = setting.defender(np.random.default_rng(seed))
+        try:
+            (found,) = search.fgsm_under_tolerance(defender, [tolerance], initial_epsilon=epsilon, step=step, **way)
+            answer, trace = found.epsilon, found.trace
+        except search.ToleranceNotMet as stopped:
+            answer, trace = np.nan, stopped.trace
+        rows.append({"search": name, "τ": tolerance, "ε": answer, "attacks": len(trace)})
     return pandas.DataFrame(rows)
 
 

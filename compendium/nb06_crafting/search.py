@@ -235,6 +235,12 @@ def fgsm_under_tolerance(
     return [defender.result(search.best(tolerance), tolerance, trace) for tolerance in tolerances]
 
 
+def scan(initial_epsilon: float, step: float) -> list[float]:
+    """List ε from `initial_epsilon` down in steps, all above 0."""
+    # Without the 1e-9, 0.3 in steps of 0.1 would end at 5e-17 instead of 0.1.
+    return [initial_epsilon - k * step for k in range(math.ceil(initial_epsilon / step - 1e-9))]
+
+
 class EpsilonSearch:
     """The way down in ε: a scan, and bisection where it first finds τ met.
 
@@ -260,8 +266,7 @@ class EpsilonSearch:
         _check("resolution", 1.0 if resolution is None else resolution)
         self.attacked, self.resolution = attacked, resolution
         self.trials: dict[float, Trial] = {}
-        # Without the 1e-9, 0.3 in steps of 0.1 would end at 5e-17 instead of 0.1.
-        self.grid = [initial_epsilon - k * step for k in range(math.ceil(initial_epsilon / step - 1e-9))]
+        self.grid = scan(initial_epsilon, step)
 
     def at(self, epsilon: float) -> Trial:
         """Attack with ε, or give what is known of it."""
