@@ -8,58 +8,43 @@ import pandas
 from matplotlib.figure import Figure
 
 from compendium.claims import verdicts
-from compendium.common import g17, panels
+from compendium.common import g17, panels, size_sweeps
 from compendium.common.protocol import auroc, departure
-from compendium.common.size_sweeps import (
-    REPLICATED_IMAGES,
-    ROWS,
-    SIDE_LABELS,
-    SIDE_PALETTE,
-    SizeResult,
-    draws_frame,
-    extent,
-    select,
-    size_sweep,
-)
+from compendium.common.size_sweeps import SIDE_LABELS, SIDE_PALETTE, SizeResult, draws_frame, extent, select
 
-FIGURE3 = (*ROWS["mnist"], *ROWS["cifar10"])
-_TICKS = (1, 2, 5, 10)
+FIGURE3 = (*size_sweeps.ROWS["mnist"], *size_sweeps.ROWS["cifar10"])
+_SIZE = "images in each sample"
 
 # ------------------------------------------------------------------------------------------------ figures and tables
 
 
 def figure3(results: Sequence[SizeResult]) -> Figure:
     """Draw G17's Fig. 3 again: mean R1 and R2 with 95 % intervals over the falling sample size, a line each mode."""
-    x, y = "images in each sample", "mean ratio, 95 % interval"
-    draws = draws_frame(results).rename(columns={"size": x, "ratio": y})
-    figure = panels.lines(
-        draws[draws["side"] != SIDE_LABELS["noise"]], x=x, y=y, col="row", hue="side", style="mode",
-        palette=SIDE_PALETTE, references={"no difference": 1}, errorbar=panels.t_interval, err_style="bars",
-        size=(2.8, 3.0), legend_columns=6,
-    )  # fmt: skip
-    _finish(figure)
+    y = "mean ratio, 95 % interval"
+    draws = draws_frame(results).rename(columns={"ratio": y})
+    figure = _over_sizes(draws, y, style="mode", errorbar=panels.t_interval, err_style="bars", size=(2.8, 3.0))
     # Intervals of a few huge draws reach below 0: there is no such place on a logarithmic axis.
     figure.axes[0].set_ylim(0.5, None)
     return figure
 
 
-def _finish(figure: Figure) -> None:
-    for axis in figure.axes:
-        panels.log_ticks(axis, _TICKS)
-    figure.axes[0].invert_xaxis()  # of all panels: they share it
-
-
 def own_kernels(results: Sequence[SizeResult]) -> Figure:
     """Draw mean R1 and R2 over the sample size, with and without each image's kernel on itself (of one mode)."""
-    x, y = "images in each sample", "mean density ratio"
-    draws = draws_frame(results).rename(columns={"size": x, "ratio": "whole"})
-    draws = draws[draws["side"] != SIDE_LABELS["noise"]]
-    long = draws.melt([x, "row", "side"], ["whole", "ratio without own kernels"], var_name="part", value_name=y)
+    y = "mean density ratio"
+    draws = draws_frame(results).rename(columns={"ratio": "whole"})
+    long = draws.melt(["size", "row", "side"], ["whole", "ratio without own kernels"], var_name="part", value_name=y)
+    return _over_sizes(long, y, style="part", size=(2.8, 2.9))
+
+
+def _over_sizes(draws: pandas.DataFrame, y: str, **options: Any) -> Figure:
+    """Draw R1 and R2 over the falling sample size, a panel a row of the paper's tables."""
     figure = panels.lines(
-        long, x=x, y=y, col="row", hue="side", style="part", palette=SIDE_PALETTE, references={"no difference": 1},
-        size=(2.8, 2.9), legend_columns=6,
+        draws[draws["side"] != SIDE_LABELS["noise"]].rename(columns={"size": _SIZE}), x=_SIZE, y=y, col="row",
+        hue="side", palette=SIDE_PALETTE, references={"no difference": 1}, legend_columns=6, **options,
     )  # fmt: skip
-    _finish(figure)
+    for axis in figure.axes:
+        panels.log_ticks(axis, (1, 2, 5, 10))
+    figure.axes[0].invert_xaxis()  # of all panels: they share it
     return figure
 
 
@@ -137,8 +122,8 @@ def replicate(run: Any) -> None:
     sizes = list(dict.fromkeys([*given["sample_sizes"][::2], given["sample_sizes"][-1]]))
     results = []
     for mode in g17.MODES:
-        for image_set, images in (("mnist", given["images"]), ("cifar10", REPLICATED_IMAGES)):
-            results += size_sweep(
+        for image_set, images in (("mnist", given["images"]), ("cifar10", size_sweeps.REPLICATED_IMAGES)):
+            results += size_sweeps.size_sweep(
                 mode, sizes, epsilon=given["epsilon"], images=images, draws=given["draws"], image_sets=[image_set],
                 rng=run.rng(f"{mode.name}, {image_set}"), attack_only=True,
             )  # fmt: skip

@@ -29,17 +29,10 @@ from advlib.progress import track
 from advlib.ulsif import BatchFit
 from compendium.common import g17
 from compendium.common.protocol import RatioComparison, Summary, channel_ratios, draw_indices, fit_indices, mean_ratios
+from compendium.common.size_sweeps import COMBINED, ROWS
 
-PARTS = {
-    "mnist": {"MNIST": (0,)},
-    "cifar10": {
-        "CIFAR-10 (red)": (0,),
-        "CIFAR-10 (green)": (1,),
-        "CIFAR-10 (blue)": (2,),
-        "CIFAR-10 (combined)": (0, 1, 2),
-    },
-}
-"""Image set → row of Table 2 → channels whose estimates are averaged."""
+PARTS = {"mnist": ROWS["mnist"], "cifar10": (*ROWS["cifar10"], COMBINED)}
+"""Image set → rows of Table 2: its channels, and the mean of their estimates where there are several."""
 
 TGSM_EPSILONS = {"mnist": (0.1, 0.05), "cifar10": (0.05,)}
 """Image set → ε of its TGSM rows."""
@@ -62,7 +55,6 @@ BALL_STEPS = 10
 POOL_SIZES = (200, 1000, 2000, 5000, 10000)
 """Test images of MNIST that both clean batches are drawn from."""
 
-MEAN_OF_CHANNELS = "CIFAR-10 (combined)"
 PGD = "PGD"
 
 
@@ -132,8 +124,9 @@ class Pool:
         return channel_ratios(self.everything[used], suspects, rows.reshape(self.a.shape), self.b, kernel=kernel)
 
     def by_row(self, ratios: np.ndarray) -> dict[str, np.ndarray]:
-        """Average the channels (t, c) that belong to each row of Table 2: row → (t,)."""
-        return {row: ratios[:, list(channels)].mean(axis=1) for row, channels in PARTS[self.image_set].items()}
+        """Give the channels (t, c), and their mean where there are several, the names of Table 2: row → (t,)."""
+        columns = [*ratios.T, ratios.mean(axis=1)][: len(PARTS[self.image_set])]
+        return dict(zip(PARTS[self.image_set], columns, strict=True))
 
     def clean(self, kernel: str) -> dict[str, np.ndarray]:
         """R2 of each draw: row of Table 2 → (t,)."""
@@ -277,7 +270,7 @@ def worst_factor(measurements: pandas.DataFrame) -> float:
 
     Infinite where a ratio is zero.
     """
-    rows = with_printed(measurements[measurements["row"] != MEAN_OF_CHANNELS])
+    rows = with_printed(measurements[measurements["row"] != COMBINED])
     factors = rows["R1"] / rows["printed R1"]
     return float(np.maximum(factors, 1 / factors).max())
 
