@@ -16,6 +16,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+from advlib.checks import one_of
 from advlib.tasks import map_tasks
 from advlib.ulsif import BatchFit, GridEdgeWarning, fit_batch_indices
 
@@ -90,8 +91,7 @@ def power(clean: np.ndarray, suspect: np.ndarray, side: str = "high", level: flo
     places = up_to - below + 1
     high, low = (np.clip((most - beyond) / places, 0, 1) for beyond in (len(clean) - up_to, below))
     chances = {"high": high, "low": low, "two-sided": np.minimum(high + low, 1)}
-    if side not in chances:
-        raise ValueError(f"side must be one of {', '.join(chances)}, but is {side!r}")
+    one_of(side, "side", chances)
     return float(np.mean(chances[side]))
 
 

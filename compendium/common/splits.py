@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from advlib import datasets, models, paths, training
+from advlib.checks import one_of
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,8 @@ def image_set(name: str) -> ImageSet:
     ValueError
         For an unknown name, with the names there are.
     """
-    try:
-        return SETS[name]
-    except KeyError:
-        raise ValueError(f"name must be one of {', '.join(SETS)}, but is {name!r}") from None
+    one_of(name, "name", SETS)
+    return SETS[name]
 
 
 def own_set(path: str | os.PathLike) -> ImageSet:

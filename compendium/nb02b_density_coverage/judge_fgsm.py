@@ -41,13 +41,9 @@ def record_fgsm(run: Any, results: Sequence[FgsmResult]) -> None:
     """
     for result in results:
         either = result.curves[CORRECTED.name]
-        metrics = {
-            "reference_density": either.clean.density,
-            "reference_coverage": either.clean.coverage,
-            "expected_coverage": either.expected_coverage,
-            "mean": result.image_set.mean,
-            "std": result.image_set.std,
-        }
+        metrics = {"reference_density": either.clean.density, "reference_coverage": either.clean.coverage}
+        metrics |= {"expected_coverage": either.expected_coverage}
+        metrics |= {"mean": result.image_set.mean, "std": result.image_set.std}
         for name, curve in result.curves.items():
             (area, power), (_, coverage_power) = curve.decisions("density"), curve.decisions("coverage")
             of_mode = {"density": curve.density, "coverage": curve.coverage, "accuracy": curve.accuracy}
