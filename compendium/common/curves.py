@@ -7,7 +7,6 @@ VS22: D. K. Venkatesh and P. Steinbach, "Detecting adversarial examples in batch
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -16,9 +15,6 @@ from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold, expected_coverage
 from advlib.progress import track
 from compendium.common.protocol import auroc, power
-
-QUANTILES = (0.25, 0.5, 0.75)
-"""Of the bands over sub-batches (VS22 §4)."""
 
 
 def flat(images: np.ndarray) -> np.ndarray:
@@ -83,16 +79,6 @@ class Score:
     density_error: float
     accuracy: float | None = None
     success: float | None = None
-
-    @cached_property
-    def density_quantiles(self) -> np.ndarray:
-        """`QUANTILES` of density over the sub-batches, (3,)."""
-        return np.quantile(self.batch_density, QUANTILES)
-
-    @cached_property
-    def coverage_quantiles(self) -> np.ndarray:
-        """`QUANTILES` of coverage over the sub-batches, (3,)."""
-        return np.quantile(self.batch_coverage, QUANTILES)
 
 
 def score(
@@ -169,16 +155,6 @@ class Curve:
     def coverage(self) -> np.ndarray:
         """Full-batch coverage, (n,)."""
         return np.array([score.coverage for score in self.scores])
-
-    @property
-    def density_quantiles(self) -> np.ndarray:
-        """`QUANTILES` over sub-batches, (n, 3)."""
-        return np.array([score.density_quantiles for score in self.scores])
-
-    @property
-    def coverage_quantiles(self) -> np.ndarray:
-        """`QUANTILES` over sub-batches, (n, 3)."""
-        return np.array([score.coverage_quantiles for score in self.scores])
 
     @property
     def accuracy(self) -> np.ndarray:

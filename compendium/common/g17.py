@@ -11,8 +11,10 @@ L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import pandas
 
 from advlib import datasets
 from compendium.claims import published
@@ -62,10 +64,6 @@ TABLE1 = {
     "CIFAR-10 (combined)": ("cifar10", "combined"),
 }
 
-TOLERANCE = 0.25
-"""A rerun number agrees with a printed one when they differ by at most this share of the printed one. The paper's
-network is unknown; see `notebooks/02a_density_ratio` for how far retrained networks spread."""
-
 
 def test_images(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return `count` (0: all) test images (n, c, h, w) float32 and labels (n,) of one of G17's sets.
@@ -94,11 +92,6 @@ def all_and_attacked(image_set: str, count: int) -> tuple[np.ndarray, np.ndarray
     return everything, everything[chosen], labels[chosen]
 
 
-def agrees(value: float, printed: float) -> bool:
-    """Whether a rerun number lies within `TOLERANCE` of a printed one."""
-    return abs(value - printed) <= TOLERANCE * abs(printed)
-
-
 def printed_r1(name: str, epsilon: float) -> float:
     """Mean R1 of a row of Table 1 as printed."""
     return published.value("g17", "Table 1", name, f"R1 eps={epsilon:g}")
@@ -108,3 +101,19 @@ def printed_r2(name: str) -> list[float]:
     """Mean R2 of a row of Table 1 as printed, one for each ε."""
     entries = published.load("g17", "Table 1")
     return [entry.value for entry in entries if entry.row == name and entry.column.startswith("R2")]
+
+
+def printed_ratios(item: str) -> pandas.DataFrame:
+    """Tabulate printed R1 and R2 with their intervals ("R1 low", …), a line for each row and `what` its columns name.
+
+    Parameters
+    ----------
+    item : str
+        "Table 1", whose columns are "R1 eps=0.1" and so on, or "Table 2".
+    """
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in published.load("g17", item):
+        side, what = entry.column.split(" ", 1)
+        line = lines.setdefault((entry.row, what), {"row": entry.row, "what": what})
+        line |= {side: entry.value, f"{side} low": entry.low, f"{side} high": entry.high}
+    return pandas.DataFrame(lines.values())

@@ -9,15 +9,16 @@ VS22: D. K. Venkatesh and P. Steinbach, "Detecting adversarial examples in batch
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+from advlib.checks import one_of
 from advlib.tasks import map_tasks
-from advlib.ulsif import GridEdgeWarning, fit_batch_indices
+from advlib.ulsif import BatchFit, GridEdgeWarning, fit_batch_indices
 
 LEVEL = 0.05
 """Rate of false alarms at which `power` is given."""
@@ -37,9 +38,6 @@ class Summary:
         mean = float(np.mean(values))
         half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
         return cls(mean, mean - half, mean + half)
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} ({self.low:.2f}, {self.high:.2f})"
 
 
 def departure(ratios: np.ndarray) -> np.ndarray:
@@ -93,8 +91,7 @@ def power(clean: np.ndarray, suspect: np.ndarray, side: str = "high", level: flo
     places = up_to - below + 1
     high, low = (np.clip((most - beyond) / places, 0, 1) for beyond in (len(clean) - up_to, below))
     chances = {"high": high, "low": low, "two-sided": np.minimum(high + low, 1)}
-    if side not in chances:
-        raise ValueError(f"side must be one of {', '.join(chances)}, but is {side!r}")
+    one_of(side, "side", chances)
     return float(np.mean(chances[side]))
 
 
@@ -168,15 +165,15 @@ def draw_indices(n: int, draws: int, size: int, rng: np.random.Generator, name: 
     return np.stack([rng.choice(n, size, replace=False) for _ in range(draws)])
 
 
-def mean_ratios(
+def fit_indices(
     numerators: np.ndarray,
     denominators: np.ndarray,
     a: np.ndarray,
     b: np.ndarray,
     kernel: str = "gaussian",
     **estimator,
-) -> np.ndarray:
-    """Mean density ratio of each draw, numerators[a[t]] against denominators[b[t]], over the numerator.
+) -> BatchFit:
+    """Fit each draw, numerators[a[t]] against denominators[b[t]].
 
     The papers' grid of σ and λ is part of their method, so that the best value lies at its edge is no warning here.
 
@@ -189,27 +186,37 @@ def mean_ratios(
         "gaussian" or "unsquared".
     **estimator
         Passed to `advlib.ulsif.fit_batch_indices`.
-
-    Returns
-    -------
-    (t,) float64 array
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridEdgeWarning)
-        return fit_batch_indices(numerators, denominators, a, b, kernel=kernel, **estimator).mean_ratio_
+        return fit_batch_indices(numerators, denominators, a, b, kernel=kernel, **estimator)
 
 
-class _Fits(NamedTuple):
-    """All draws of one channel and one side: R1 is side 0, R2 side 1."""
+def mean_ratios(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    kernel: str = "gaussian",
+    **estimator,
+) -> np.ndarray:
+    """Mean density ratio of each draw over the numerator, (t,) float64; arguments as for `fit_indices`."""
+    return fit_indices(numerators, denominators, a, b, kernel, **estimator).mean_ratio_
 
-    channel: int
-    side: int
-    numerators: np.ndarray
-    denominators: np.ndarray
+
+def channel_ratios(
+    numerators: np.ndarray, suspects: np.ndarray, a: np.ndarray, b: np.ndarray, **estimator: Any
+) -> np.ndarray:
+    """Mean density ratios of images (n, c, h, w), each channel by itself: (t, c); arguments as for `fit_indices`."""
+    clean, suspects = (images.reshape(*images.shape[:2], -1) for images in (numerators, suspects))
+    found = [mean_ratios(clean[:, c], suspects[:, c], a, b, **estimator) for c in range(suspects.shape[1])]
+    return np.stack(found, axis=1)
 
 
-def _fit_all(fits: _Fits, a: np.ndarray, b: np.ndarray, estimator: dict[str, Any]) -> np.ndarray:
-    return mean_ratios(fits.numerators, fits.denominators, a, b, **estimator)
+def _side_ratios(step: tuple[int, int], clean: np.ndarray, pools: list[np.ndarray], draws: Any, fit: Any) -> np.ndarray:
+    """Fit all draws of one channel and one side: R1 is side 0, R2 side 1."""
+    channel, side = step
+    return mean_ratios(clean[:, channel], pools[side][:, channel], *draws, **fit)
 
 
 def density_ratio_comparison(
@@ -264,10 +271,9 @@ def density_ratio_comparison(
     a, b = (draw_indices(len(pool), draws, batch_size, rng) for pool in (clean, real))
     estimator.setdefault("random_state", int(rng.integers(2**31)))
     ratios = np.empty((real.shape[1], 2, draws))
-    fits = [_Fits(channel, side, clean[:, channel], pool[:, channel])
-            for channel in range(len(ratios)) for side, pool in enumerate((adversarial, real))]  # fmt: skip
-    for fit, found in map_tasks(_fit_all, fits, "density ratios, channel and side", shared=[a, b, estimator]):
-        ratios[fit.channel, fit.side] = found
+    shared = [clean, [adversarial, real], [a, b], estimator]
+    for step, found in map_tasks(_side_ratios, list(np.ndindex(len(ratios), 2)), "channel and side", shared=shared):
+        ratios[step] = found
     found = {f"channel {channel}": RatioComparison(*pair) for channel, pair in enumerate(ratios)}
     return (found if len(ratios) > 1 else {}) | {"combined": RatioComparison(*ratios.mean(axis=0))}
 
@@ -307,8 +313,5 @@ def clean_neighbour_share(real: np.ndarray, adversarial: np.ndarray) -> tuple[fl
     """
     n = len(real)
     both = np.concatenate([real, adversarial]).reshape(2 * n, -1)
-    _, neighbours = NearestNeighbors(n_neighbors=2).fit(both).kneighbors(both)
-    own = np.arange(2 * n)
-    nearest = np.where(neighbours[:, 0] == own, neighbours[:, 1], neighbours[:, 0])
-    clean = nearest < n
-    return float(clean[:n].mean()), float(clean[n:].mean())
+    nearest = NearestNeighbors(n_neighbors=1).fit(both).kneighbors(return_distance=False)[:, 0]  # no image is its own
+    return float((nearest[:n] < n).mean()), float((nearest[n:] < n).mean())

@@ -10,7 +10,6 @@ References
 L. Gondara, "Detecting adversarial samples using density ratio estimates", arXiv:1705.02224 (2017).
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,9 +23,8 @@ from scipy import stats
 from advlib import attacks, figures, models
 from advlib.attacks.stored import stored_attack
 from advlib.tasks import map_tasks
-from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 from compendium.common import g17, panels
-from compendium.common.protocol import RatioComparison, Summary, draw_indices
+from compendium.common.protocol import RatioComparison, Summary, draw_indices, fit_indices
 
 SIDES = ("r1", "r2", "noise")
 SIDE_LABELS = {
@@ -147,13 +145,13 @@ def attacked_pools(
     network = mode.networks[image_set]
     if attack_only:
         batch = stored_attack(attacks.fgsm, network, real, labels, epsilon=epsilon, clip=mode.clip)
-        moved, accuracies = {"r1": batch.images, "r2": real}, (batch.clean_accuracy, batch.adversarial_accuracy)
     else:
         model = models.load_trained(network)
         batch = attacks.fgsm(model, real, labels, epsilon=epsilon, clip=mode.clip)
-        noise = attacks.random_sign_noise(real, epsilon, rng, clip=mode.clip)
-        moved = {"r1": batch.images, "r2": real, "noise": noise}
-        accuracies = batch.clean_accuracy, batch.adversarial_accuracy, models.accuracy(model, noise, labels)
+    moved, accuracies = {"r1": batch.images, "r2": real}, (batch.clean_accuracy, batch.adversarial_accuracy)
+    if not attack_only:
+        moved["noise"] = attacks.random_sign_noise(real, epsilon, rng, clip=mode.clip)
+        accuracies += (models.accuracy(model, moved["noise"], labels),)
     clean, *suspects = (pool.reshape(*pool.shape[:2], -1) for pool in (everything, *moved.values()))
     outside = ((suspects[0] < 0) | (suspects[0] > 1)).any(axis=(1, 2))
     return Pools(clean, dict(zip(moved, suspects, strict=True)), accuracies, float(outside.mean()))
@@ -224,14 +222,11 @@ def size_sweep(
 
 
 def fit_draws(numerators: np.ndarray, denominators: np.ndarray, a: np.ndarray, b: np.ndarray, kernel: str) -> Any:
-    """Fit all draws by `advlib.ulsif.fit_batch_indices`, whose grid is here part of the paper's method.
+    """Fit all draws by `protocol.fit_indices`.
 
     With a single denominator image there is nothing to leave out; it is given twice, which lets the leave-one-out run.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GridEdgeWarning)
-        b = np.repeat(b, 2, axis=1) if b.shape[1] == 1 else b
-        return fit_batch_indices(numerators, denominators, a, b, kernel=kernel)
+    return fit_indices(numerators, denominators, a, np.repeat(b, 2, axis=1) if b.shape[1] == 1 else b, kernel)
 
 
 def _at_step(
@@ -239,10 +234,7 @@ def _at_step(
 ) -> SizeResult:
     """Fit one channel at one size; `fixed` keeps the numerator's."""
     channel, size = step
-    return _at_size(pools, image_set, channel, mode, a if fixed else a[:, :size], b[:, :size])
-
-
-def _at_size(pools: Pools, image_set: str, channel: int, mode: g17.Mode, a: np.ndarray, b: np.ndarray) -> SizeResult:
+    a, b = a if fixed else a[:, :size], b[:, :size]
     fits = {
         side: fit_draws(pools.clean[:, channel], pool[:, channel], a, b, mode.kernel)
         for side, pool in pools.suspects.items()
@@ -250,7 +242,7 @@ def _at_size(pools: Pools, image_set: str, channel: int, mode: g17.Mode, a: np.n
     return SizeResult(
         ROWS[image_set][channel],
         mode.name,
-        b.shape[1],
+        size,
         **{side: fits[side].mean_ratio_ if side in fits else None for side in SIDES},
         # A centre's kernel on itself is 1, so each of the n numerator images gives θ/n of its own to the mean.
         own={side: fit.theta_.sum(axis=1) / a.shape[1] for side, fit in fits.items()},
@@ -281,9 +273,9 @@ def record_sweep(run: Any, results: Sequence[SizeResult], prefix: str) -> None:
         line = sorted(select(results, mode=mode, row=row), key=lambda r: -r.size)
         for side in SIDES:
             run.metric(f"{prefix}.{mode}.{row}.{side}", [r.summary(side).mean for r in line])
-        for name, part in (("attack", "attack"), ("noise", "control")):
+        for name, parts in (("attack", [r.attack for r in line]), ("noise", [r.control for r in line])):
             for metric in ("auroc", "tpr_at_5_fpr"):
-                run.metric(f"{prefix}.{mode}.{row}.{name}.{metric}", [getattr(getattr(r, part), metric) for r in line])
+                run.metric(f"{prefix}.{mode}.{row}.{name}.{metric}", [getattr(part, metric) for part in parts])
         run.metric(f"{prefix}.{mode}.{row}.accuracy", list(line[0].accuracies))
 
 
@@ -317,10 +309,9 @@ def ends_frame(results: Sequence[SizeResult]) -> pandas.DataFrame:
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for size in (max(r.size for r in results), min(r.size for r in results)):
         for r in select(results, size=size):
-            line = lines.setdefault((r.mode, r.row), {})
-            line[f"AUROC, {size} images"] = f"{r.attack.auroc:.2f}"
-            line[f"power, {size} images"] = f"{r.attack.tpr_at_5_fpr:.2f}"
-            line[f"power on noise, {size} images"] = f"{r.control.tpr_at_5_fpr:.2f}"
+            shown = {"AUROC": r.attack.auroc, "power": r.attack.tpr_at_5_fpr, "power on noise": r.control.tpr_at_5_fpr}
+            words = {f"{name}, {size} images": f"{value:.2f}" for name, value in shown.items()}
+            lines.setdefault((r.mode, r.row), {}).update(words)
     return pandas.DataFrame.from_dict(lines, orient="index").rename_axis(["mode", "row"])
 
 

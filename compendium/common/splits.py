@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from advlib import datasets, models, paths, training
+from advlib.checks import one_of
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,8 @@ def image_set(name: str) -> ImageSet:
     ValueError
         For an unknown name, with the names there are.
     """
-    try:
-        return SETS[name]
-    except KeyError:
-        raise ValueError(f"name must be one of {', '.join(SETS)}, but is {name!r}") from None
+    one_of(name, "name", SETS)
+    return SETS[name]
 
 
 def own_set(path: str | os.PathLike) -> ImageSet:
@@ -219,15 +217,15 @@ def kept_by_split(most: int) -> Callable[[Callable[..., Any]], Callable[..., Any
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        kept: OrderedDict[Any, Any] = OrderedDict()
+        kept: dict[Any, Any] = {}
 
         @functools.wraps(function)
         def wrapper(split: Split, *arguments: Any) -> Any:
             key = split.origin, arguments
             if key not in kept:
                 kept[key] = function(split, *arguments)
-                while len(kept) > most:
-                    kept.popitem(last=False)
+                if len(kept) > most:
+                    del kept[next(iter(kept))]
             return kept[key]
 
         wrapper.cache = kept
@@ -326,14 +324,17 @@ def reference_and_holdout(
     return Split(chosen, images[reference], labels[reference], reference, images[index], labels[index], index)
 
 
+def evenly(n: int, count: int) -> np.ndarray:
+    """Take `count` of n places at even steps."""
+    return np.arange(count) * n // count
+
+
 def _part(index: np.ndarray, count: int, name: str, rng: np.random.Generator | None) -> np.ndarray:
     if not 0 <= count <= len(index):
         raise ValueError(f"{name} must lie between 1 and {len(index)}, or be 0 for all, but is {count}")
     if count in (0, len(index)):
         return index
-    if rng is None:
-        return index[np.arange(count) * len(index) // count]
-    return rng.permutation(index)[:count]
+    return index[evenly(len(index), count)] if rng is None else rng.permutation(index)[:count]
 
 
 def network(chosen: ImageSet) -> models.Classifier:
@@ -351,6 +352,5 @@ def held_out(network: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Take `count` (0 or more than there are: all) of a network's held-out images and labels at even steps."""
     held = models.partition(network)
     n = len(held.holdout_images)
-    count = min(count or n, n)
-    part = np.arange(count) * n // count
+    part = evenly(n, min(count or n, n))
     return held.holdout_images[part], held.holdout_labels[part]

@@ -1,6 +1,6 @@
-"""Tables as the notebooks print them: a run's comparisons with the papers, long sentences wrapped, nothing cut off."""
+"""Tables as the notebooks print them: what was learned, long sentences wrapped, nothing cut off."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas
@@ -9,7 +9,6 @@ from pandas.io.formats.style import Styler
 from compendium.claims import published, record
 
 _KEY = ["paper", "item", "row", "column"]
-_OURS = ["as published", "corrected", "verdict", "cause"]
 _LEARNED = ["printed", "as the papers' code did it", "as the paper describes it", "verdict"]
 _SCALES = ["this run", "at paper scale"]
 
@@ -34,34 +33,6 @@ def wrapped(frame: pandas.DataFrame, name: str, digits: int = 3) -> Styler:
     """
     style = _WholeTable(frame, uuid=name).format(precision=digits, na_rep="")
     return style.set_properties(**{"white-space": "normal", "text-align": "left"})
-
-
-def comparisons(run: Any, items: Sequence[str] | None = None, paper: str | None = None) -> pandas.DataFrame:
-    """Tabulate what a run has compared with the papers, one row a comparison, in the order it was judged.
-
-    Parameters
-    ----------
-    run : compendium.claims.record.Run
-    items : sequence of str, optional
-        Only these, for instance "Table 1", "claim"; all by default.
-    paper : str, optional
-        "g17" or "vs22"; both by default.
-
-    Returns
-    -------
-    pandas.DataFrame
-        paper, item, row, column; published (the printed number, none for a sentence) and source (the quotation it was
-        read from); as published, corrected, verdict, cause.
-    """
-    rows = []
-    for row in run.comparisons.values():
-        if (items is None or row["item"] in items) and paper in (None, row["paper"]):
-            printed = published.lookup(*(row[name] for name in _KEY))
-            ours = {name: row.get(name.replace(" ", "_")) for name in _OURS} | {"verdict": run.shown(row)}
-            rows.append(
-                {name: row[name] for name in _KEY} | {"published": printed.value, "source": printed.source} | ours
-            )
-    return pandas.DataFrame(rows, columns=[*_KEY, "published", "source", *_OURS])
 
 
 def learned(run: Any, rows: Mapping[published.Key | str, str], name: str = "learned") -> Styler:

@@ -10,8 +10,7 @@ A table is a frame with one line for each row of the paper's table, ε and mode;
 - p_value: two-sided, of Welch's test that R1 and R2 have one mean, the draws taken as independent.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +20,7 @@ from scipy import stats
 
 from advlib import attacks, models
 from advlib.progress import track
-from advlib.ulsif import DEFAULT_GRID, GridEdgeWarning, fit_batch_indices
+from advlib.ulsif import DEFAULT_GRID
 from compendium.claims import published, verdicts
 from compendium.common import g17, protocol, tables
 from compendium.common.g17 import AS_PUBLISHED, MODES, TABLE1
@@ -37,13 +36,9 @@ def _interval(side: str, of: Any) -> dict[str, float]:
 
 def printed_table1() -> pandas.DataFrame:
     """Table 1 as printed."""
-    rows: dict[tuple[str, float], dict[str, Any]] = {}
-    for entry in published.load("g17", "Table 1"):
-        side, _, epsilon = entry.column.partition(" eps=")
-        line = {"row": entry.row, "epsilon": float(epsilon), "mode": "published"}
-        interval = _interval(side.lower(), protocol.Summary(entry.value, entry.low, entry.high))
-        rows.setdefault((entry.row, float(epsilon)), line).update(interval)
-    return _ordered(pandas.DataFrame(rows.values()))
+    printed = g17.printed_ratios("Table 1").rename(columns=lambda name: name.lower().replace(" ", "_"))
+    epsilon = printed.pop("what").str.removeprefix("eps=").astype(float)
+    return _ordered(printed.assign(epsilon=epsilon, mode="published"))
 
 
 def _ordered(table: pandas.DataFrame) -> pandas.DataFrame:
@@ -90,7 +85,8 @@ def rerun_table1(
             sweep = ((batch.images, {key: getattr(batch, key) for key in _NETWORK}) for batch in batches)
         else:
             signs = _directions(network, models.card(network)["sha256"], image_set, images)
-            sweep = ((moved, {}) for moved in _steps(real, signs, epsilons, mode.clip))
+            clip = mode.clip or (-np.inf, np.inf)
+            sweep = (((real + np.float32(epsilon) * signs).clip(*clip), {}) for epsilon in epsilons)
         sweep = track(sweep, f"{mode.name}: {image_set}", len(epsilons))
         for epsilon, (moved, of_network) in zip(epsilons, sweep, strict=True):
             found = protocol.density_ratio_comparison(
@@ -111,23 +107,10 @@ def _directions(network: str, weights: str, image_set: str, images: int) -> np.n
     return attacks.gradient_signs(models.load_trained(network), real, labels)
 
 
-def _steps(
-    real: np.ndarray, signs: np.ndarray, epsilons: Sequence[float], clip: tuple[float, float] | None
-) -> Iterator[np.ndarray]:
-    for epsilon in epsilons:
-        moved = real + np.float32(epsilon) * signs
-        yield moved if clip is None else moved.clip(*clip)
-
-
 def _statistics(found: protocol.RatioComparison) -> dict[str, float]:
     welch = stats.ttest_ind(found.r1, found.r2, equal_var=False)
     decision = {key: getattr(found, key) for key in _DECISION}
     return _interval("r1", found.r1_summary) | _interval("r2", found.r2_summary) | decision | {"p_value": welch.pvalue}
-
-
-def apart(table: pandas.DataFrame) -> pandas.Series:
-    """Whether the 95 % intervals of R1 and R2 do not touch, for each line of a table."""
-    return (table.r1_low > table.r2_high) | (table.r1_high < table.r2_low)
 
 
 def names(table: pandas.DataFrame) -> list[str]:
@@ -136,11 +119,6 @@ def names(table: pandas.DataFrame) -> list[str]:
 
 
 # ---------------------------------------------------------------- plateaus
-
-
-def _channels_of(part: str) -> slice | list[int]:
-    """Which channels a row of the table shows."""
-    return slice(None) if part == "combined" else [int(part.removeprefix("channel "))]
 
 
 def plateaus(*, batch_size: int, draws: int, images: int, rng: np.random.Generator) -> pandas.DataFrame:
@@ -163,19 +141,16 @@ def plateaus(*, batch_size: int, draws: int, images: int, rng: np.random.Generat
         a, b = (protocol.draw_indices(len(real), draws, batch_size, rng) for _ in range(2))
         pools = real.reshape(len(real), real.shape[1], -1)
         heights = np.array([_plateau(pools[:, channel], a, b, rng) for channel in range(pools.shape[1])])
-        for name, (needed, part) in TABLE1.items():
-            if needed == image_set:
-                found[name] = heights[_channels_of(part)].mean(axis=0)
+        parts = {f"channel {channel}": height for channel, height in enumerate(heights)}
+        parts["combined"] = heights.mean(axis=0)
+        found |= {name: parts[part] for name, (needed, part) in TABLE1.items() if needed == image_set}
     return pandas.DataFrame([found[name] for name in TABLE1], index=list(TABLE1), columns=["coin_flips", "formula"])
 
 
 def _plateau(clean: np.ndarray, a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """Mean R1 under coin flips of ±1, and by formula at the kernel width that these fits chose in the median."""
     moved = clean + rng.choice([-1.0, 1.0], clean.shape)
-    with warnings.catch_warnings():
-        # On a plateau the smallest λ is always chosen: that is what is shown.
-        warnings.simplefilter("ignore", GridEdgeWarning)
-        fit = fit_batch_indices(clean, moved, a, b, kernel=AS_PUBLISHED.kernel)
+    fit = protocol.fit_indices(clean, moved, a, b, AS_PUBLISHED.kernel)  # on a plateau of the smallest λ: shown so
     sigma = float(np.median(fit.sigma_))
     limits = [protocol.disjoint_mean_ratio(clean[i], sigma, min(DEFAULT_GRID), AS_PUBLISHED.kernel) for i in a]
     return np.mean(fit.mean_ratio_), np.mean(limits)
@@ -232,50 +207,30 @@ def compare_numbers(run: Any, rerun: pandas.DataFrame) -> None:
 
 def compare_sentences(run: Any, rerun: pandas.DataFrame) -> None:
     """Put the sentences of §4.2 and §3.2 about Table 1 into a run's record; arguments as for `compare_numbers`."""
-    for row, measure in SENTENCES.items():
-        by_mode = {mode.name: measure(rerun[rerun["mode"] == mode.name]) for mode in MODES}
-        verdicts.sentence(run, "g17", row, by_mode)
+    found = {mode.name: sentences(rerun[rerun["mode"] == mode.name]) for mode in MODES}
+    for row in found[AS_PUBLISHED.name]:
+        verdicts.sentence(run, "g17", row, {mode: of[row] for mode, of in found.items()})
 
 
-def clean_nearer_to_one(table: pandas.DataFrame) -> dict[str, float]:
-    """How much further from 1 mean R1 lies than mean R2, at least."""
-    margin = protocol.departure(table.r1) - protocol.departure(table.r2)
-    return {"least |log R1| − |log R2| of a row": float(margin.min())}
-
-
-def ratio_grows(table: pandas.DataFrame) -> dict[str, float]:
-    """How mean R1 grows from one ε to the next, and over all of them, at least."""
+def sentences(table: pandas.DataFrame) -> dict[str, dict[str, float]]:
+    """Measure what decides the sentences on the rerun table of one mode: sentence → statistic → number."""
+    far = {side: protocol.departure(table[side]) for side in ("r1", "r2")}
     lines = [mine.sort_values("epsilon").r1.to_numpy() for _, mine in table.groupby("row", sort=False)]
-    return {
-        "least factor of R1 from one ε to the next": float(min((line[1:] / line[:-1]).min() for line in lines)),
-        "least factor of R1 from the smallest ε to the largest": float(min(line[-1] / line[0] for line in lines)),
-    }
-
-
-def all_differ(table: pandas.DataFrame) -> dict[str, float]:
-    """In which share of the rows R1 and R2 differ significantly, and in which it is R2 that is nearer to 1."""
     significant = table.p_value * len(table) < 0.05  # Bonferroni: one level for all rows together
-    nearer = protocol.departure(table.r2) < protocol.departure(table.r1)
-    return {
-        "share of rows whose means differ at 5 % for all rows together": float(significant.mean()),
-        "share of rows with R2 nearer to 1": float(nearer.mean()),
-    }
-
-
-def combined_as_good(table: pandas.DataFrame) -> dict[str, float]:
-    """How far the combined CIFAR-10 estimate falls behind the best single channel, at worst over ε."""
     by_row = table.set_index(["epsilon", "row"])[_DECISION].unstack("row")
-    losses = {what: by_row[what][_COMBINED] - by_row[what][_SINGLE].max(axis=1) for what in _DECISION}
+    behind = {what: by_row[what][_COMBINED] - by_row[what][_SINGLE].max(axis=1) for what in _DECISION}
     return {
-        "least AUROC of the combined estimate, less the best channel's": float(losses["auroc"].min()),
-        "least power of the combined estimate, less the best channel's": float(losses["tpr_at_5_fpr"].min()),
+        "real-real-near-one": {"least |log R1| − |log R2| of a row": float((far["r1"] - far["r2"]).min())},
+        "ratio-deteriorates-with-eps": {
+            "least factor of R1 from one ε to the next": float(min((line[1:] / line[:-1]).min() for line in lines)),
+            "least factor of R1 from the smallest ε to the largest": float(min(line[-1] / line[0] for line in lines)),
+        },
+        "all-comparisons-significant": {
+            "share of rows whose means differ at 5 % for all rows together": float(significant.mean()),
+            "share of rows with R2 nearer to 1": float((far["r2"] < far["r1"]).mean()),
+        },
+        "combined-single-statistic": {
+            "least AUROC of the combined estimate, less the best channel's": float(behind["auroc"].min()),
+            "least power of the combined estimate, less the best channel's": float(behind["tpr_at_5_fpr"].min()),
+        },
     }
-
-
-SENTENCES: dict[str, Callable[[pandas.DataFrame], dict[str, float]]] = {
-    "real-real-near-one": clean_nearer_to_one,
-    "ratio-deteriorates-with-eps": ratio_grows,
-    "all-comparisons-significant": all_differ,
-    "combined-single-statistic": combined_as_good,
-}
-"""Sentence → what measures it on the rerun table of one mode: statistic → number."""

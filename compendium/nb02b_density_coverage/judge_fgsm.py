@@ -1,6 +1,6 @@
 """What VS22 says of FGSM (§4.1, §4.3, §5, §5.1, stored results): our numbers, and the statistics of its sentences."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -42,15 +42,14 @@ def record_fgsm(run: Any, results: Sequence[FgsmResult]) -> None:
     for result in results:
         either = result.curves[CORRECTED.name]
         metrics = {"reference_density": either.clean.density, "reference_coverage": either.clean.coverage}
-        metrics["expected_coverage"] = either.expected_coverage
+        metrics |= {"expected_coverage": either.expected_coverage}
         metrics |= {"mean": result.image_set.mean, "std": result.image_set.std}
         for name, curve in result.curves.items():
             (area, power), (_, coverage_power) = curve.decisions("density"), curve.decisions("coverage")
             of_mode = {"density": curve.density, "coverage": curve.coverage, "accuracy": curve.accuracy}
             of_mode |= {"density_power": power, "density_auroc": area, "coverage_power": coverage_power}
             of_mode |= {"zero_gradient_share": result.zero_gradient_share[name], "spread": result.spread[name]}
-            of_mode |= {"coin_flips_density": result.noise[name].density}
-            of_mode |= {"coin_flips_coverage": result.noise[name].coverage}
+            of_mode |= {f"coin_flips_{key}": getattr(result.noise[name], key) for key in ("density", "coverage")}
             metrics |= {f"{name}.{key}": values for key, values in of_mode.items()}
         for key, values in metrics.items():
             run.metric(f"fgsm.{result.image_set.title}.{key}", values)
@@ -92,8 +91,9 @@ def compare_fgsm(run: Any, results: Sequence[FgsmResult]) -> None:
     for entry in published.load("vs22"):
         if entry.row in ours:
             _compare_number(run, entry, ours[entry.row])
-    for row, measure in SENTENCES.items():
-        verdicts.sentence(run, "vs22", row, {mode.name: measure(ours, mode.name) for mode in MODES})
+    found = {mode.name: sentences(ours, mode.name) for mode in MODES}
+    for row in found[CORRECTED.name]:
+        verdicts.sentence(run, "vs22", row, {mode: of[row] for mode, of in found.items()})
     verdicts.sentence(run, "vs22", "normalisers-of-eqs-1-and-2", {CORRECTED.name: printed_normalisers(ours)})
 
 
@@ -191,31 +191,8 @@ def _least(x: np.ndarray, gaps: np.ndarray) -> float:
     return 0.0 if gaps.min() < 0 < gaps.max() else float(np.abs(gaps).min())
 
 
-def _curves(results: Results, mode: str) -> dict[str, Curve]:
-    return {title: result.curves[mode] for title, result in results.items()}
-
-
 def _errors(curve: Curve) -> np.ndarray:
     return np.array([score.density_error for score in curve.scores])
-
-
-def density_differs(results: Results, mode: str) -> dict[str, float]:
-    """How far MNIST's density is from the clean one at least, over the whole range of ε."""
-    curve = results["MNIST"].curves[mode]
-    gaps = (curve.density - curve.clean.density) / np.hypot(_errors(curve), curve.clean.density_error)
-    return {"least distance of density from the clean one, in standard errors": _least(curve.x, gaps)}
-
-
-def both_differ(results: Results, mode: str) -> dict[str, float]:
-    """How far either metric is from the clean one at least, as a share of it, over sets and ε."""
-    found = {
-        name: min(
-            _least(curve.x, getattr(curve, name) / getattr(curve.clean, name) - 1)
-            for curve in _curves(results, mode).values()
-        )
-        for name in ("density", "coverage")
-    }
-    return {f"least distance of {name} from the clean one, as a share of it": value for name, value in found.items()}
 
 
 def _alike(curves: Sequence[Curve], statistic: str) -> dict[str, float]:
@@ -228,28 +205,61 @@ def _alike(curves: Sequence[Curve], statistic: str) -> dict[str, float]:
     }
 
 
-def organ_like_mnist(results: Results, mode: str) -> dict[str, float]:
-    """How alike the densities of MNIST and OrganMNIST go."""
-    return _alike([results[title].curves[mode] for title in ("MNIST", "OrganMNIST")], "density")
-
-
-def coverage_alike(results: Results, mode: str) -> dict[str, float]:
-    """How alike the coverages of all sets go."""
-    return _alike(list(_curves(results, mode).values()), "coverage")
-
-
-def near_one_confirms(results: Results, mode: str) -> dict[str, float]:
-    """How near to 1 clean densities lie, and attacked ones, which are of no exchangeable batch."""
-    curves = _curves(results, mode).values()
+def sentences(results: Results, mode: str) -> dict[str, dict[str, float]]:
+    """Measure what decides the sentences on FGSM in one mode: sentence → statistic → number; of the paper's sets."""
+    curves = [result.curves[mode] for result in results.values()]
+    mnist, organ = (results[title].curves[mode] for title in ("MNIST", "OrganMNIST"))
+    gaps = (mnist.density - mnist.clean.density) / np.hypot(_errors(mnist), mnist.clean.density_error)
+    away = [(curve.density - 1) / np.maximum(_errors(curve), np.finfo(float).tiny) for curve in curves]
+    scores = [score for curve in curves for score in (curve.clean, *curve.scores)]
+    covered = np.concatenate([score.batch_coverage for score in scores])
     return {
-        "largest distance of a clean density from 1": max(abs(curve.clean.density - 1) for curve in curves),
-        "least distance of an attacked density from 1, in standard errors": min(
-            _least(curve.x, (curve.density - 1) / np.maximum(_errors(curve), np.finfo(float).tiny)) for curve in curves
-        ),
+        "fgsm-density-differs-at-every-eps": {
+            "least distance of density from the clean one, in standard errors": _least(mnist.x, gaps)
+        },
+        "fgsm-both-differ-at-every-eps": {
+            f"least distance of {name} from the clean one, as a share of it": min(
+                _least(curve.x, getattr(curve, name) / getattr(curve.clean, name) - 1) for curve in curves
+            )
+            for name in ("density", "coverage")
+        },
+        "organ-density-like-mnist": _alike([mnist, organ], "density"),
+        "coverage-alike-on-all-data": _alike(curves, "coverage"),
+        "density-near-one-confirms-iid": {
+            "largest distance of a clean density from 1": max(abs(curve.clean.density - 1) for curve in curves),
+            "least distance of an attacked density from 1, in standard errors": min(
+                _least(curve.x, values) for curve, values in zip(curves, away, strict=True)
+            ),
+        },
+        "density-rises-for-geometry": _rises(results, mode),
+        "large-eps-separates": {
+            "largest density at the last ε, as a share of the clean one": max(
+                curve.density[-1] / curve.clean.density for curve in curves
+            )
+        },
+        "coverage-depends-on-sample-count": {
+            "least coverage of a whole batch over that of its sub-batches": min(
+                curve.clean.coverage / float(curve.clean.batch_coverage.mean()) for curve in curves
+            ),
+            "largest distance of coverage from its closed form, as a share of it": max(
+                abs(curve.clean.coverage / curve.expected_coverage - 1) for curve in curves
+            ),
+        },
+        "density-unbounded-coverage-bounded": {
+            "largest density of a sub-batch": max(float(score.batch_density.max()) for score in scores),
+            "largest coverage of a sub-batch": float(covered.max()),
+            "smallest coverage of a sub-batch": float(covered.min()),
+        },
+        "coverage-fall-is-lost-diversity": _lost_diversity(results, mode),
+        "accuracies-below-par": {
+            "largest share of the accuracy at ε = 0 that is left at the worst ε": float(
+                max(curve.accuracy.min() / curve.accuracy[0] for curve in curves)
+            )
+        },
     }
 
 
-def rises_for_geometry(results: Results, mode: str) -> dict[str, float]:
+def _rises(results: Results, mode: str) -> dict[str, float]:
     """How far density climbs on MNIST and OrganMNIST, and how far coin flips of the same ε climb there."""
     rises, differences = [], []
     for title in ("MNIST", "OrganMNIST"):
@@ -264,37 +274,7 @@ def rises_for_geometry(results: Results, mode: str) -> dict[str, float]:
     }
 
 
-def separates(results: Results, mode: str) -> dict[str, float]:
-    """How much of the clean density is left at the largest ε."""
-    left = [curve.density[-1] / curve.clean.density for curve in _curves(results, mode).values()]
-    return {"largest density at the last ε, as a share of the clean one": max(left)}
-
-
-def depends_on_count(results: Results, mode: str) -> dict[str, float]:
-    """How clean coverage goes with the number of images, and how near it lies to the closed form."""
-    curves = _curves(results, mode).values()
-    return {
-        "least coverage of a whole batch over that of its sub-batches": min(
-            curve.clean.coverage / float(curve.clean.batch_coverage.mean()) for curve in curves
-        ),
-        "largest distance of coverage from its closed form, as a share of it": max(
-            abs(curve.clean.coverage / curve.expected_coverage - 1) for curve in curves
-        ),
-    }
-
-
-def bounded(results: Results, mode: str) -> dict[str, float]:
-    """How large density and coverage of sub-batches get, and how small coverage."""
-    scores = [score for curve in _curves(results, mode).values() for score in (curve.clean, *curve.scores)]
-    covered = np.concatenate([score.batch_coverage for score in scores])
-    return {
-        "largest density of a sub-batch": max(float(score.batch_density.max()) for score in scores),
-        "largest coverage of a sub-batch": float(covered.max()),
-        "smallest coverage of a sub-batch": float(covered.min()),
-    }
-
-
-def lost_diversity(results: Results, mode: str) -> dict[str, float]:
+def _lost_diversity(results: Results, mode: str) -> dict[str, float]:
     """How far coverage falls, and how far the attacked images spread where half of it is gone (else at the last ε)."""
     falls, spreads = [], []
     for result in results.values():
@@ -306,12 +286,6 @@ def lost_diversity(results: Results, mode: str) -> dict[str, float]:
         "largest share of clean coverage that is left at the least": max(falls),
         "largest spread of the images where coverage has halved, as a share of the clean ones'": max(spreads),
     }
-
-
-def below_par(results: Results, mode: str) -> dict[str, float]:
-    """How much of the network's accuracy is left at the worst ε."""
-    left = [curve.accuracy.min() / curve.accuracy[0] for curve in _curves(results, mode).values()]
-    return {"largest share of the accuracy at ε = 0 that is left at the worst ε": float(max(left))}
 
 
 def printed_normalisers(results: Results) -> dict[str, float]:
@@ -330,19 +304,3 @@ def printed_normalisers(results: Results) -> dict[str, float]:
         }
         factors += [abs(np.log(value / published.value("vs22", "§5.1", title, name))) for name, value in ours.items()]
     return {"largest factor between a value by the printed formula and the printed value": float(np.exp(max(factors)))}
-
-
-SENTENCES: dict[str, Callable[[Results, str], dict[str, float]]] = {
-    "fgsm-density-differs-at-every-eps": density_differs,
-    "fgsm-both-differ-at-every-eps": both_differ,
-    "organ-density-like-mnist": organ_like_mnist,
-    "coverage-alike-on-all-data": coverage_alike,
-    "density-near-one-confirms-iid": near_one_confirms,
-    "density-rises-for-geometry": rises_for_geometry,
-    "large-eps-separates": separates,
-    "coverage-depends-on-sample-count": depends_on_count,
-    "density-unbounded-coverage-bounded": bounded,
-    "coverage-fall-is-lost-diversity": lost_diversity,
-    "accuracies-below-par": below_par,
-}
-"""Sentence → what measures it on the paper's image sets in one mode: statistic → number."""

@@ -23,7 +23,7 @@ def replicate(run: Any) -> None:
     clean = {m.name: {k: r for pool in whole.values() for k, r in pool.clean(m.kernel).items()} for m in g17.MODES}
     judge.record_real_real(run, clean)
     few = [measure.Pool.draw(s, REPLICATED_IMAGES, **draw, rng=run.rng(f"attacked, {s}")) for s in measure.PARTS]
-    steps = judge.chosen_steps()
+    steps = judge.chosen_steps(run)
     table = measure.joined([measure.free_steps(few, steps, g17.AS_PUBLISHED), measure.within_ball(few, mode)])
     pgd = measure.pgd_within_ball(few, mode)
     judge.record_attacks(run, judge.by_mode(table, pgd), pgd)

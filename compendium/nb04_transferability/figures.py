@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from advlib.figures import ADVERSARIAL, AS_PUBLISHED, CORRECTED, LIMIT, NOISE, PUBLISHED, REAL, STYLE, subplots
 from compendium.common import panels
-from compendium.nb04_transferability.measure import MEAN_OF_CHANNELS, printed_table2, with_printed
+from compendium.common.size_sweeps import COMBINED
+from compendium.nb04_transferability.measure import printed_table2, with_printed
 
 _LINES = {"R1": "R1 real-adversarial", "R2": "R2 real-real"}
 
@@ -51,7 +52,7 @@ def attack_scan(scan: pandas.DataFrame, amount: str) -> Figure:
     amount : str
         Name of the setting, for the axes.
     """
-    scan = with_printed(scan[scan["row"] != MEAN_OF_CHANNELS]).rename(columns={"amount": amount})
+    scan = with_printed(scan[scan["row"] != COMBINED]).rename(columns={"amount": amount})
     scan["title"] = scan["row"] + "\n" + scan["attack"].str.replace("eps=", "ε = ")
     ways = scan["how"].nunique()
     figure = panels.lines(

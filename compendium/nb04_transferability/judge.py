@@ -1,6 +1,5 @@
 """What notebook 04_transferability records of Table 2 and of the paper's sentences, and how it shows it."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +7,10 @@ import numpy as np
 import pandas
 
 from advlib.ulsif import BatchFit
-from compendium.claims import published, record, verdicts
+from compendium.claims import published, verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
-from compendium.nb04_transferability.measure import PGD, crossings, sizes_frame
+from compendium.common import tables
+from compendium.nb04_transferability.measure import PGD, crossing, with_printed
 
 METRICS = {"r1": "R1", "r2": "R2", "auroc": "AUROC", "tpr_at_5_fpr": "power"} | {
     name: name for name in ("fooled", "targeted", "l0", "l2", "linf")
@@ -27,8 +27,10 @@ def record_scan(run: Any, scan: pandas.DataFrame) -> None:
     """Keep every scanned R1 as a metric, and the amount at which each row takes its printed value, where it does."""
     for m in scan.to_dict("records"):
         run.metric("scan.{attack}.{how}.{row}.{amount:g}.r1".format(**m), m["R1"])
-    for (row, attack), line in crossings(scan).dropna().iterrows():
-        run.metric(f"crossing.{attack}.{line['way']}.{row}", line["reached at"])
+    for (row, attack, how), mine in with_printed(scan).groupby(["row", "attack", "how"], sort=False):
+        reached = crossing(mine["amount"], mine["R1"], mine["printed R1"].iloc[0])
+        if not np.isnan(reached):
+            run.metric(f"crossing.{attack}.{how}.{row}", round(reached, 3))
 
 
 def record_measurements(run: Any, prefix: str, measurements: pandas.DataFrame) -> None:
@@ -45,10 +47,9 @@ def apart(measurements: pandas.DataFrame) -> pandas.Series:
     return (m["R1 low"] > m["R2 high"]) | (m["R1 high"] < m["R2 low"])
 
 
-def chosen_steps() -> int:
+def chosen_steps(run: Any) -> int:
     """Read how many steps of TGSM the stored run at paper scale chose, by looking at Table 2."""
-    path = record.reference_path("04_transferability", "paper")
-    return json.loads(path.read_text(encoding="utf-8"))["metrics"]["best.steps"]
+    return tables.at_paper_scale(run)["best.steps"]
 
 
 # ------------------------------------------------------------------------------------------------ Table 2
@@ -82,7 +83,10 @@ def pairs_frame(fit: BatchFit) -> pandas.DataFrame:
 
 def moved_frame(measurements: pandas.DataFrame) -> pandas.DataFrame:
     """Show how many images each attack fools and how far it moves them, both reruns side by side, by two digits."""
-    frame = sizes_frame(measurements)[["fooled", "L2", "L∞"]].unstack("mode")
+    names = {"fooled": "fooled", "l2": "L2", "linf": "L∞"}
+    frame = measurements.assign(images=measurements["row"].str.split(" (", regex=False).str[0])
+    frame = frame.drop_duplicates(["images", "attack", "mode"]).set_index(["images", "attack", "mode"])
+    frame = frame[list(names)].rename(columns=names).round(2).unstack("mode")
     words = {AS_PUBLISHED: "as the papers' code did it", CORRECTED: "as the paper describes it"}
     return frame.rename(columns=words).map("{:.2g}".format)
 

@@ -26,21 +26,13 @@ from advlib import attacks, models
 from advlib.attacks import AdversarialBatch
 from advlib.attacks.stored import stored_attack
 from advlib.progress import track
-from advlib.ulsif import BatchFit, GridEdgeWarning, fit_batch_indices
-from compendium.claims import published
+from advlib.ulsif import BatchFit
 from compendium.common import g17
-from compendium.common.protocol import RatioComparison, Summary, draw_indices, mean_ratios
+from compendium.common.protocol import RatioComparison, Summary, channel_ratios, draw_indices, fit_indices, mean_ratios
+from compendium.common.size_sweeps import COMBINED, ROWS
 
-PARTS = {
-    "mnist": {"MNIST": (0,)},
-    "cifar10": {
-        "CIFAR-10 (red)": (0,),
-        "CIFAR-10 (green)": (1,),
-        "CIFAR-10 (blue)": (2,),
-        "CIFAR-10 (combined)": (0, 1, 2),
-    },
-}
-"""Image set → row of Table 2 → channels whose estimates are averaged."""
+PARTS = {"mnist": ROWS["mnist"], "cifar10": (*ROWS["cifar10"], COMBINED)}
+"""Image set → rows of Table 2: its channels, and the mean of their estimates where there are several."""
 
 TGSM_EPSILONS = {"mnist": (0.1, 0.05), "cifar10": (0.05,)}
 """Image set → ε of its TGSM rows."""
@@ -63,7 +55,6 @@ BALL_STEPS = 10
 POOL_SIZES = (200, 1000, 2000, 5000, 10000)
 """Test images of MNIST that both clean batches are drawn from."""
 
-MEAN_OF_CHANNELS = "CIFAR-10 (combined)"
 PGD = "PGD"
 
 
@@ -130,14 +121,12 @@ class Pool:
     def ratios(self, suspects: np.ndarray, kernel: str) -> np.ndarray:
         """Mean density ratio of each draw and channel, (t, c), of clean numerators against `suspects` (n, c, h, w)."""
         used, rows = np.unique(self.a, return_inverse=True)
-        flat = [pool.reshape(*pool.shape[:2], -1) for pool in (self.everything[used], suspects)]
-        draws = rows.reshape(self.a.shape), self.b
-        by_channel = [mean_ratios(*(p[:, c] for p in flat), *draws, kernel) for c in range(suspects.shape[1])]
-        return np.stack(by_channel, axis=1)
+        return channel_ratios(self.everything[used], suspects, rows.reshape(self.a.shape), self.b, kernel=kernel)
 
     def by_row(self, ratios: np.ndarray) -> dict[str, np.ndarray]:
-        """Average the channels (t, c) that belong to each row of Table 2: row → (t,)."""
-        return {row: ratios[:, list(channels)].mean(axis=1) for row, channels in PARTS[self.image_set].items()}
+        """Give the channels (t, c), and their mean where there are several, the names of Table 2: row → (t,)."""
+        columns = [*ratios.T, ratios.mean(axis=1)][: len(PARTS[self.image_set])]
+        return dict(zip(PARTS[self.image_set], columns, strict=True))
 
     def clean(self, kernel: str) -> dict[str, np.ndarray]:
         """R2 of each draw: row of Table 2 → (t,)."""
@@ -185,6 +174,10 @@ class Pool:
             lines.append({**place, **ratios, "AUROC": found.auroc, "power": found.tpr_at_5_fpr, **effect})
         return pandas.DataFrame(lines)
 
+    def stored(self, attack: Any, network: str, **options: Any) -> Any:
+        """Attack this pool's images, or read from disk what was made of them: `stored_attack`."""
+        return stored_attack(attack, network, self.images, self.labels, **options)
+
     def measure_attack(
         self, batch: AdversarialBatch, mode: g17.Mode, attack: str, how: str, amount: float
     ) -> pandas.DataFrame:
@@ -200,12 +193,7 @@ def joined(frames: Iterable[pandas.DataFrame]) -> pandas.DataFrame:
 
 def printed_table2() -> pandas.DataFrame:
     """Table 2 as printed, in the paper's order, with the columns of `Pool.measure` that it has."""
-    lines: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in published.load("g17", "Table 2"):
-        side, attack = entry.column.split(" ", 1)
-        line = lines.setdefault((entry.row, attack), {"row": entry.row, "attack": attack, "mode": "published"})
-        line.update(_interval(side, Summary(entry.value, entry.low, entry.high)))
-    return pandas.DataFrame(lines.values())
+    return g17.printed_ratios("Table 2").rename(columns={"what": "attack"}).assign(mode="published")
 
 
 def with_printed(measurements: pandas.DataFrame) -> pandas.DataFrame:
@@ -217,6 +205,10 @@ def with_printed(measurements: pandas.DataFrame) -> pandas.DataFrame:
 def tgsm_name(epsilon: float) -> str:
     """Name an attack as `data/published/g17.csv` does: "TGSM eps=0.05"."""
     return f"TGSM eps={epsilon:g}"
+
+
+def _tgsm_rows(pools: Iterable[Pool]) -> list[tuple[Pool, float]]:
+    return [(pool, epsilon) for pool in pools for epsilon in TGSM_EPSILONS[pool.image_set]]
 
 
 def tgsm_scan(pools: Iterable[Pool], steps: Sequence[int], mode: g17.Mode) -> pandas.DataFrame:
@@ -232,12 +224,11 @@ def tgsm_scan(pools: Iterable[Pool], steps: Sequence[int], mode: g17.Mode) -> pa
     mode : g17.Mode
     """
     found = []
-    for pool in pools:
+    for pool, epsilon in _tgsm_rows(pools):
         model = models.load_trained(mode.networks[pool.image_set])
-        for epsilon in TGSM_EPSILONS[pool.image_set]:
-            sweep = attacks.tgsm_sweep(model, pool.images, pool.labels, steps, epsilon)
-            for count, batch in zip(steps, track(sweep, f"TGSM on {pool.image_set}", len(steps)), strict=True):
-                found.append(pool.measure_attack(batch, mode, tgsm_name(epsilon), "steps of ε", count))
+        sweep = attacks.tgsm_sweep(model, pool.images, pool.labels, steps, epsilon)
+        for count, batch in zip(steps, track(sweep, f"TGSM on {pool.image_set}", len(steps)), strict=True):
+            found.append(pool.measure_attack(batch, mode, tgsm_name(epsilon), "steps of ε", count))
     return joined(found)
 
 
@@ -270,10 +261,8 @@ def _jsma(pool: Pool, gammas: Sequence[float], how: str, mode: g17.Mode, seed: i
         raise ValueError(f"a way to run JSMA must be one of {', '.join(VARIANTS)}, but is {how!r}")
     options = VARIANTS[how]
     seed = seed if options.get("targets") == "random" else None
-    return stored_attack(
-        attacks.jsma_sweep, mode.networks[pool.image_set], pool.images, pool.labels, chunk=100, seed=seed,
-        gammas=list(gammas), **options,
-    )  # fmt: skip
+    network = mode.networks[pool.image_set]
+    return pool.stored(attacks.jsma_sweep, network, chunk=100, seed=seed, gammas=list(gammas), **options)
 
 
 def worst_factor(measurements: pandas.DataFrame) -> float:
@@ -281,7 +270,7 @@ def worst_factor(measurements: pandas.DataFrame) -> float:
 
     Infinite where a ratio is zero.
     """
-    rows = with_printed(measurements[measurements["row"] != MEAN_OF_CHANNELS])
+    rows = with_printed(measurements[measurements["row"] != COMBINED])
     factors = rows["R1"] / rows["printed R1"]
     return float(np.maximum(factors, 1 / factors).max())
 
@@ -314,29 +303,18 @@ def crossing(amounts: np.ndarray, ratios: np.ndarray, goal: float) -> float:
     return float(np.exp(np.interp(np.log(goal), np.log(ratios[pair]), np.log(amounts[pair]))))
 
 
-def crossings(scan: pandas.DataFrame) -> pandas.DataFrame:
-    """Show for each row, attack and way which amount gives the printed R1, and the largest R1 that was scanned."""
-    lines = []
-    for (row, attack, how), mine in with_printed(scan).groupby(["row", "attack", "how"], sort=False):
-        goal = mine["printed R1"].iloc[0]
-        at = crossing(mine["amount"], mine["R1"], goal)
-        lines.append({"row": row, "attack": attack, "way": how, "printed R1": goal, "reached at": round(at, 3),
-                      "largest R1 scanned": round(mine["R1"].max(), 2)})  # fmt: skip
-    return pandas.DataFrame(lines).set_index(["row", "attack"])
-
-
 def free_steps(pools: Iterable[Pool], steps: int, mode: g17.Mode) -> pandas.DataFrame:
     """Measure the TGSM rows after one number of steps of ε without a ball, as `tgsm_scan` does, with images kept."""
     return joined(
-        pool.measure_attack(_free(pool, mode.networks[pool.image_set], epsilon, steps), mode, tgsm_name(epsilon),
-                            "steps of ε", steps)
-        for pool in pools
-        for epsilon in TGSM_EPSILONS[pool.image_set]
-    )  # fmt: skip
+        pool.measure_attack(
+            _free(pool, mode.networks[pool.image_set], epsilon, steps), mode, tgsm_name(epsilon), "steps of ε", steps
+        )
+        for pool, epsilon in _tgsm_rows(pools)
+    )
 
 
 def _free(pool: Pool, network: str, epsilon: float, steps: int) -> AdversarialBatch:
-    return stored_attack(attacks.tgsm, network, pool.images, pool.labels, epsilon=epsilon, steps=steps)
+    return pool.stored(attacks.tgsm, network, epsilon=epsilon, steps=steps)
 
 
 def pgd_within_ball(pools: Iterable[Pool], mode: g17.Mode) -> pandas.DataFrame:
@@ -352,18 +330,17 @@ def pgd_within_ball(pools: Iterable[Pool], mode: g17.Mode) -> pandas.DataFrame:
 def within_ball(pools: Iterable[Pool], mode: g17.Mode) -> pandas.DataFrame:
     """Measure the TGSM rows where ε is what Kurakin et al. call ε: the L∞ radius of all steps together."""
     return joined(
-        pool.measure_attack(_in_ball(attacks.tgsm, pool, mode, epsilon), mode, tgsm_name(epsilon), "within an ε-ball",
-                            epsilon)
-        for pool in pools
-        for epsilon in TGSM_EPSILONS[pool.image_set]
-    )  # fmt: skip
+        pool.measure_attack(
+            _in_ball(attacks.tgsm, pool, mode, epsilon), mode, tgsm_name(epsilon), "within an ε-ball", epsilon
+        )
+        for pool, epsilon in _tgsm_rows(pools)
+    )
 
 
 def _in_ball(attack: Any, pool: Pool, mode: g17.Mode, epsilon: float) -> AdversarialBatch:
     quarter = epsilon / 4
     size = {"epsilon": quarter, "ball": epsilon} if attack is attacks.tgsm else {"epsilon": epsilon, "step": quarter}
-    network = mode.networks[pool.image_set]
-    return stored_attack(attack, network, pool.images, pool.labels, steps=BALL_STEPS, **size)
+    return pool.stored(attack, mode.networks[pool.image_set], steps=BALL_STEPS, **size)
 
 
 def controls(
@@ -452,9 +429,7 @@ def clean_fits(
     """Fit clean batches of `images` (n, c, h, w) against clean ones: index sets a, b, (t, m) int64, and the fits."""
     a, b = (draw_indices(len(images), draws, batch_size, rng) for _ in range(2))
     flat = images.reshape(len(images), -1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GridEdgeWarning)  # the papers' grid is part of their method
-        return a, b, fit_batch_indices(flat, flat, a, b, kernel=mode.kernel)
+    return a, b, fit_indices(flat, flat, a, b, mode.kernel)
 
 
 def by_network(pool: Pool, steps: int, networks: Sequence[str], modes: Sequence[g17.Mode]) -> pandas.DataFrame:
@@ -473,15 +448,3 @@ def by_network(pool: Pool, steps: int, networks: Sequence[str], modes: Sequence[
             for mode in modes
         ]
     return joined(found)
-
-
-def sizes_frame(measurements: pandas.DataFrame) -> pandas.DataFrame:
-    """Show what attacks achieved and how far they moved images: one line an attack, image set, mode and way."""
-    m = measurements.assign(images=measurements["row"].str.split(" (", regex=False).str[0])
-    m = m.drop_duplicates(["images", "attack", "mode", "how"])
-    control = m["how"].isin(["attack", "aimless"])
-    m["way"] = m["how"].where(control, m["how"] + ", " + m["amount"].map("{:g}".format))
-    names = {"fooled": "fooled", "targeted": "read as target", "l0": "changed features (median)", "l2": "L2",
-             "linf": "L∞"}  # fmt: skip
-    frame = m.set_index(["images", "attack", "mode"])[["way", *names]].rename(columns=names)
-    return frame.round({"fooled": 2, "read as target": 2, "L2": 2, "L∞": 2})

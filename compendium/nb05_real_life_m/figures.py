@@ -20,11 +20,10 @@ def table3(results: Sequence[SizeResult]) -> Figure:
     """Draw G17's Table 3: mean R1 and R2 over the number of suspects, published and rerun (of MNIST, both modes)."""
     figure, axes = subplots(1, 2, figsize=(10, 4.2), sharex=True)
     for place, (axis, side) in enumerate(zip(axes, ("r1", "r2"), strict=True)):
-        printed = [(m, "published", entries[place]) for m, *entries in published_table3()]
-        lines = [(m, mode, e.value, e.low, e.high) for m, mode, e in printed]
-        for r in results:
-            summary = r.summary(side)
-            lines.append((r.size, r.mode, summary.mean, summary.low, summary.high))
+        printed = {m: entries[place] for m, *entries in published_table3()}
+        lines = [(m, "published", entry.value, entry.low, entry.high) for m, entry in printed.items()]
+        means = [(r, r.summary(side)) for r in results]
+        lines += [(r.size, r.mode, summary.mean, summary.low, summary.high) for r, summary in means]
         table = pandas.DataFrame(lines, columns=["m", "mode", "mean", "low", "high"])
         for offset, (mode, mine) in zip((-0.12, 0, 0.12), table.groupby("mode", sort=False), strict=False):
             axis.errorbar(
@@ -33,7 +32,7 @@ def table3(results: Sequence[SizeResult]) -> Figure:
                 label=f"{mode} (95 % interval)",
             )  # fmt: skip
         axis.set(title=SIDE_LABELS[side], xlabel="suspect images m (100 real ones above the line)")
-        axis.set_xticks([m for m, *_ in printed])
+        axis.set_xticks(list(printed))
         panels.log_ticks(axis, [1, 2, 5, 10, 20, 40])
     axes[0].set_ylabel("mean density ratio")
     axes[0].invert_xaxis()

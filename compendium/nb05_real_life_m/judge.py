@@ -38,11 +38,6 @@ def record_claims(run: Any, mnist: Sequence[SizeResult], cifar: Sequence[SizeRes
     ValueError
         When mnist has no size of 1.
     """
-    _record_one_suspect(run, mnist)
-    _record_same_on_other_data(run, mnist, cifar)
-
-
-def _record_one_suspect(run: Any, mnist: Sequence[SizeResult]) -> None:
     single = {r.mode: r for r in select(mnist, row="MNIST", size=1)}
     if not single:
         raise ValueError(f"mnist must hold a size of 1 for this sentence, but holds {sorted({r.size for r in mnist})}")
@@ -55,9 +50,6 @@ def _record_one_suspect(run: Any, mnist: Sequence[SizeResult]) -> None:
     note = f"random ±ε noise is flagged in {', '.join(noise)}" if noise else ""
     statistics = {mode: {"power with one suspect": r.attack.tpr_at_5_fpr} for mode, r in single.items()}
     verdicts.sentence(run, "g17", "single-adversarial-sample", statistics, words, note)
-
-
-def _record_same_on_other_data(run: Any, mnist: Sequence[SizeResult], cifar: Sequence[SizeResult]) -> None:
     statistics, words = {}, {}
     for mode in (AS_PUBLISHED, CORRECTED):
         ours = {r.size: r.attack.auroc for r in select(mnist, mode=mode, row="MNIST")}

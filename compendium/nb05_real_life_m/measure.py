@@ -19,10 +19,10 @@ SMALL_LAMBDA = 0.01
 then has nothing to lose by a large ratio."""
 
 
-def out_of_reach_share(result: SizeResult, side: str = "r2") -> float:
-    """Share of draws that chose a λ below `SMALL_LAMBDA`."""
+def out_of_reach_share(result: SizeResult) -> float:
+    """Share of clean draws that chose a λ below `SMALL_LAMBDA`."""
     # The grid's 0.01 is a rounded power of ten.
-    return float((result.settings[side][:, 1] < SMALL_LAMBDA * (1 - 1e-9)).mean())
+    return float((result.settings["r2"][:, 1] < SMALL_LAMBDA * (1 - 1e-9)).mean())
 
 
 def clean_r2_by_lambda(results: Sequence[SizeResult]) -> pandas.DataFrame:
@@ -39,15 +39,14 @@ def clean_r2_by_lambda(results: Sequence[SizeResult]) -> pandas.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row a size and λ: share of draws, their mean R2, and their contribution to the mean.
+        A row a size and λ: share of draws, and their contribution to mean R2.
     """
     draws = pandas.concat(
         pandas.DataFrame({"size": r.size, "lambda": r.settings["r2"][:, 1], "r2": r.r2, "share": 1 / len(r.r2)})
         for r in results
     )
     draws["contribution"] = draws["r2"] * draws["share"]
-    columns = {"share": ("share", "sum"), "mean": ("r2", "mean"), "contribution": ("contribution", "sum")}
-    return draws.groupby(["size", "lambda"], as_index=False).agg(**columns)
+    return draws.groupby(["size", "lambda"], as_index=False)[["share", "contribution"]].sum()
 
 
 def single_image_map(
@@ -172,9 +171,8 @@ def _grid_places(fit: Any) -> np.ndarray:
 
 def alternatives_frame(found: Mapping[str, SingleImage]) -> pandas.DataFrame:
     """Show what each alternative for m = 1 gives, by mode, beside the printed numbers."""
-    _, *printed = published_table3()[-1]
     columns = ["mode", "what was done", "R1", "R2", "off by a factor of", "AUROC"]
-    lines = [["printed", "", *(_two_digits(e.value, e.low, e.high) for e in printed), "", ""]]
+    lines = [["printed", "", *(_two_digits(e.value, e.low, e.high) for e in published_table3()[-1][1:]), "", ""]]
     for mode, single in found.items():
         for what, result in single.alternatives.items():
             factor = f"{off_by(*_means(result)):.1f}"
@@ -194,19 +192,13 @@ def _means(result: RatioComparison) -> tuple[float, float]:
 
 def off_by(r1: Any, r2: Any) -> Any:
     """By which factor, up or down, the worse of two numbers for m = 1 is off the print; of arrays, cell by cell."""
-    _, *printed = published_table3()[-1]
-    ratios = [np.asarray(ours) / entry.value for ours, entry in zip((r1, r2), printed, strict=True)]
+    ratios = [np.asarray(ours) / entry.value for ours, entry in zip((r1, r2), published_table3()[-1][1:], strict=True)]
     return np.maximum.reduce([np.maximum(ratio, 1 / ratio) for ratio in ratios])
-
-
-def table3_column(side: str, size: int) -> str:
-    """Name a column of Table 3 as `data/published/g17.csv` does: "R1 m=9"."""
-    return f"{side.upper()} m={size}"
 
 
 def published_table3() -> list[tuple[int, published.Published, published.Published]]:
     """Table 3 as printed: m with R1 and R2, m falling."""
     return [
-        (m, *(published.lookup("g17", "Table 3", "MNIST", table3_column(side, m)) for side in ("r1", "r2")))
+        (m, *(published.lookup("g17", "Table 3", "MNIST", f"{side} m={m}") for side in ("R1", "R2")))
         for m in range(9, 0, -1)
     ]

@@ -27,13 +27,6 @@ def _panel_a_column(frame: pandas.DataFrame, x: str, columns: Mapping[str, str],
     return figure
 
 
-def _tolerances(frame: pandas.DataFrame, column: str) -> dict[str, Any]:
-    """Axis settings: logarithmic, with each tolerance named."""
-    ticks = sorted(set(frame[column]))
-    return {"xscale": "log", "xticks": ticks, "xticklabels": [f"{tick:g}" for tick in ticks],
-            "xlabel": "tolerance τ on |mean R1 − mean R2|"}  # fmt: skip
-
-
 def tolerance_tradeoff(curves: pandas.DataFrame) -> Figure:
     """Draw G17's Fig. 4 again: the ε that Algorithm 2 finds, and the accuracy it leaves (`measure.curves`)."""
     columns = {
@@ -42,11 +35,11 @@ def tolerance_tradeoff(curves: pandas.DataFrame) -> Figure:
     }
     figure = _panel_a_column(
         curves, "tolerance", columns, "mode", style="image set", size=(4.6, 3.6), legend_columns=6,
-        axis=_tolerances(curves, "tolerance"),
+        axis={"xlabel": "tolerance τ on |mean R1 − mean R2|"},
     )  # fmt: skip
     for axis, top in zip(figure.axes, (None, 1), strict=True):
         axis.set_ylim(-0.03 if top else 0, top)
-        axis.minorticks_off()
+        panels.log_ticks(axis, sorted(set(curves["tolerance"])), "x")
     return figure
 
 

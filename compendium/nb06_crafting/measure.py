@@ -10,9 +10,7 @@ G. J. Székely, M. L. Rizzo, "Energy statistics: a class of statistics based on 
 143, 1249–1272 (2013).
 """
 
-import math
-import warnings
-from collections import Counter
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,9 +21,8 @@ from torch import nn
 
 from advlib import attacks, models
 from advlib.progress import track
-from advlib.ulsif import GridEdgeWarning, fit_batch_indices
 from compendium.common.g17 import MODES, Mode, all_and_attacked
-from compendium.common.protocol import draw_indices, power
+from compendium.common.protocol import draw_indices, fit_indices, power
 from compendium.nb06_crafting import search
 
 IMAGE_SETS = {"MNIST": "mnist", "CIFAR-10 (grey)": "cifar10-grey"}
@@ -62,6 +59,11 @@ class Setting:
         """Data set and mode."""
         return f"{self.title}, {self.mode.name}"
 
+    @property
+    def place(self) -> dict[str, str]:
+        """Columns by which frames tell settings apart."""
+        return {"setting": self.name, "image set": self.title, "mode": self.mode.name}
+
     def defender(self, rng: np.random.Generator, **changed: object) -> search.Defender:
         """Draw for Algorithm 1; `changed` may hold another clip."""
         options = {"clip": self.mode.clip, "kernel": self.mode.kernel, "numerators": self.numerators} | changed
@@ -69,15 +71,13 @@ class Setting:
         return search.Defender(self.model, self.images, self.labels, rng=rng, **sizes, **options)
 
 
-def settings(
-    images: int, draws: int, batch_size: int, titles: Sequence[str] = tuple(IMAGE_SETS), modes: Sequence[Mode] = MODES
-) -> list[Setting]:
-    """Load data sets (of `IMAGE_SETS`) and networks, with `images` test images that are attacked, 0 for all."""
+def settings(images: int, draws: int, batch_size: int, modes: Sequence[Mode] = MODES) -> list[Setting]:
+    """Load the data sets of `IMAGE_SETS` and networks, with `images` test images that are attacked, 0 for all."""
     loaded = []
-    for title in titles:
-        everything, real, labels = all_and_attacked(IMAGE_SETS[title], images)
+    for title, image_set in IMAGE_SETS.items():
+        everything, real, labels = all_and_attacked(image_set, images)
         for mode in modes:
-            model = models.load_trained(mode.networks[IMAGE_SETS[title]])
+            model = models.load_trained(mode.networks[image_set])
             loaded.append(Setting(title, mode, draws, batch_size, model, real, labels, everything))
     return loaded
 
@@ -104,9 +104,7 @@ def curves(
     options = {"initial_epsilon": epsilon, "step": step, "resolution": step / 5}
     return pandas.DataFrame([
         {
-            "setting": setting.name,
-            "image set": setting.title,
-            "mode": setting.mode.name,
+            **setting.place,
             "tolerance": result.tolerance,
             "epsilon": result.epsilon,
             "accuracy": result.adversarial_accuracy,
@@ -187,15 +185,13 @@ def similarity(
         defender, end = setting.defender(rng), float(strictest[setting.name])
         moved, indices = defender.fgsm(), defender.indices
         clean = energy_distances(setting.numerators, setting.images, *indices)
-        grid = [(epsilon - k * step, False) for k in range(math.ceil(epsilon / step - 1e-9))]
+        grid = [(size, False) for size in search.scan(epsilon, step)]
         for size, crafted in track([*grid, (end, True)], f"energy distance, {setting.name}", len(grid) + 1):
             images = moved(size)
             energy = energy_distances(setting.numerators, images, *indices)
-            rows.append({
-                "setting": setting.name, "image set": setting.title, "mode": setting.mode.name, "epsilon": size,
-                "crafted": crafted, "gap": defender.judge(images, size).gap, "energy": float(energy.mean()),
-                "power": power(clean, energy),
-            })  # fmt: skip
+            gap = defender.judge(images, size).gap
+            measured = {"gap": gap, "energy": float(energy.mean()), "power": power(clean, energy)}
+            rows.append({**setting.place, "epsilon": size, "crafted": crafted, **measured})
     return pandas.DataFrame(rows)
 
 
@@ -248,9 +244,10 @@ def clipped_and_unclipped(setting: Setting, epsilons: Sequence[float], rng: np.r
     for title, clip in ((CLIPPED, (0.0, 1.0)), (NOT_CLIPPED, None)):
         defender = setting.defender(np.random.default_rng(seed), clip=clip)
         moved = defender.fgsm()
-        for trial in search.gap_curve(defender, epsilons):
-            row = {"FGSM": title, "epsilon": trial.epsilon, "difference": trial.difference}
-            distance = relative_distance(setting.numerators, moved(trial.epsilon))
+        for epsilon in track(epsilons, "R1 − R2 over ε"):
+            images = moved(epsilon)
+            trial, distance = defender.judge(images, epsilon), relative_distance(setting.numerators, images)
+            row = {"FGSM": title, "epsilon": epsilon, "difference": trial.difference}
             rows.append(row | {"accuracy": trial.adversarial_accuracy, "distance": distance})
     return pandas.DataFrame(rows)
 
@@ -272,13 +269,10 @@ def usual_pairs(setting: Setting, epsilons: Sequence[float], rng: np.random.Gene
     sweep = attacks.fgsm_sweep(setting.model, setting.images, setting.labels, epsilons, setting.mode.clip)
     for epsilon, batch in zip(epsilons, sweep, strict=True):
         moved = batch.images.reshape(len(batch.images), -1)
-        with warnings.catch_warnings():
-            # The papers' grid is part of their method: that the best σ or λ lies at its edge is no warning here.
-            warnings.simplefilter("ignore", GridEdgeWarning)
-            fit = fit_batch_indices(clean, moved, a, b, kernel=setting.mode.kernel)
-        pairs = Counter(zip(fit.sigma_.tolist(), fit.lambda_.tolist(), strict=True))
-        (sigma, lambda_), count = min(pairs.items(), key=lambda item: (-item[1], item[0]))
-        lines.append(f"ε = {epsilon:g}: σ = {sigma:.2g}, λ = {lambda_:.2g} in {count} of {len(a)} draws")
+        fit = fit_indices(clean, moved, a, b, setting.mode.kernel)
+        pairs, counts = np.unique(np.stack([fit.sigma_, fit.lambda_], axis=1), axis=0, return_counts=True)
+        sigma, lambda_ = pairs[counts.argmax()]
+        lines.append(f"ε = {epsilon:g}: σ = {sigma:.2g}, λ = {lambda_:.2g} in {counts.max()} of {len(a)} draws")
     return lines
 
 
@@ -317,18 +311,14 @@ def searches(
     }
     seeds = rng.integers(2**31, size=repeats).tolist()
     rows = []
-    for name, way in ways.items():
-        for tolerance in tolerances:
-            for seed in seeds:
-                defender = setting.defender(np.random.default_rng(seed))
-                try:
-                    (found,) = search.fgsm_under_tolerance(
-                        defender, [tolerance], initial_epsilon=epsilon, step=step, **way
-                    )
-                    answer, trace = found.epsilon, found.trace
-                except search.ToleranceNotMet as stopped:
-                    answer, trace = np.nan, stopped.trace
-                rows.append({"search": name, "τ": tolerance, "ε": answer, "attacks": len(trace)})
+    for (name, way), tolerance, seed in itertools.product(ways.items(), tolerances, seeds):
+        defender = setting.defender(np.random.default_rng(seed))
+        try:
+            (found,) = search.fgsm_under_tolerance(defender, [tolerance], initial_epsilon=epsilon, step=step, **way)
+            answer, trace = found.epsilon, found.trace
+        except search.ToleranceNotMet as stopped:
+            answer, trace = np.nan, stopped.trace
+        rows.append({"search": name, "τ": tolerance, "ε": answer, "attacks": len(trace)})
     return pandas.DataFrame(rows)
 
 

@@ -24,7 +24,7 @@ from advlib import attacks, models
 from advlib.attacks import Clip
 from advlib.attacks.adaptive import pgd_against_density_ratio
 from advlib.progress import track
-from compendium.common.protocol import RatioComparison, draw_indices, mean_ratios
+from compendium.common.protocol import RatioComparison, channel_ratios, draw_indices
 
 
 @dataclass(frozen=True)
@@ -169,16 +169,7 @@ class Defender:
 
     def _ratios(self, suspects: np.ndarray) -> np.ndarray:
         """Mean ratio of each draw, (t,) float64, the mean of the channels."""
-        pools = [images.reshape(*images.shape[:2], -1) for images in (self.numerators, suspects)]
-        channels = range(suspects.shape[1])
-        ratios = [mean_ratios(*(pool[:, c] for pool in pools), *self.indices, **self.settings) for c in channels]
-        return np.mean(ratios, axis=0)
-
-
-def gap_curve(defender: Defender, epsilons: Sequence[float]) -> list[Trial]:
-    """R1 − R2 and accuracy of FGSM at each ε, on one set of draws: what Algorithm 2 searches in."""
-    moved = defender.fgsm()
-    return [defender.judge(moved(epsilon), epsilon) for epsilon in track(epsilons, "R1 − R2 over ε")]
+        return channel_ratios(self.numerators, suspects, *self.indices, **self.settings).mean(axis=1)
 
 
 # ---------------------------------------------------------------------------------------------- Algorithm 2
@@ -244,6 +235,12 @@ def fgsm_under_tolerance(
     return [defender.result(search.best(tolerance), tolerance, trace) for tolerance in tolerances]
 
 
+def scan(initial_epsilon: float, step: float) -> list[float]:
+    """List ε from `initial_epsilon` down in steps, all above 0."""
+    # Without the 1e-9, 0.3 in steps of 0.1 would end at 5e-17 instead of 0.1.
+    return [initial_epsilon - k * step for k in range(math.ceil(initial_epsilon / step - 1e-9))]
+
+
 class EpsilonSearch:
     """The way down in ε: a scan, and bisection where it first finds τ met.
 
@@ -269,8 +266,7 @@ class EpsilonSearch:
         _check("resolution", 1.0 if resolution is None else resolution)
         self.attacked, self.resolution = attacked, resolution
         self.trials: dict[float, Trial] = {}
-        # Without the 1e-9, 0.3 in steps of 0.1 would end at 5e-17 instead of 0.1.
-        self.grid = [initial_epsilon - k * step for k in range(math.ceil(initial_epsilon / step - 1e-9))]
+        self.grid = scan(initial_epsilon, step)
 
     def at(self, epsilon: float) -> Trial:
         """Attack with ε, or give what is known of it."""
@@ -399,18 +395,14 @@ def pgd_under_tolerance(
         else:
             weight = kept / 4 if broken == 0 else math.sqrt(kept * broken)
     if best is None:
-        raise _no_weight(tolerance, trace)
+        closest = min(trace, key=lambda trial: trial.gap)
+        raise ToleranceNotMet(
+            f"tolerance must be kept by the attack for some weight up to {trace[-1].weight:g}, but is {tolerance:g}, "
+            f"and |mean R1 − mean R2| was {closest.gap:.3g} at best, at weight {closest.weight:.3g}: "
+            "allow more, or more steps or searches",
+            trace,
+        )
     return defender.result(best, tolerance, trace, images=images)
-
-
-def _no_weight(tolerance: float, trace: Sequence[Trial]) -> ToleranceNotMet:
-    closest = min(trace, key=lambda trial: trial.gap)
-    return ToleranceNotMet(
-        f"tolerance must be kept by the attack for some weight up to {trace[-1].weight:g}, but is {tolerance:g}, and "
-        f"|mean R1 − mean R2| was {closest.gap:.3g} at best, at weight {closest.weight:.3g}: "
-        "allow more, or more steps or searches",
-        trace,
-    )
 
 
 def compare_attackers(

@@ -124,8 +124,7 @@ def boundary_examples(found: Sequence[Outcome]) -> Figure:
     figure, axes = subplots(len(found), 3, figsize=(6.6, 2.5 * len(found)), squeeze=False)
     for line, result in zip(axes, found, strict=True):
         words = (f"{result.title}, {result.mode.name}", "start", f"after {result.steps[-1]:,} steps")
-        shown = zip(line, result.examples, words, result.examples_read, result.examples_l2, strict=True)
-        for axis, image, word, label, far in shown:
+        for axis, (image, label, far), word in zip(line, result.examples, words, strict=True):
             show_image(axis, image, f"{word}\nread as class {label}, L2 distance {far:.1f}")
             axis.title.set_fontsize(9)
     return figure

@@ -14,6 +14,7 @@ from advlib.prdc import ReferenceManifold
 from compendium.common import boundary, vs22
 from compendium.common.curves import score_hits
 from compendium.common.protocol import power
+from compendium.common.splits import evenly
 
 CLEAN_BATCHES = 1000
 """Clean batches of each size, at least, by which attacked ones are judged."""
@@ -85,12 +86,9 @@ class Outcome:
         largest where none does; None for a set that is not the paper's.
     noise : vs22.Score or None
         Of Gaussian noise as far from each image, in L2, as the attack went, in the largest batches.
-    examples : (3, c, h, w) float32
-        The scored image of median distance: before, at the start and after the last step.
-    examples_read : (3,) int64
-        The class that the network reads in each of `examples`.
-    examples_l2 : (3,) float64
-        Their distances from the first, in pixels of [0, 1].
+    examples : list of (image, class, distance)
+        The scored image of median distance before, at the start and after the last step: (c, h, w) float32, what the
+        network reads in it, and how far it is from the first, L2 in pixels of [0, 1].
     """
 
     image_set: vs22.ImageSet
@@ -106,9 +104,7 @@ class Outcome:
     p: dict[str, float]
     fgsm_density: float | None
     noise: vs22.Score | None = field(repr=False)
-    examples: np.ndarray = field(repr=False)
-    examples_read: np.ndarray = field(repr=False)
-    examples_l2: np.ndarray = field(repr=False)
+    examples: list[tuple[np.ndarray, int, float]] = field(repr=False)
 
     @property
     def title(self) -> str:
@@ -175,7 +171,11 @@ def outcome(
     if not mode.normalised_twice:  # where no image stays outside the pixels' range
         moved_as_far = attacks.gaussian_noise(before, rng, l2=last.l2[rows])
         noise = vs22.score(clean.manifold, moved_as_far, batches[sizes[-1]])
-    shown = _median_row(last.l2, rows[moved[rows]]) if moved[rows].any() else rows[0]
+    by_distance = sorted(rows[moved[rows]], key=lambda row: last.l2[row])
+    shown = by_distance[len(by_distance) // 2] if by_distance else rows[0]
+    # An image that was misread before is left alone by the attack.
+    read_before = split.labels[shown] if last.clean_correct[shown] else states[0].predictions[shown]
+    ends = [(state.images[shown], state.predictions[shown], state.l2[shown]) for state in (states[0], last)]
     counts = {
         "attacked": len(split.images),
         "misread before": int((~last.clean_correct).sum()),
@@ -198,21 +198,8 @@ def outcome(
         {name: boundary.p_value(drawn[name], getattr(curve.scores[-1], name)) for name in STATISTICS},
         _fgsm_density(mode, split, clean.manifold) if split.image_set.in_paper else None,
         noise,
-        np.stack([split.images[shown], states[0].images[shown], last.images[shown]]),
-        _read(
-            split.labels[shown], last.clean_correct[shown], [state.predictions[shown] for state in (states[0], last)]
-        ),
-        np.array([0.0, states[0].l2[shown], last.l2[shown]], float),
+        [(split.images[shown], read_before, 0.0), *ends],
     )
-
-
-def _read(label: int, read_rightly: bool, later: Sequence[int]) -> np.ndarray:
-    """Classes that are read before the attack and later; an image that was misread before is left alone by it."""
-    return np.array([label if read_rightly else later[0], *later], np.int64)
-
-
-def _median_row(distance: np.ndarray, rows: np.ndarray) -> int:
-    return int(rows[np.argsort(distance[rows], kind="stable")][len(rows) // 2])
 
 
 def _coverage_in_proportion(split: vs22.Split, moved: np.ndarray, rng: np.random.Generator) -> float:
@@ -244,7 +231,7 @@ def clean_holdout(split: vs22.Split, batch_sizes: Sequence[int], rng: np.random.
     """
     reference, images = vs22.flat(split.reference), vs22.flat(split.images)
     available, holdout = boundary.PAPER_SIZES.get(split.image_set.title, (len(reference), len(images)))
-    whole = images[_even(len(images), min(len(images), round(len(reference) * holdout / available)))]
+    whole = images[evenly(len(images), min(len(images), round(len(reference) * holdout / available)))]
     fewer = round(len(reference) * (split.image_set.references or available) / available)
     manifold = ReferenceManifold(k=vs22.K).fit(reference)
     hits = manifold.hits(images)
@@ -256,12 +243,8 @@ def clean_holdout(split: vs22.Split, batch_sizes: Sequence[int], rng: np.random.
     values = tuple(map(float, manifold.density_coverage(whole)))
     if fewer == len(reference):
         return Clean(manifold, hits, by_size, values, values)
-    smaller = ReferenceManifold(k=vs22.K).fit(reference[_even(len(reference), fewer)])
+    smaller = ReferenceManifold(k=vs22.K).fit(reference[evenly(len(reference), fewer)])
     return Clean(manifold, hits, by_size, values, tuple(map(float, smaller.density_coverage(whole))))
-
-
-def _even(n: int, count: int) -> np.ndarray:
-    return np.arange(count) * n // count
 
 
 def outcomes(

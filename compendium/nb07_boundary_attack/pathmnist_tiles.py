@@ -36,20 +36,16 @@ SEED = 0
 def stored() -> dict[str, Any]:
     """Read the committed study of the PathMNIST tiles: what `study` gives, and its title."""
     found = json.loads((places.REFERENCE / STORED).read_text(encoding="utf-8"))
-    return found | {"movements": _frame(found["movements"])}
-
-
-def _frame(movements: dict[str, list[dict[str, Any]]]) -> pandas.DataFrame:
-    return pandas.concat([pandas.DataFrame(move).assign(way=way) for way, moves in movements.items() for move in moves])
+    parts = [pandas.DataFrame(move).assign(way=way) for way, moves in found["movements"].items() for move in moves]
+    return found | {"movements": pandas.concat(parts)}
 
 
 def as_lists(movements: pandas.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return a study's movements as the file holds them: way → a dict of lists for each; None where no network was."""
-    ways: dict[str, list[dict[str, Any]]] = {way: [] for way in movements["way"].unique()}
+    ways: dict[str, list[dict[str, Any]]] = {}
     for (way, name), move in movements.groupby(["way", "name"], sort=False):
-        lists = {key: None if move[key].isna().all() else move[key].tolist() for key in move.columns}
-        ways[way].append(lists | {"name": name})
-        del ways[way][-1]["way"]
+        lists = {key: None if move[key].isna().all() else move[key].tolist() for key in move.columns.drop("way")}
+        ways.setdefault(way, []).append(lists | {"name": name})
     return ways
 
 

@@ -13,21 +13,22 @@ def replicate(run: Any) -> None:
     sizes, chosen = np.linspace(0, 1, run.parameters["fgsm_sizes"]), run.parameters
     names = ("map_epsilons", "mixed_shares", "mixed_sizes")
     maps = experiment.Maps(*(tuple(chosen[name]) for name in names), chosen["mixed_draws"])
-    walk = None
-    if boundary.on_gpu():  # notebook 07's, so that one attack serves both
-        walk = experiment.Walk(boundary.GPU_IMAGES, chosen["boundary_steps"], 0, boundary.GPU_CHUNK)
+    walk = {}
+    if boundary.on_gpu():  # with notebook 07's images and steps, so that one attack serves both
+        walk = {"boundary_images": boundary.GPU_IMAGES, "boundary_steps": chosen["boundary_steps"]}
+        walk |= {"boundary_last": True, "chunk": boundary.GPU_CHUNK}
     results = [
-        experiment.replicated(
+        experiment.experiment(
             image_set,
             epsilons=sizes[judge.looked_at(sizes)].tolist(),
             maps=maps,
             queries=chosen["queries"],
             rng=run.rng(image_set.name),
-            walk=walk,
+            **walk,
         )
         for image_set in (vs22.SETS["mnist"], vs22.SETS["organamnist"])
     ]
-    if walk:
-        for result in results:
+    for result in results:
+        if result.boundary:
             judge.record_tables(run, result)
     judge.record_sentences(run, results)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 import pandas
@@ -10,8 +9,9 @@ from scipy import sparse
 
 from advlib import models
 from advlib.prdc import ReferenceManifold
+from advlib.progress import track
 from compendium.common import boundary, vs22
-from compendium.common.splits import kept_by_split
+from compendium.common.splits import evenly, kept_by_split
 from compendium.nb08_admixture.mixtures import Mixture, mixture
 from compendium.nb08_admixture.power import clean_batches, power_map
 
@@ -29,10 +29,8 @@ class Admixture:
         Mode's name → attack's name → power map (see `power`): FGSM at rising ε, then the boundary attack.
     clean : tuple of float
         Density and coverage of untouched queries that are to the references as in the paper's boundary experiment.
-    boundary_counts : dict
-        Mode's name → images that were attacked, are adversarial, and were scored.
-    boundary_steps, boundary_references : int
-        Steps that were taken, and reference images behind the density of `boundary`.
+    boundary_steps : int
+        Steps that were taken.
     """
 
     image_set: vs22.ImageSet
@@ -40,9 +38,7 @@ class Admixture:
     maps: dict[str, dict[str, pandas.DataFrame]]
     boundary: dict[str, Mixture] = field(default_factory=dict)
     clean: tuple[float, float] = (1.0, 1.0)
-    boundary_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     boundary_steps: int = 0
-    boundary_references: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,7 @@ def _fgsm_balls(
     """Attack the queries by FGSM, and find for each ε which of them count and the balls around all."""
     manifold, network = _balls(split)[0], vs22.network(split.image_set)
     sweep = vs22.fgsm_sweep(mode, split.image_set, network, split.images, split.labels, epsilons)
+    sweep = track(sweep, f"{split.image_set.title}, {mode.name}, FGSM", len(epsilons))
     return [(boundary.scored_rows(mode, batch), manifold.hits(vs22.flat(batch.images))) for batch in sweep]
 
 
@@ -79,19 +76,25 @@ class _Images:
         self.maps, self.rng = maps, rng
         self.whole = vs22.reference_and_holdout(chosen.name, 0, queries, rng)
         n, available = len(self.whole.images), len(self.whole.reference)
-        self.holdout = models.card(chosen.network)["split"]["holdout_size"]
+        holdout = models.card(chosen.network)["split"]["holdout_size"]
+        self.per_query = available / holdout
         self.order = rng.permutation(available)
-        self.split = self._cut(vs22.references_for(chosen, n, available, self.holdout))
+        self.split = self.cut(vs22.references_for(chosen, n, available, holdout))
         self.manifold, self.hits = _balls(self.split)
         self.null = clean_batches(self.manifold, self.hits, maps.sizes, rng)
 
-    def _cut(self, count: int) -> vs22.Split:
+    def cut(self, count: int) -> vs22.Split:
         """Keep the first references in random order; whole, the set is as it was, so that its balls are fitted once."""
-        if count in (0, len(self.order)):
+        if count == 0 or count >= len(self.order):
             return self.whole
         kept = np.sort(self.order[:count])
         names = ("reference", "reference_labels", "reference_index")
         return replace(self.whole, **{name: getattr(self.whole, name)[kept] for name in names})
+
+    def fgsm(self, mode: vs22.Mode, epsilons: Sequence[float]) -> Mixture:
+        """Mix what FGSM makes of the queries at each ε into them."""
+        attacked = [hits for _, hits in _fgsm_balls(self.split, mode, tuple(epsilons))]
+        return mixture(self.manifold, self.hits, attacked, epsilons, self.rng, twins=not mode.normalised_twice)
 
     def power(self, rows: np.ndarray, hits: sparse.csr_array) -> pandas.DataFrame:
         """Map the power against attacked twins of some of the queries, given the balls around them."""
@@ -106,48 +109,28 @@ class _Images:
         return {f"FGSM, ε = {eps:g}": self.power(rows, hits[rows]) for eps, (rows, hits) in sweep if len(rows)}
 
 
-class _Boundary:
-    """The boundary attack on some of an image set's queries."""
+def _walk(
+    images: _Images, mode: vs22.Mode, dense: ReferenceManifold, count: int, steps: Sequence[int], **attack: int
+) -> tuple[Mixture, pandas.DataFrame]:
+    """Attack some queries by the boundary attack, mix their twins as Tables 4 and 5 do, and map the power.
 
-    def __init__(
-        self, images: _Images, count: int, steps: Sequence[int], references: int, seed: int, chunk: int = boundary.CHUNK
-    ) -> None:
-        self.images, self.steps, self.seed, self.chunk = images, steps, seed, chunk
-        n = len(images.whole.images)
-        self.tried = np.arange(min(count or n, n)) * n // min(count or n, n)  # as `reference_and_holdout` takes a part
-        self.split = images._cut(min(references, len(images.order)))
-        self.per_query = len(images.order) / images.holdout
-
-    @cached_property
-    def dense(self) -> ReferenceManifold:
-        """Balls behind the density."""
-        return _balls(self.split)[0]
-
-    def clean(self) -> tuple[float, float]:
-        """Score untouched queries in the paper's proportion to the references."""
-        queries = vs22.flat(self.split.images[: round(len(self.split.reference) / self.per_query)])
-        return tuple(map(float, self.dense.density_coverage(queries)))
-
-    def run(self, mode: vs22.Mode) -> tuple[Mixture, pandas.DataFrame, dict[str, int]]:
-        """Attack, mix the attacked twins as Tables 4 and 5 do, and map the power; with the counts of images.
-
-        Coverage depends on the ratio of references to queries, density of moved images on the references alone: Table 5
-        gets the ratio of whole model set to whole hold-out, Table 4 the references.
-        """
-        whole, tried, rng = self.images.whole, self.tried, self.images.rng
-        part = replace(whole, images=whole.images[tried], labels=whole.labels[tried], index=whole.index[tried])
-        state = boundary.attack(mode, part, self.steps, seed=self.seed, chunk=self.chunk)[-1]
-        scored = boundary.scored_rows(mode, state)
-        rows, moved, twins = tried[scored], state.images[scored], not mode.normalised_twice
-        by_ratio = boundary.manifold_in_proportion(whole.reference, len(rows), self.per_query, rng)
-        seed = rng.integers(2**63)
-        coverage, density = (
-            mixture(balls, whole.images[rows], [moved], [self.steps[-1]], np.random.default_rng(seed), twins=twins)
-            for balls in (by_ratio, self.dense)
-        )
-        counts = {"attacked": len(tried), "adversarial": int(state.success.sum()), "scored": len(scored)}
-        mixed = replace(coverage, density=density.density, density_error=density.density_error)
-        return mixed, self.images.power(rows, self.images.manifold.hits(vs22.flat(moved))), counts
+    Coverage depends on the ratio of references to queries, density of moved images on the references alone: Table 5
+    gets the ratio of whole model set to whole hold-out, Table 4 the references, `dense`.
+    """
+    whole, rng, n = images.whole, images.rng, len(images.whole.images)
+    tried = evenly(n, min(count or n, n))  # as `reference_and_holdout` takes a part
+    part = replace(whole, images=whole.images[tried], labels=whole.labels[tried], index=whole.index[tried])
+    state = boundary.attack(mode, part, steps, **attack)[-1]
+    scored = boundary.scored_rows(mode, state)
+    rows, moved, twins = tried[scored], state.images[scored], not mode.normalised_twice
+    by_ratio = boundary.manifold_in_proportion(whole.reference, len(rows), images.per_query, rng)
+    seed = rng.integers(2**63)
+    coverage, density = (
+        mixture(balls, whole.images[rows], [moved], [steps[-1]], np.random.default_rng(seed), twins=twins)
+        for balls in (by_ratio, dense)
+    )
+    mixed = replace(coverage, density=density.density)
+    return mixed, images.power(rows, images.manifold.hits(vs22.flat(moved)))
 
 
 def experiment(
@@ -156,13 +139,15 @@ def experiment(
     epsilons: Sequence[float],
     maps: Maps,
     queries: int,
-    boundary_images: int,
-    boundary_steps: Sequence[int],
-    boundary_references: int,
     rng: np.random.Generator,
+    boundary_images: int = 0,
+    boundary_steps: Sequence[int] = (),
+    boundary_references: int = 0,
     seed: int = 0,
+    chunk: int = boundary.CHUNK,
+    boundary_last: bool = False,
 ) -> Admixture:
-    """Run §5.3 on one image set, in both modes.
+    """Run §5.3 on one image set, in both modes; FGSM on the same images is kept for the next call.
 
     Parameters
     ----------
@@ -172,65 +157,40 @@ def experiment(
     maps : Maps
     queries : int
         Images of the hold-out, 0 for all; references in the paper's proportion.
+    rng : numpy.random.Generator
+        Of subsets, mixtures and batches.
     boundary_images : int
         Queries for the boundary attack, at even steps; 0 for all.
     boundary_steps : increasing sequence of int
-        Of the boundary attack; the last state counts. With notebook 07's images and steps its images are used again.
+        Of the boundary attack, which is left out without any; the last state counts. With notebook 07's images and
+        steps its images are used again.
     boundary_references : int
         References behind the density of boundary images, 0 for the whole model set, which is the paper's.
-    rng, seed
-        Of subsets, mixtures and batches, and of the boundary attack.
+    seed, chunk : int
+        Of the boundary attack, see `boundary.attack`.
+    boundary_last : bool
+        Whether `rng` draws for it after FGSM in both modes, as in the stored repetitions, or mode by mode.
     """
     images = _Images(chosen, queries, maps, rng)
-    walk = _Boundary(images, boundary_images, boundary_steps, boundary_references, seed)
-    fgsm, mixed, powers, counts, split = {}, {}, {}, {}, images.split
-    network = vs22.network(chosen)
+    found = Admixture(chosen, {}, {}, {}, boundary_steps=int(boundary_steps[-1]) if boundary_steps else 0)
+    dense = _balls(images.cut(boundary_references))[0] if boundary_steps else None
+    walked: dict[str, pandas.DataFrame] = {}
+
+    def walk(mode: vs22.Mode) -> None:
+        found.boundary[mode.name], walked[mode.name] = _walk(
+            images, mode, dense, boundary_images, boundary_steps, seed=seed, chunk=chunk
+        )
+
     for mode in vs22.MODES:
-        name, title = mode.name, f"{chosen.title}, {mode.name}, FGSM"
-        sweep = vs22.fgsm_sweep(mode, chosen, network, split.images, split.labels, epsilons)
-        twins = not mode.normalised_twice
-        fgsm[name] = mixture(images.manifold, images.hits, sweep, epsilons, rng, twins=twins, title=title)
-        mixed[name], power, counts[name] = walk.run(mode)
-        powers[name] = images.fgsm_maps(mode) | {f"boundary attack, {boundary_steps[-1]} steps": power}
-    sizes = int(boundary_steps[-1]), len(walk.split.reference)
-    return Admixture(chosen, fgsm, powers, mixed, walk.clean(), counts, *sizes)
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Settings of the boundary attack: images (0: all), steps, the attack's seed and `boundary.attack`'s chunk."""
-
-    images: int
-    steps: Sequence[int]
-    seed: int
-    chunk: int
-
-
-def replicated(
-    chosen: vs22.ImageSet,
-    *,
-    epsilons: Sequence[float],
-    maps: Maps,
-    queries: int,
-    rng: np.random.Generator,
-    walk: Walk | None = None,
-) -> Admixture:
-    """Run what `experiment` does with FGSM and, if asked, with the boundary attack against the whole model set.
-
-    What the seed does not change is kept for the next call.
-    """
-    images, fgsm, powers = _Images(chosen, queries, maps, rng), {}, {}
-    for mode in vs22.MODES:
-        attacked = [hits for _, hits in _fgsm_balls(images.split, mode, tuple(epsilons))]
-        twins = not mode.normalised_twice
-        fgsm[mode.name] = mixture(images.manifold, images.hits, attacked, epsilons, rng, twins=twins)
-        powers[mode.name] = images.fgsm_maps(mode)
-    if walk is None:
-        return Admixture(chosen, fgsm, powers)
-    attack = _Boundary(images, walk.images, walk.steps, 0, walk.seed, walk.chunk)
-    mixed, counts = {}, {}
-    for mode in vs22.MODES:
-        mixed[mode.name], power, counts[mode.name] = attack.run(mode)
-        powers[mode.name][f"boundary attack, {walk.steps[-1]} steps"] = power
-    sizes = int(walk.steps[-1]), len(attack.split.reference)
-    return Admixture(chosen, fgsm, powers, mixed, attack.clean(), counts, *sizes)
+        found.fgsm[mode.name] = images.fgsm(mode, epsilons)
+        if boundary_steps and not boundary_last:
+            walk(mode)
+        found.maps[mode.name] = images.fgsm_maps(mode)
+    for mode in vs22.MODES if boundary_steps and boundary_last else ():
+        walk(mode)
+    for name, power in walked.items():
+        found.maps[name][f"boundary attack, {found.boundary_steps} steps"] = power
+    if dense is None:
+        return found
+    clean = images.whole.images[: round(len(dense.radii_) / images.per_query)]  # in the paper's proportion
+    return replace(found, clean=tuple(map(float, dense.density_coverage(vs22.flat(clean)))))

@@ -1,6 +1,6 @@
 """What notebook 08_admixture records: Tables 4 and 5, statistics of its sentences, and tables to show."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from compendium.claims import verdicts
 from compendium.claims.verdicts import AS_PUBLISHED, CORRECTED
 from compendium.nb08_admixture.experiment import Admixture
 from compendium.nb08_admixture.mixtures import SHARES, TABLES, Mixture
-from compendium.nb08_admixture.power import CLAIMED, FLAGGED, by_the_better, nearest_share, smallest_share
+from compendium.nb08_admixture.power import CLAIMED, FLAGGED, nearest_share, smallest_share
 
 MODES = (AS_PUBLISHED, CORRECTED)
 LOOKED_AT = (0.25, 0.5, 0.75, 1.0)
@@ -30,7 +30,7 @@ def record_admixture(run: Any, results: Sequence[Admixture]) -> None:
     for result in results:
         prefix = f"admixture.{result.image_set.title}"
         for name in result.fgsm:
-            run.metric(f"{prefix}.{name}.boundary.images", result.boundary_counts[name]["scored"])
+            run.metric(f"{prefix}.{name}.boundary.images", result.boundary[name].n_queries)
             for kind, found in (("fgsm", result.fgsm[name]), ("boundary", result.boundary[name])):
                 run.metric(f"{prefix}.{name}.{kind}.density", found.density.ravel())
                 run.metric(f"{prefix}.{name}.{kind}.coverage", found.coverage.ravel())
@@ -87,16 +87,17 @@ def sentences(results: Sequence[Admixture]) -> dict[str, dict[str, dict[str, flo
         steps = [least_step(result.fgsm[name], statistic) for result in results for statistic in TABLES]
         values = {
             "admixture-progressive": {"smallest step": _least(steps)},
-            "admixture-25-percent-flagged": {"smallest power at 25 %": _at_quarter(every, by_the_better)},
+            "admixture-25-percent-flagged": {"smallest power at 25 %": _lowest(every, np.maximum)},
             "admixture-25-percent-diverges": {
-                "power at 25 %, largest FGSM": _at_quarter([maps[-1] for maps in fgsm if maps], by_the_worse)
+                "power at 25 %, largest FGSM": _lowest([maps[-1] for maps in fgsm if maps], np.minimum)
             },
         }
         if walked:
-            values["boundary-admixture-told-apart"] = {"smallest power at 25 %": _at_quarter(walked, by_the_better)}
+            values["boundary-admixture-told-apart"] = {"smallest power at 25 %": _lowest(walked, np.maximum)}
             values["both-attacks-detected"] = {
-                "smallest power, FGSM": _whole(every), "smallest power, boundary attack": _whole(walked)
-            }  # fmt: skip
+                "smallest power, FGSM": _lowest(every, np.minimum, 1.0),
+                "smallest power, boundary attack": _lowest(walked, np.minimum, 1.0),
+            }
         for row, statistics in values.items():
             if None not in statistics.values():
                 found.setdefault(row, {})[name] = statistics
@@ -107,29 +108,16 @@ def _fgsm(result: Admixture, name: str) -> list[pandas.DataFrame]:
     return [power for attack, power in result.maps[name].items() if attack.startswith("FGSM")]
 
 
-def by_the_worse(power: pandas.DataFrame) -> pandas.DataFrame:
-    """Power by density or by coverage, whichever is lower: share × size."""
-    return np.minimum(power["density"], power["coverage"])
-
-
 def _least(values: Sequence[float | None]) -> float | None:
     return min((value for value in values if value is not None), default=None)
 
 
-def _last_known(powers: pandas.Series) -> float | None:
-    """Give the power in the largest batches that could be drawn."""
-    known = powers.dropna()
-    return float(known.iloc[-1]) if len(known) else None
-
-
-def _at_quarter(
-    maps: Sequence[pandas.DataFrame], which: Callable[[pandas.DataFrame], pandas.DataFrame]
-) -> float | None:
-    return _least([_last_known(which(power).loc[nearest_share(power)]) for power in maps])
-
-
-def _whole(maps: Sequence[pandas.DataFrame]) -> float | None:
-    return _least([_last_known(by_the_worse(power).iloc[-1]) for power in maps])
+def _lowest(maps: Sequence[pandas.DataFrame], either: np.ufunc, share: float = CLAIMED) -> float | None:
+    """Lowest power at a share, in the largest batches that could be drawn, by the better or the worse statistic."""
+    known = [
+        either(power["density"], power["coverage"]).loc[nearest_share(power, share)].dropna().tolist() for power in maps
+    ]
+    return _least([powers[-1] if powers else None for powers in known])
 
 
 def looked_at(x: np.ndarray) -> np.ndarray:
@@ -151,7 +139,7 @@ def least_step(found: Mixture, statistic: str) -> float | None:
 def missed(results: Sequence[Admixture], name: str) -> list[str]:
     """Return which attacks are missed at a share of 25 % in the largest batches, by density and by coverage."""
     powers = {
-        f"{result.image_set.title} {attack}": _at_quarter([power], by_the_better)
+        f"{result.image_set.title} {attack}": _lowest([power], np.maximum)
         for result in results
         for attack, power in result.maps[name].items()
     }

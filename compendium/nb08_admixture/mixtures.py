@@ -22,7 +22,6 @@ import numpy as np
 import pandas
 from scipy import sparse
 
-from advlib.attacks import AdversarialBatch
 from advlib.prdc import ReferenceManifold
 from advlib.progress import track
 from compendium.claims import published
@@ -75,15 +74,12 @@ class Mixture:
         What the attacks differ in.
     density, coverage : (n, 5) float64
         At each of `SHARES`, the untouched batch first, the batch with every image attacked last.
-    density_error : float
-        Standard error of the untouched batch's density.
     n_reference, n_queries : int
     """
 
     x: np.ndarray = field(repr=False)
     density: np.ndarray = field(repr=False)
     coverage: np.ndarray = field(repr=False)
-    density_error: float
     n_reference: int
     n_queries: int
 
@@ -103,12 +99,11 @@ class Mixture:
 def mixture(
     manifold: ReferenceManifold,
     clean: np.ndarray | sparse.csr_array,
-    attacked: Iterable[np.ndarray | sparse.csr_array | AdversarialBatch],
+    attacked: Iterable[np.ndarray | sparse.csr_array],
     x: Sequence[float],
     rng: np.random.Generator,
     *,
     twins: bool = True,
-    title: str = "mixtures",
 ) -> Mixture:
     """Mix attacked images into a clean batch in all `SHARES` and score each mixture.
 
@@ -118,7 +113,7 @@ def mixture(
         Fitted to `vs22.flat` reference images.
     clean : (m, …) array
         Untouched images; or the balls (m, N) that `manifold.hits` found for them.
-    attacked : iterable of (m, …) arrays or AdversarialBatch
+    attacked : iterable of (m, …) arrays
         Their attacked twins, one set for each entry of `x`; or balls likewise.
     x : sequence of float
         What the sets differ in, such as ε.
@@ -126,45 +121,36 @@ def mixture(
         Draws which images are attacked, for each share once: the same for every set.
     twins : bool
         As for `mixed_rows`.
-    title : str
-        For the progress line.
     """
+
+    def around(points: np.ndarray | sparse.csr_array) -> sparse.csr_array:
+        return points if sparse.issparse(points) else manifold.hits(vs22.flat(points))
+
     m = clean.shape[0]
     rows = [mixed_rows(m, share, rng, twins=twins) for share in SHARES]
     batches = [np.concatenate([untouched, m + moved]) for untouched, moved in rows]
-    clean_hits = clean if sparse.issparse(clean) else manifold.hits(vs22.flat(clean))
-    counts = np.diff(clean_hits.indptr) / manifold.k
-    found = []
-    for images in track(attacked, title, len(x)):
-        points = images.images if isinstance(images, AdversarialBatch) else images
-        hits = points if sparse.issparse(points) else manifold.hits(vs22.flat(points))
-        found.append(manifold.subset_density_coverage(sparse.vstack([clean_hits, hits], format="csr"), batches))
+    before = around(clean)
+    found = [
+        manifold.subset_density_coverage(sparse.vstack([before, around(points)], format="csr"), batches)
+        for points in track(attacked, "mixtures", len(x))
+    ]
     density, coverage = np.swapaxes(found, 0, 1)
-    error = float(counts.std(ddof=1) / np.sqrt(m))
-    return Mixture(np.asarray(x, float), density, coverage, error, len(manifold.radii_), m)
+    return Mixture(np.asarray(x, float), density, coverage, len(manifold.radii_), m)
 
 
 def printed_shares() -> pandas.DataFrame:
     """Read the attacked share off every density of Table 4, by the straight line that it must lie on.
 
-    The line runs from the printed density at 0 % to where the one at 75 % puts 100 %, and for PathMNIST also to the
-    density of its attacked batch in §5.2.
+    The line runs from the printed density at 0 % to where the one at 75 % puts 100 %.
 
     Returns
     -------
     DataFrame
-        One row an image set and stated share: printed density, share by the 75 % entry, share by §5.2's value where
-        it prints one.
+        One row an image set and stated share: the share by the 75 % entry.
     """
-    lines = []
+    lines = {}
     for title in ("MNIST", "PathMNIST", "OrganMNIST"):
         printed = {share: published.value("vs22", "Table 4", title, f"share={share:g}") for share in SHARES[:-1]}
-        ends = {"by its 75 % entry": printed[0] + (printed[0.75] - printed[0]) / 0.75}
-        if title == "PathMNIST":
-            ends["by §5.2"] = published.value("vs22", "§5.2", title, "adversarial density")
-        for share, density in printed.items():
-            row = {"image set": title, "stated share": share, "printed density": density}
-            lines.append(
-                row | {name: round((density - printed[0]) / (end - printed[0]), 3) for name, end in ends.items()}
-            )
-    return pandas.DataFrame(lines).set_index(["image set", "stated share"]).astype(object).fillna("")
+        whole = (printed[0.75] - printed[0]) / 0.75
+        lines |= {(title, share): round((density - printed[0]) / whole, 3) for share, density in printed.items()}
+    return pandas.Series(lines).rename_axis(["image set", "stated share"]).to_frame("by its 75 % entry")

@@ -1,14 +1,10 @@
-"""Gondara 2017's reruns: images by even steps, and what lies near the print."""
+"""Gondara 2017's reruns: images by even steps."""
 
 import numpy as np
 import pytest
 
 from advlib import datasets
 from compendium.common import g17
-
-
-def test_agreement_by_definition():
-    assert g17.agrees(75.0, 100.0) and g17.agrees(125.0, 100.0) and not g17.agrees(125.1, 100.0)
 
 
 @pytest.mark.data

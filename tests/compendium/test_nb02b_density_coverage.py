@@ -89,7 +89,7 @@ def measured(found):
     return run
 
 
-@pytest.mark.parametrize("row", judge_fgsm.SENTENCES)
+@pytest.mark.parametrize("row", FLIPS)
 def test_a_sentence_on_fgsm_falls_with_the_curves(row):
     holds, fails = FLIPS[row]
     assert says(measured(holds))[row] == "reproduced"
@@ -203,6 +203,6 @@ def test_replicate_compares_what_the_notebook_compares():
     run = record.Run(NOTEBOOK, record.profile_parameters("paper") | small | {"seed": 1})
     nb02b.replicate(run)
     assert run.metrics == {}
-    assert says(run).keys() == {*judge_fgsm.SENTENCES, "normalisers-of-eqs-1-and-2"}
+    assert says(run).keys() == {*FLIPS, "normalisers-of-eqs-1-and-2"}
     items = {key[1] for key in run.comparisons}
     assert {"§4.1", "Table 3", "§5", "§5.1", "stored results"} < items and "Table 1" not in items

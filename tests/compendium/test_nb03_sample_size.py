@@ -54,7 +54,7 @@ def test_each_mode_is_measured_by_itself_and_the_weakest_panel_counts():
 
 def test_a_replicate_records_the_sentences_by_the_sizes_it_says(monkeypatch):
     use_toy_images(monkeypatch)
-    monkeypatch.setattr(nb03, "REPLICATED_IMAGES", 0)
+    monkeypatch.setattr(nb03.size_sweeps, "REPLICATED_IMAGES", 0)
     run = record.Run(
         "03_sample_size", {"seed": 0, "sample_sizes": [30, 25, 20, 12], "epsilon": 0.1, "draws": 3, "images": 0}, "1"
     )

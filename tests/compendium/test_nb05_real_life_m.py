@@ -103,7 +103,7 @@ def test_every_number_of_table_3_is_recorded_as_it_is():
         assert rows[f"R2 m={m}"]["corrected"] == pytest.approx(20)
     assert rows["R2 m=9"]["cause"] == "median of the draws: as published 1.55, corrected 1.00"
     assert [c for c in rows if "twice" in rows[c]["cause"]] == ["R1 m=1", "R2 m=1"]
-    assert list(rows) == [measure.table3_column(s, m) for m in range(9, 0, -1) for s in ("r1", "r2")]
+    assert list(rows) == [f"{side} m={m}" for m in range(9, 0, -1) for side in ("R1", "R2")]
 
 
 def test_real_life_sentences_by_their_criteria():
@@ -147,7 +147,7 @@ def test_r2_is_split_by_lambda_without_loss():
     one = result(r2, r2, size=1, lambdas=[1.0, 0.01, 0.003, 0.001])
     table = measure.clean_r2_by_lambda([one])
     assert table["contribution"].sum() == pytest.approx(r2.mean()) and table["share"].sum() == pytest.approx(1)
-    assert table.set_index("lambda").loc[0.001, "mean"] == 30
+    assert table.set_index("lambda").loc[0.001, "contribution"] == 7.5  # a quarter of 30
     # The grid's own 0.01 is not below 0.01, whatever its last bit.
     grid = result(r2, r2, lambdas=[DEFAULT_GRID[2], DEFAULT_GRID[1], DEFAULT_GRID[0], DEFAULT_GRID[3]])
     assert measure.out_of_reach_share(grid) == 0.5

@@ -233,7 +233,7 @@ def test_the_table_of_sentences_is_shown_whole(monkeypatch):
     curves = [GOOD.assign(**{"image set": t, "mode": m, "setting": f"{t}, {m}"}) for t, m in SETTINGS]
     judge.record_curves(run, pandas.concat(curves))
     judge.record_similarity(run, similar(None))
-    frame = tables.comparisons(run, ["claim"])
+    frame = pandas.DataFrame(run.comparisons.values())
     assert len(frame) == 5 and "MNIST: ε 0.10 to 0.30; CIFAR-10 (grey): ε 0.10 to 0.30" in frame["corrected"].iloc[0]
     text = tables.wrapped(frame, "claims").to_html()
     assert frame["corrected"].iloc[2] in text and text == tables.wrapped(frame, "claims").to_html()

@@ -309,9 +309,10 @@ def test_numerators_come_from_their_own_pool():
     expected = density_ratio_comparison(
         images, attacks.fgsm(model, images, labels, 0.1).images, numerators=pool, rng=rng(), **SETTINGS
     )["combined"]
-    (trial,) = search.gap_curve(defender(numerators=pool), [0.1])
+    other = defender(numerators=pool)
+    trial = other.judge(other.fgsm()(0.1), 0.1)
     assert trial.difference == pytest.approx(expected.r1.mean() - expected.r2.mean(), rel=1e-9)
-    (own,) = search.gap_curve(defender(), [0.1])
+    own = defender().judge(other.fgsm()(0.1), 0.1)
     assert own.difference != trial.difference
     (result,) = search.fgsm_under_tolerance(defender(numerators=pool), [1e6], initial_epsilon=0.1)
     np.testing.assert_allclose(result.comparison.r1, expected.r1, rtol=1e-9)
@@ -321,8 +322,9 @@ def test_numerators_come_from_their_own_pool():
 
 def test_curve_over_epsilon_is_the_searchs_own_trace():
     result = algorithm_2(0.1, resolution=None, step=0.05)
-    tried = [trial.epsilon for trial in result.trace]
-    assert search.gap_curve(defender(), tried) == list(result.trace)
+    again = defender()
+    moved = again.fgsm()
+    assert [again.judge(moved(trial.epsilon), trial.epsilon) for trial in result.trace] == list(result.trace)
 
 
 def test_attackers_share_the_numerators_with_the_defender():

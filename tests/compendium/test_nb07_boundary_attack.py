@@ -62,7 +62,7 @@ def test_as_published_scores_every_image_and_corrected_the_adversarial_ones(walk
     assert both[0].noise is None and both[1].noise is not None
     distance = np.linalg.norm(vs22.flat(IMAGES[kept]), axis=1)
     median = IMAGES[kept][np.argsort(distance)[len(kept) // 2]]
-    np.testing.assert_array_equal(both[1].examples[0], median)
+    np.testing.assert_array_equal(both[1].examples[0][0], median)
 
 
 def test_batches_larger_than_the_scored_images_are_left_out(walked):

@@ -200,7 +200,7 @@ def few(name, references=None, queries=0, rng=None, whole=vs22.reference_and_hol
 
 def toy_mixture(values):
     values = np.array(values, float)[None]
-    return mixtures.Mixture(np.ones(1), values, values, 0.01, 100, 50)
+    return mixtures.Mixture(np.ones(1), values, values, 100, 50)
 
 
 def test_the_smallest_step_is_a_share_of_the_way():
@@ -226,10 +226,7 @@ def result_of(fgsm, walked=None, in_paper=True, mix=(1.0, 0.8, 0.6, 0.4, 0.2)):
     maps = {"FGSM, ε = 0.1": found(fgsm), "boundary attack, 7 steps": found(walked or fgsm)}
     names = [mode.name for mode in vs22.MODES]
     mixed = dict.fromkeys(names, toy_mixture(mix))
-    counts = {"attacked": 9, "adversarial": 9, "scored": 9}
-    return Admixture(
-        chosen, mixed, dict.fromkeys(names, maps), mixed, (1.1, 0.15), dict.fromkeys(names, counts), 7, 400
-    )  # fmt: skip
+    return Admixture(chosen, mixed, dict.fromkeys(names, maps), mixed, (1.1, 0.15), 7)
 
 
 def recorded_of(*results):

@@ -20,7 +20,7 @@ from advlib.ulsif import DEFAULT_GRID
 from compendium import nb01_intuition as nb01
 from compendium import runner
 from compendium.claims import record
-from compendium.common import g17, size_sweeps, vs22
+from compendium.common import g17, protocol, size_sweeps, vs22
 from compendium.nb02b_density_coverage import fgsm
 from compendium.nb13_hypothesis_tests import calibration, perturbations
 
@@ -105,8 +105,8 @@ def other_attack(patch: pytest.MonkeyPatch, change: Callable) -> None:
 
 
 def other_fit(patch: pytest.MonkeyPatch, **options: object) -> None:
-    fit = size_sweeps.fit_batch_indices
-    patch.setattr(size_sweeps, "fit_batch_indices", lambda *samples, **own: fit(*samples, **{**own, **options}))
+    fit = protocol.fit_batch_indices
+    patch.setattr(protocol, "fit_batch_indices", lambda *samples, **own: fit(*samples, **{**own, **options}))
 
 
 def other_neighbour(patch: pytest.MonkeyPatch, step: int) -> None:
