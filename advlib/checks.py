@@ -155,6 +155,26 @@ def plain_tensor(values: ArrayLike, name: str) -> torch.Tensor:
     return values.detach().long() if wide else values.detach()
 
 
+def image_tensor(values: ArrayLike, name: str = "images") -> torch.Tensor:
+    """Return `values` as `plain_tensor` does, or raise a ValueError unless they are images (n, c, h, w)."""
+    tensor = plain_tensor(values, name)
+    if tensor.ndim != 4 or 0 in tensor.shape:
+        raise ValueError(f"{name} must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def class_labels(values: ArrayLike, count: int) -> torch.Tensor:
+    """Return labels as an int64 tensor, or raise a ValueError unless they are one class for each of `count` images."""
+    tensor = plain_tensor(values, "labels")
+    if tensor.shape != (count,):
+        raise ValueError(f"labels must be one an image, shape ({count},), but has shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+        raise ValueError(f"labels must be integers, but has dtype {tensor.dtype}")
+    if int(tensor.min()) < 0:
+        raise ValueError(f"labels must be at least 0, but has {int(tensor.min())}")
+    return tensor.long()
+
+
 def whole_number(value: Any, name: str, least: int | None = None) -> int:
     """Return a whole number as an int, or raise a ValueError that names it; booleans are none."""
     try:

@@ -1,7 +1,7 @@
 """The result type of all attacks, and what they share: checked input, gradient steps, norms."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
 from torch import nn
 
 from advlib import models
-from advlib.checks import ArrayLike, finite_number, listed, whole_number
+from advlib.checks import ArrayLike, class_labels, finite_number, image_tensor, listed, whole_number
 from advlib.models import as_tensor, frozen, predict
 from advlib.progress import track
 
@@ -84,7 +84,7 @@ class AdversarialBatch:
 
 def loss_gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Sign of the gradient of the cross-entropy, (n, c, h, w) int8 on the CPU, of checked images and labels."""
-    batch_size = check_batch_size(batch_size)
+    batch_size = whole_number(batch_size, "batch_size", 1)
     signs = []
     with frozen(model) as device, torch.enable_grad():
         for part, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
@@ -179,10 +179,11 @@ def join(batches: Sequence[AdversarialBatch]) -> AdversarialBatch:
         raise ValueError("batches must hold at least one, but is empty")
     if len({batch.targets is None for batch in batches}) > 1:
         raise ValueError("batches must come from one attack, but some are targeted and some are not")
-    arrays: dict[str, torch.Tensor | None] = {"targets": None}
-    for name in ARRAYS:
-        if getattr(batches[0], name) is not None:
-            arrays[name] = torch.cat([as_tensor(getattr(batch, name), name).cpu() for batch in batches])
+
+    def joined(name: str) -> torch.Tensor:
+        return torch.cat([as_tensor(getattr(batch, name), name).cpu() for batch in batches])
+
+    arrays = {name: None if getattr(batches[0], name) is None else joined(name) for name in ARRAYS}
     shares = [batch.zero_gradient_share for batch in batches]
     share = None if None in shares else float(np.average(shares, weights=[len(batch) for batch in batches]))
     return summarised(arrays, batches[0].images, share)
@@ -196,15 +197,16 @@ def measure_walk(
     model: nn.Module,
     clean: torch.Tensor,
     labels: torch.Tensor,
-    walk: Iterator[torch.Tensor],
+    walk: Iterable[torch.Tensor],
     kind: ArrayLike,
     batch_size: int,
+    zero_gradient_share: float | None = None,
     targets: torch.Tensor | None = None,
 ) -> Iterator[AdversarialBatch]:
     """Measure the images that an attack is at, one result a state of `walk`; see `measure`."""
     clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == labels
     for moved in walk:
-        yield measure(model, clean, moved, labels, clean_correct, kind, batch_size, targets=targets)
+        yield measure(model, clean, moved, labels, clean_correct, kind, batch_size, zero_gradient_share, targets)
 
 
 def sign_steps(
@@ -240,7 +242,7 @@ def target_classes(
     batch_size: int,
 ) -> torch.Tensor:
     """Return the class that each image is to be read as, (n,) int64."""
-    batch_size = check_batch_size(batch_size)
+    batch_size = whole_number(batch_size, "batch_size", 1)
     with frozen(model) as device, torch.inference_mode():
         classes = checked_logits(model, clean[:1].to(device), labels).shape[1]
     if isinstance(targets, str):
@@ -252,7 +254,7 @@ def target_classes(
             raise ValueError("rng must be a numpy.random.Generator for random targets, but is None")
         return (labels + torch.from_numpy(rng.integers(1, classes, len(labels)))) % classes
     aims = as_tensor(targets, "targets").cpu()
-    if aims.is_floating_point() or aims.is_complex() or aims.dtype == torch.bool:
+    if aims.is_floating_point() or aims.dtype == torch.bool:
         raise ValueError(f"targets must be integers, but has dtype {aims.dtype}")
     if aims.ndim and aims.shape != labels.shape:
         raise ValueError(f"targets must be one class or one an image, ({len(labels)},), but has {tuple(aims.shape)}")
@@ -261,11 +263,6 @@ def target_classes(
             f"targets must be classes 0 to {classes - 1}, but reach from {int(aims.min())} to {int(aims.max())}"
         )
     return aims.long().expand(labels.shape).contiguous()
-
-
-def check_batch_size(batch_size: int) -> int:
-    """Return a batch size as an int, or raise unless it is a whole number of at least 1."""
-    return whole_number(batch_size, "batch_size", 1)
 
 
 def checked_steps(steps: Sequence[int]) -> list[int]:
@@ -311,9 +308,7 @@ def checked_range(clip: Clip) -> tuple[float, float]:
 def checked_images(images: ArrayLike, clip: Clip, name: str = "images") -> torch.Tensor:
     """Return images as a float32 tensor on the CPU, or raise."""
     low, high = checked_range(clip)
-    tensor = as_tensor(images, name).cpu()
-    if tensor.ndim != 4 or 0 in tensor.shape:
-        raise ValueError(f"{name} must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
+    tensor = image_tensor(images, name).cpu()
     least, most = tensor.min().item(), tensor.max().item()
     hint = "; divide by 255" if least >= 0 and 1 < most <= 255 and high == 1 else ""
     if not tensor.is_floating_point():
@@ -330,13 +325,7 @@ def checked_images(images: ArrayLike, clip: Clip, name: str = "images") -> torch
     return tensor.float().contiguous()
 
 
-def checked_labels(labels: ArrayLike, images: torch.Tensor) -> torch.Tensor:
-    """Return labels as an int64 tensor on the CPU, or raise unless they are one class an image."""
-    tensor = as_tensor(labels, "labels").cpu()
-    if tensor.shape != images.shape[:1]:
-        raise ValueError(f"labels must be one an image, shape ({len(images)},), but has shape {tuple(tensor.shape)}")
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"labels must be integers, but has dtype {tensor.dtype}")
-    if int(tensor.min()) < 0:
-        raise ValueError(f"labels must be at least 0, but has {int(tensor.min())}")
-    return tensor.long()
+def checked_batch(images: ArrayLike, labels: ArrayLike, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images, float32, and labels, int64, on the CPU, or raise unless they are one class an image."""
+    clean = checked_images(images, clip)
+    return clean, class_labels(labels, len(clean)).cpu()

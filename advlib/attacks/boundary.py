@@ -17,18 +17,8 @@ import torch
 from foolbox.attacks import BoundaryAttack, LinearSearchBlendedUniformNoiseAttack
 from torch import nn
 
-from advlib.attacks.base import (
-    AdversarialBatch,
-    check_batch_size,
-    checked_images,
-    checked_labels,
-    checked_logits,
-    checked_range,
-    checked_rng,
-    checked_steps,
-    measure,
-    versioned,
-)
+from advlib.attacks import base
+from advlib.attacks.base import AdversarialBatch, versioned
 from advlib.checks import ArrayLike, whole_number
 from advlib.models import frozen, predict
 from advlib.progress import track
@@ -127,20 +117,19 @@ def boundary_sweep(
         In the order of `steps`, each equal to `boundary` with that many and a generator in the same state, save images
         that have converged: there it may be closer by some 1e-7 of the distance, but for the last.
     """
-    steps = checked_steps(steps)
+    steps = base.checked_steps(steps)
     if not steps:
         raise ValueError("steps must hold at least one number, but is empty")
     if clip is None:
         raise ValueError("clip must be a range (low, high) with low < high, because noise comes from it, but is None")
-    if not np.isfinite(checked_range(clip)).all():
+    if not np.isfinite(base.checked_range(clip)).all():
         raise ValueError(f"clip must be finite, because noise comes from it, but is {clip}")
-    checked_rng(rng)
+    base.checked_rng(rng)
     directions = whole_number(directions, "directions", 1)
-    batch_size = check_batch_size(batch_size)
-    clean = checked_images(images, (-np.inf, np.inf) if outside else clip)
-    truth = checked_labels(labels, clean)
+    batch_size = whole_number(batch_size, "batch_size", 1)
+    clean, truth = base.checked_batch(images, labels, (-np.inf, np.inf) if outside else clip)
     with frozen(model) as device, torch.inference_mode():
-        checked_logits(model, clean[:1].to(device), truth)
+        base.checked_logits(model, clean[:1].to(device), truth)
     clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == truth
     rows = torch.nonzero(clean_correct)[:, 0]
     states, started = walk(
@@ -157,7 +146,7 @@ def boundary_sweep(
     for state in states:
         moved = clean.clone()
         moved[rows] = state if outside else state.clamp(*clip)  # blending may leave the range by a rounding error
-        results.append(measure(model, clean, moved, truth, clean_correct, images, batch_size))
+        results.append(base.measure(model, clean, moved, truth, clean_correct, images, batch_size))
     return results
 
 
@@ -202,7 +191,7 @@ def walk(
     for first in range(0, len(images), batch_size):
         rows = slice(first, first + batch_size)
         seeds = rng.integers(2**63, size=2).tolist()
-        with frozen(model) as device, torch.no_grad(), torch.random.fork_rng(_generators(device)):
+        with frozen(model) as device, torch.no_grad(), torch.random.fork_rng([device] * (device.type != "cpu")):
             clean, truth = images[rows].to(device), labels[rows].to(device)
             found, reached = _walk_batch(_Model(model, bounds), clean, truth, steps, directions, seeds)
         started[rows] = found
@@ -242,10 +231,6 @@ def _walk_batch(
     attack = BoundaryAttack(steps=max(steps), update_stats_every_k=STATISTICS_EVERY)
     last = attack.run(model, images[found], watch, starting_points=starts[found])
     return found.cpu(), [state.cpu() for state in watch.finish(last)]
-
-
-def _generators(device: torch.device) -> list[torch.device]:
-    return [] if device.type == "cpu" else [device]
 
 
 class _Bounds(tuple):

@@ -74,7 +74,7 @@ def gaussian_noise(
     if (l2 is None) == (linf is None):
         raise ValueError(f"exactly one of l2 and linf must be given, but they are {l2} and {linf}")
     norm, name, value = (_linf, "linf", linf) if l2 is None else (_l2, "l2", l2)
-    return of_kind(images, _scaled(clean, noise, norm, _checked_norms(value, name, clean), name, clip))
+    return of_kind(images, _scaled(clean, noise, norm, _each(value, name, clean, 0), name, clip))
 
 
 def match_l2(images: ArrayLike, changed: ArrayLike, l2: float | ArrayLike, clip: Clip = (0.0, 1.0)) -> ArrayLike:
@@ -103,7 +103,7 @@ def match_l2(images: ArrayLike, changed: ArrayLike, l2: float | ArrayLike, clip:
     if moved.shape != clean.shape:
         raise ValueError(f"changed must have the shape of images, {tuple(clean.shape)}, but has {tuple(moved.shape)}")
     change = moved - clean
-    return of_kind(images, _scaled(clean, change, _l2, _checked_norms(l2, "l2", clean), "l2", clip))
+    return of_kind(images, _scaled(clean, change, _l2, _each(l2, "l2", clean, 0), "l2", clip))
 
 
 def shifted(
@@ -221,7 +221,7 @@ def _by_amount(
         raise ValueError(f"exactly one of {name} and l2 must be given, but they are {amount} and {l2}")
     if amount is None:
         grid = grid[:, None].expand(-1, len(clean))
-        return _reaching(clean, apply, _l2, grid, _checked_norms(l2, "l2", clean), "l2")
+        return _reaching(clean, apply, _l2, grid, _each(l2, "l2", clean, 0), "l2")
     amounts = _each(amount, name, clean)
     return torch.cat([apply(amounts[rows], rows) for rows in _slices(len(clean))])
 
@@ -292,12 +292,12 @@ def _warped(images: torch.Tensor, degrees: torch.Tensor, dx: torch.Tensor, dy: t
     return torch.where(still[:, None, None, None], images, warped.float().clamp(0, 1))
 
 
-def _slices(count: int, size: int = 500) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
+def _slices(count: int) -> list[slice]:
+    return [slice(start, start + 500) for start in range(0, count, 500)]
 
 
-def _each(values: float | ArrayLike, name: str, images: torch.Tensor) -> torch.Tensor:
-    """Return finite float64 numbers, one an image, from one for all or one for each."""
+def _each(values: float | ArrayLike, name: str, images: torch.Tensor, least: float = -float("inf")) -> torch.Tensor:
+    """Return finite float64 numbers of at least `least`, one an image, from one for all or one for each."""
     numbers = as_tensor(values, name).cpu()
     if numbers.ndim and numbers.shape != images.shape[:1]:
         raise ValueError(
@@ -306,11 +306,6 @@ def _each(values: float | ArrayLike, name: str, images: torch.Tensor) -> torch.T
     numbers = numbers.double().expand(len(images))
     if not numbers.isfinite().all():
         raise ValueError(f"{name} must be finite, but has NaN or infinite values")
-    return numbers
-
-
-def _checked_norms(values: float | ArrayLike, name: str, images: torch.Tensor) -> torch.Tensor:
-    numbers = _each(values, name, images)
-    if numbers.min() < 0:
-        raise ValueError(f"{name} must be at least 0, but has {numbers.min().item():g}")
+    if numbers.min() < least:
+        raise ValueError(f"{name} must be at least {least:g}, but has {numbers.min().item():g}")
     return numbers

@@ -7,18 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import (
-    AdversarialBatch,
-    Targets,
-    checked_images,
-    checked_labels,
-    checked_logits,
-    checked_rng,
-    measure_walk,
-    target_classes,
-    versioned,
-)
-from advlib.checks import ArrayLike, as_number, finite_number, listed
+from advlib.attacks import base
+from advlib.attacks.base import AdversarialBatch, Targets, versioned
+from advlib.checks import ArrayLike, as_number, finite_number, listed, one_of
 from advlib.models import frozen
 from advlib.progress import track
 
@@ -117,15 +108,13 @@ def jsma_sweep(
             raise ValueError(f"gamma must be a share of features, 0 to 1, but is {gamma}")
     if not 0 < abs(finite_number(theta, "theta")) <= torch.finfo(torch.float32).max:
         raise ValueError(f"theta must be a finite number other than 0, but is {theta}")
-    if not isinstance(saliency, str) or saliency not in ("logits", "softmax"):
-        raise ValueError(f"saliency must be 'logits' or 'softmax', but is {saliency!r}")
+    one_of(saliency, "saliency", ("logits", "softmax"))
     theta = float(theta)
     if clip is None:
         raise ValueError("clip must be a range (low, high), because a feature is left alone at its edge, but is None")
-    checked_rng(rng, needed=False)
-    clean = checked_images(images, clip)
-    truth = checked_labels(labels, clean)
-    aims = target_classes(model, clean, truth, targets, rng, batch_size)
+    base.checked_rng(rng, needed=False)
+    clean, truth = base.checked_batch(images, labels, clip)
+    aims = base.target_classes(model, clean, truth, targets, rng, batch_size)
     # Without the 1e-9, 0.29 · 100 would be 28.
     budgets = [int(gamma * clean[0].numel() / (1 + pairs) + 1e-9) for gamma in gammas]
     picks = _jsma_picks(
@@ -139,7 +128,7 @@ def jsma_sweep(
                 _push(moved, chosen.long(), theta, clip)
             yield moved
 
-    return measure_walk(model, clean, truth, walk(), images, batch_size, aims)
+    return base.measure_walk(model, clean, truth, walk(), images, batch_size, targets=aims)
 
 
 def _jsma_picks(
@@ -190,7 +179,7 @@ def _forward_derivative(
     not underflow where that is tiny.
     """
     with torch.enable_grad():
-        outputs = checked_logits(model, images, targets)
+        outputs = base.checked_logits(model, images, targets)
         said = outputs.argmax(1)
         if saliency == "softmax":
             outputs = outputs.log_softmax(1)
