@@ -163,14 +163,17 @@ def image_tensor(values: ArrayLike, name: str = "images") -> torch.Tensor:
     return tensor
 
 
-def class_labels(values: ArrayLike, count: int) -> torch.Tensor:
-    """Return labels as an int64 tensor, or raise a ValueError unless they are one class for each of `count` images."""
+def class_labels(values: ArrayLike, count: int, *, negative: bool = False) -> torch.Tensor:
+    """Return labels as an int64 tensor, or raise a ValueError unless they are one class for each of `count` images.
+
+    `negative` lets numbers below 0 pass, which are no class.
+    """
     tensor = plain_tensor(values, "labels")
     if tensor.shape != (count,):
         raise ValueError(f"labels must be one an image, shape ({count},), but has shape {tuple(tensor.shape)}")
     if tensor.is_floating_point() or tensor.dtype == torch.bool:
         raise ValueError(f"labels must be integers, but has dtype {tensor.dtype}")
-    if int(tensor.min()) < 0:
+    if not negative and int(tensor.min()) < 0:
         raise ValueError(f"labels must be at least 0, but has {int(tensor.min())}")
     return tensor.long()
 
