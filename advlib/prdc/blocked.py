@@ -16,6 +16,7 @@ one of them rounded as well, and the working memory left of `memory_gb`.
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,18 +249,10 @@ def _pairs(balls: Balls, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
-class _Array(NamedTuple):
-    """An array in memory that is read by calling it."""
-
-    values: np.ndarray
-
-    def __call__(self) -> np.ndarray:
-        return self.values
-
-
-def _in_memory(array: np.ndarray, rows: int = 8192) -> tuple[Block, ...]:
+def _in_memory(array: np.ndarray) -> tuple[Block, ...]:
+    rows, dtype = 8192, str(array.dtype)
     parts = [array[lo : lo + rows] for lo in range(0, len(array), rows)]
-    return tuple(Block(i, i * rows, len(part), _Array(part), str(array.dtype)) for i, part in enumerate(parts))
+    return tuple(Block(i, i * rows, len(part), partial(np.asarray, part), dtype) for i, part in enumerate(parts))
 
 
 def working_memory(blocks: tuple[Block, ...], width: int, dtype: str, memory_gb: float) -> float:
