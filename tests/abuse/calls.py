@@ -264,7 +264,8 @@ CALLS = {
     "embed": Call(lambda **given: models.embed(_Embedding(), **given), {"images": IMAGES, "batch_size": 4}, ("images",),
                   ("batch_size",), covers=("models.embed",)),
     "accuracy": Call(lambda **given: models.accuracy(network(), **given), {"images": IMAGES, "labels": LABELS},
-                     ("images", "labels"), (), {"images": ("labels",)}, ("models.accuracy",)),
+                     ("images", "labels"), (), {"images": ("labels",)},
+                     ("models.accuracy", "checks.image_tensor", "checks.class_labels")),
     "as_tensor": Call(lambda values: models.as_tensor(values), {"values": POINTS}, ("values",),
                       covers=("models.as_tensor",), any_number=True),
     "a model": Call(lambda model: models.predict(model, IMAGES), {"model": network()}, (), ("model",),
@@ -312,7 +313,7 @@ NOT_HERE = {
     "detectors.AimVerdict.reject": "a level: tests/advlib/detectors/test_aim.py",
     **{
         f"chunks.{name}": "arrays on disk: tests/advlib/prdc/test_prdc_blocks.py"
-        for name in ("Block.values", "inside", "is_chunked", "rows_of")
+        for name in ("Block.values", "inside", "is_chunked", "open_array", "rows_of")
     },
     **{
         f"tasks.{name}": "a cluster: tests/compendium/test_dask.py"
