@@ -178,6 +178,11 @@ def class_labels(values: ArrayLike, count: int, *, negative: bool = False) -> to
     return tensor.long()
 
 
+def of_kind(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
+    """Return a tensor as NumPy or torch (on its device), as `kind` is."""
+    return tensor.to(kind.device) if isinstance(kind, torch.Tensor) else tensor.cpu().numpy()
+
+
 def whole_number(value: Any, name: str, least: int | None = None) -> int:
     """Return a whole number as an int, or raise a ValueError that names it; booleans are none."""
     try:

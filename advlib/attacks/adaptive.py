@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from advlib.attacks.base import AdversarialBatch, Clip, checked_batch, checked_size, measure_walk
-from advlib.checks import ArrayLike, plain_tensor, whole_number
+from advlib.checks import ArrayLike, one_of, plain_tensor, whole_number
 from advlib.models import frozen
 from advlib.progress import track
 from advlib.ulsif import KERNELS, GridEdgeWarning, fit_batch
@@ -232,8 +232,7 @@ def differentiable_mean_ratio(
     ValueError
         For an unknown kernel.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {', '.join(map(repr, KERNELS))}, but is {kernel!r}")
+    one_of(kernel, "kernel", KERNELS)
     numerator, denominator = numerator.double(), denominator.double()
     sigma = torch.as_tensor(sigma, dtype=torch.float64, device=numerator.device)
     lambda_ = torch.as_tensor(lambda_, dtype=torch.float64, device=numerator.device)

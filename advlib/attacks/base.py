@@ -10,7 +10,7 @@ from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
 from torch import nn
 
 from advlib import models
-from advlib.checks import ArrayLike, class_labels, finite_number, image_tensor, listed, whole_number
+from advlib.checks import ArrayLike, class_labels, finite_number, image_tensor, listed, of_kind, whole_number
 from advlib.models import as_tensor, frozen, predict
 from advlib.progress import track
 
@@ -271,11 +271,6 @@ def checked_steps(steps: Sequence[int]) -> list[int]:
     if min(steps, default=0) < 0 or any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         raise ValueError(f"steps must be at least 0 and, if several, increase, but is {steps}")
     return steps
-
-
-def of_kind(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
-    """Return a CPU tensor as NumPy or torch (on its device), as `kind` is."""
-    return tensor.to(kind.device) if isinstance(kind, torch.Tensor) else tensor.numpy()
 
 
 def checked_size(size: float, name: str) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import Clip, checked_images, checked_rng, checked_size, clipped_step, of_kind
-from advlib.checks import ArrayLike
+from advlib.attacks.base import Clip, checked_images, checked_rng, checked_size, clipped_step
+from advlib.checks import ArrayLike, of_kind
 from advlib.models import as_tensor
 
 

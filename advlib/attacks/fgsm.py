@@ -7,7 +7,7 @@ from torch import nn
 
 from advlib.attacks import base
 from advlib.attacks.base import AdversarialBatch, Clip, versioned
-from advlib.checks import ArrayLike, listed
+from advlib.checks import ArrayLike, listed, of_kind
 
 
 @versioned(1)
@@ -96,4 +96,4 @@ def gradient_signs(model: nn.Module, images: ArrayLike, labels: ArrayLike, *, ba
     their ranges.
     """
     clean, truth = base.checked_batch(images, labels, (-np.inf, np.inf))
-    return base.of_kind(images, base.loss_gradient_signs(model, clean, truth, batch_size))
+    return of_kind(images, base.loss_gradient_signs(model, clean, truth, batch_size))

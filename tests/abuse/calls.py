@@ -320,6 +320,7 @@ NOT_HERE = {
         for name in ["map_tasks", "stamp", "difference", "settle", "current", "connect", "verified"]
     },
     "checks.usual_device": "takes nothing",
+    "checks.of_kind": "takes what others checked",
     "detectors.BatchTest.save": "files: test_damaged, test_killed",
     "detectors.Scores.stack": "takes what `measure` returned",
     "detectors.BatchTest.statistic_names": "takes nothing",
