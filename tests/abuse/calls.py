@@ -144,7 +144,7 @@ def _changed(function, *scalars, rng=False, **more):
 
     good = {"images": IMAGES, **more} | ({"rng": "fresh"} if rng else {})
     arrays = tuple(name for name in ("images", "changed") if name in good)
-    says = {name: ("l2", "pixels", "degrees", "linf") for name in ("l2", "pixels", "degrees", "linf")}
+    says = {name: ("l2", "pixels", "degrees") for name in ("l2", "pixels", "degrees")}
     says |= {"images": ("changed", "pixels", "l2"), "clip": ("images",)}
     return Call(call, good, arrays, (*scalars, *["rng"] * rng), says, (f"attacks.{function.__name__}",))
 
