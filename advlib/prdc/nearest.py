@@ -6,7 +6,6 @@ that a block looked at later leaves few pairs.
 """
 
 import numpy as np
-import torch
 
 from advlib.prdc import rounded
 from advlib.prdc.radii import upper_bounds
@@ -97,8 +96,3 @@ def merged(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the k smallest of each row of two (n, k) arrays, rising."""
     k = first.shape[1]
     return np.sort(np.concatenate([first, second], axis=1), axis=1)[:, :k]
-
-
-def rounded_block(values: np.ndarray, memory_gb: float, largest: float, device: str | None = None) -> RoundedPoints:
-    """Round a block of a reference whose largest absolute value is given."""
-    return RoundedPoints(torch.from_numpy(values).to(device), memory_gb, largest)
