@@ -60,7 +60,7 @@ def as_matrix(
         real, or a NaN or infinity.
     """
     shape_words = "(n, d)" if ndim == 2 else "(T, n, d)"
-    tensor = _real_tensor(values, name, shape_words)
+    tensor = plain_tensor(values, name)
     if tensor.ndim != ndim:
         raise ValueError(
             f"{name} must be a {shape_words} array, but has shape {tuple(tensor.shape)}; "
@@ -79,17 +79,6 @@ def as_matrix(
         )
     tensor = tensor.to(device=device, dtype=dtype)
     return finite(tensor, name) if check_finite else tensor
-
-
-def _real_tensor(values: ArrayLike, name: str, shape_words: str) -> torch.Tensor:
-    try:
-        return plain_tensor(values, name)
-    except _Ragged:
-        raise ValueError(f"{name} must be a {shape_words} array, but its rows differ in length") from None
-
-
-class _Ragged(ValueError):
-    """Rows of several lengths."""
 
 
 def plain_array(values: ArrayLike, name: str) -> np.ndarray:
@@ -123,7 +112,7 @@ def plain_array(values: ArrayLike, name: str) -> np.ndarray:
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise _Ragged(f"{name} must be an array of numbers, but its rows differ in length") from error
+        raise ValueError(f"{name} must be an array of numbers, but its rows differ in length") from error
     if array.dtype.kind not in "fiub":
         hint = ". Complex data not supported" if array.dtype.kind == "c" else ""  # scikit-learn's own words
         raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}{hint}")

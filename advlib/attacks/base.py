@@ -114,32 +114,6 @@ def clipped_step(clean: torch.Tensor, epsilon: float, signs: torch.Tensor, clip:
     return moved if clip is None else moved.clamp(*clip)
 
 
-def measure(
-    model: nn.Module,
-    clean: torch.Tensor,
-    moved: torch.Tensor,
-    labels: torch.Tensor,
-    clean_correct: torch.Tensor,
-    kind: ArrayLike,
-    batch_size: int,
-    zero_gradient_share: float | None = None,
-    targets: torch.Tensor | None = None,
-) -> AdversarialBatch:
-    """Measure an attack: all tensors on the CPU; arrays of the result are of `kind`'s kind."""
-    change = (moved - clean).flatten(1)
-    arrays = {
-        "images": moved,
-        "labels": labels,
-        "clean_correct": clean_correct,
-        "predictions": torch.as_tensor(predict(model, moved, batch_size)),
-        "linf": change.abs().amax(1),
-        "l2": torch.linalg.vector_norm(change, dim=1),
-        "l0": change.count_nonzero(1),
-        "targets": targets,
-    }
-    return summarised(arrays, kind, zero_gradient_share)
-
-
 def summarised(
     arrays: dict[str, torch.Tensor | None], kind: ArrayLike, zero_gradient_share: float | None = None
 ) -> AdversarialBatch:
@@ -203,10 +177,24 @@ def measure_walk(
     zero_gradient_share: float | None = None,
     targets: torch.Tensor | None = None,
 ) -> Iterator[AdversarialBatch]:
-    """Measure the images that an attack is at, one result a state of `walk`; see `measure`."""
+    """Measure the images that an attack is at, one result a state of `walk`.
+
+    All tensors are on the CPU; arrays of a result are of `kind`'s kind.
+    """
     clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == labels
     for moved in walk:
-        yield measure(model, clean, moved, labels, clean_correct, kind, batch_size, zero_gradient_share, targets)
+        change = (moved - clean).flatten(1)
+        arrays = {
+            "images": moved,
+            "labels": labels,
+            "clean_correct": clean_correct,
+            "predictions": torch.as_tensor(predict(model, moved, batch_size)),
+            "linf": change.abs().amax(1),
+            "l2": torch.linalg.vector_norm(change, dim=1),
+            "l0": change.count_nonzero(1),
+            "targets": targets,
+        }
+        yield summarised(arrays, kind, zero_gradient_share)
 
 
 def sign_steps(
