@@ -187,7 +187,7 @@ class BlockedBalls:
     def count(self, queries: Rows | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of balls around each query, (M,) int64, and which balls hold any, (N,) bool."""
         counts, covered = np.zeros(len(queries), dtype=np.int64), np.zeros(len(self.radii), dtype=bool)
-        for first, start, (found, held) in self._each(_count, queries, "counting balls"):
+        for first, start, (found, held) in self._each(Balls.count, queries, "counting balls"):
             counts[first : first + len(found)] += found
             covered[start : start + len(held)] |= held
         return counts, covered
@@ -230,10 +230,6 @@ def _ask(asked: _Asked, setting: Setting) -> list[Any]:
         answers.append(asked.function(Balls(points, own * points.scale), queries))
         del points
     return answers
-
-
-def _count(balls: Balls, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return balls.count(queries)
 
 
 def _pairs(balls: Balls, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
