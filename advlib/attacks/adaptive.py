@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import AdversarialBatch, Clip, checked_batch, checked_size, measure_walk
+from advlib.attacks.base import AdversarialBatch, Case, Clip, checked_size
 from advlib.checks import ArrayLike, one_of, plain_tensor, whole_number
 from advlib.models import frozen
 from advlib.progress import track
@@ -78,13 +78,13 @@ def pgd_against_density_ratio(
         For `advlib.ulsif.fit_batch`: kernel, sigmas, lambdas, n_kernels.
     """
     _check_sizes({"tolerance": tolerance, "weight": weight, "confidence": confidence}, epsilon, steps, step)
-    clean, labels = checked_batch(images, labels, clip)
+    case = Case(model, images, labels, clip, _FORWARD_IMAGES)
     with frozen(model) as device:
-        drawn_from = clean if references is None else plain_tensor(references, "references").float()
-        detector = _Detector(drawn_from.to(device), clean.to(device), tolerance, batch_size, rng, estimator)
-        step = epsilon * math.sqrt(clean[0].numel()) / 10 if step is None else step
-        moved = _descend(model, labels.to(device), detector, weight, epsilon, clip, steps, step, confidence)
-    return next(measure_walk(model, clean, labels, [moved.cpu()], images, _FORWARD_IMAGES))
+        drawn_from = case.clean if references is None else plain_tensor(references, "references").float()
+        detector = _Detector(drawn_from.to(device), case.clean.to(device), tolerance, batch_size, rng, estimator)
+        step = epsilon * math.sqrt(case.clean[0].numel()) / 10 if step is None else step
+        moved = _descend(model, case.labels.to(device), detector, weight, epsilon, clip, steps, step, confidence)
+    return next(case.measured([moved.cpu()]))
 
 
 def _check_sizes(at_least_zero: dict[str, float], epsilon: float, steps: int, step: float | None) -> None:

@@ -82,17 +82,103 @@ class AdversarialBatch:
         return len(self.images)
 
 
-def loss_gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Sign of the gradient of the cross-entropy, (n, c, h, w) int8 on the CPU, of checked images and labels."""
-    batch_size = whole_number(batch_size, "batch_size", 1)
-    signs = []
-    with frozen(model) as device, torch.enable_grad():
-        for part, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            part, target = part.to(device), target.to(device)
-            # A step of 1, unclipped; the difference gives its sign back exactly, whatever x + 1 was rounded to.
-            step = fast_gradient_method(lambda x: checked_logits(model, x, labels), part, 1.0, np.inf, y=target) - part
-            signs.append(step.detach().sign().to("cpu", torch.int8))
-    return torch.cat(signs)
+class Case:
+    """What is attacked: a network and images with their classes, checked.
+
+    Parameters
+    ----------
+    model, images, labels, clip, batch_size
+        As for `advlib.attacks.fgsm`.
+
+    Attributes
+    ----------
+    clean, labels : (n, c, h, w) float32, (n,) int64 tensor
+        On the CPU.
+    """
+
+    def __init__(self, model: nn.Module, images: ArrayLike, labels: ArrayLike, clip: Clip, batch_size: int):
+        self.model, self.images, self.clip = model, images, clip
+        self.batch_size = whole_number(batch_size, "batch_size", 1)
+        self.clean = checked_images(images, clip)
+        self.labels = class_labels(labels, len(self.clean)).cpu()
+
+    def gradient_signs(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Sign of the gradient of the cross-entropy, (n, c, h, w) int8 on the CPU."""
+        signs = []
+        with frozen(self.model) as device, torch.enable_grad():
+            for part, aim in zip(images.split(self.batch_size), classes.split(self.batch_size), strict=True):
+                part, aim = part.to(device), aim.to(device)
+                # A step of 1, unclipped; the difference gives its sign back exactly, whatever x + 1 was rounded to.
+                step = fast_gradient_method(lambda x: checked_logits(self.model, x, classes), part, 1.0, np.inf, y=aim)
+                signs.append((step - part).detach().sign().to("cpu", torch.int8))
+        return torch.cat(signs)
+
+    def sign_steps(
+        self,
+        start: torch.Tensor,
+        classes: torch.Tensor,
+        step: float,
+        counts: Sequence[int],
+        ball: float | None,
+        name: str,
+    ) -> Iterator[torch.Tensor]:
+        """Walk along the sign of the gradient of the loss of `classes` (against it for step < 0); give where it is."""
+        moved, clean = start.clone(), self.clean
+        if 0 in counts:
+            yield moved
+        for done in track(range(1, max(counts, default=0) + 1), f"{name}, {len(clean)} images"):
+            moved = clipped_step(moved, step, self.gradient_signs(moved, classes), self.clip)
+            if ball is not None:
+                moved = clipped_step(clean, 1.0, (moved - clean).clamp(-ball, ball), self.clip)
+            if done in counts:
+                yield moved
+
+    def target_classes(self, targets: Targets, rng: np.random.Generator | None) -> torch.Tensor:
+        """Return the class that each image is to be read as, (n,) int64."""
+        with frozen(self.model) as device, torch.inference_mode():
+            classes = checked_logits(self.model, self.clean[:1].to(device), self.labels).shape[1]
+        if isinstance(targets, str):
+            if targets == "least_likely":
+                return torch.from_numpy(models.logits(self.model, self.clean, self.batch_size).argmin(1))
+            if targets != "random":
+                raise ValueError(
+                    f"targets must be 'least_likely', 'random', a class or one an image, but is {targets!r}"
+                )
+            if rng is None:
+                raise ValueError("rng must be a numpy.random.Generator for random targets, but is None")
+            return (self.labels + torch.from_numpy(rng.integers(1, classes, len(self.labels)))) % classes
+        aims, shape = as_tensor(targets, "targets").cpu(), self.labels.shape
+        if aims.is_floating_point() or aims.dtype == torch.bool:
+            raise ValueError(f"targets must be integers, but has dtype {aims.dtype}")
+        if aims.ndim and aims.shape != shape:
+            raise ValueError(f"targets must be one class or one an image, {tuple(shape)}, but has {tuple(aims.shape)}")
+        if int(aims.min()) < 0 or int(aims.max()) >= classes:
+            raise ValueError(
+                f"targets must be classes 0 to {classes - 1}, but reach from {int(aims.min())} to {int(aims.max())}"
+            )
+        return aims.long().expand(shape).contiguous()
+
+    def measured(
+        self,
+        walk: Iterable[torch.Tensor],
+        zero_gradient_share: float | None = None,
+        targets: torch.Tensor | None = None,
+    ) -> Iterator[AdversarialBatch]:
+        """Measure the images that an attack is at, one result a state of `walk`, tensors on the CPU."""
+        clean_correct = torch.as_tensor(predict(self.model, self.clean, self.batch_size)) == self.labels
+        for moved in walk:
+            change = (moved - self.clean).flatten(1)
+            arrays = {
+                "images": moved,
+                "labels": self.labels,
+                "clean_correct": clean_correct,
+                "predictions": torch.as_tensor(predict(self.model, moved, self.batch_size)),
+                "linf": change.abs().amax(1),
+                "l2": torch.linalg.vector_norm(change, dim=1),
+                "l0": change.count_nonzero(1),
+                "targets": targets,
+            }
+            yield summarised(arrays, self.images, zero_gradient_share)
 
 
 def checked_logits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -167,92 +253,6 @@ ARRAYS = ("images", "labels", "clean_correct", "predictions", "linf", "l2", "l0"
 """Fields of an `AdversarialBatch` from which all others follow, save the share of zero gradients."""
 
 
-def measure_walk(
-    model: nn.Module,
-    clean: torch.Tensor,
-    labels: torch.Tensor,
-    walk: Iterable[torch.Tensor],
-    kind: ArrayLike,
-    batch_size: int,
-    zero_gradient_share: float | None = None,
-    targets: torch.Tensor | None = None,
-) -> Iterator[AdversarialBatch]:
-    """Measure the images that an attack is at, one result a state of `walk`.
-
-    All tensors are on the CPU; arrays of a result are of `kind`'s kind.
-    """
-    clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == labels
-    for moved in walk:
-        change = (moved - clean).flatten(1)
-        arrays = {
-            "images": moved,
-            "labels": labels,
-            "clean_correct": clean_correct,
-            "predictions": torch.as_tensor(predict(model, moved, batch_size)),
-            "linf": change.abs().amax(1),
-            "l2": torch.linalg.vector_norm(change, dim=1),
-            "l0": change.count_nonzero(1),
-            "targets": targets,
-        }
-        yield summarised(arrays, kind, zero_gradient_share)
-
-
-def sign_steps(
-    model: nn.Module,
-    clean: torch.Tensor,
-    start: torch.Tensor,
-    classes: torch.Tensor,
-    step: float,
-    counts: Sequence[int],
-    clip: Clip,
-    ball: float | None,
-    batch_size: int,
-    name: str,
-) -> Iterator[torch.Tensor]:
-    """Walk along the sign of the gradient of the loss of `classes` (against it for step < 0); give where it is."""
-    moved, done = start.clone(), 0
-    if 0 in counts:
-        yield moved
-    for done in track(range(1, max(counts, default=0) + 1), f"{name}, {len(clean)} images"):
-        moved = clipped_step(moved, step, loss_gradient_signs(model, moved, classes, batch_size), clip)
-        if ball is not None:
-            moved = clipped_step(clean, 1.0, (moved - clean).clamp(-ball, ball), clip)
-        if done in counts:
-            yield moved
-
-
-def target_classes(
-    model: nn.Module,
-    clean: torch.Tensor,
-    labels: torch.Tensor,
-    targets: Targets,
-    rng: np.random.Generator | None,
-    batch_size: int,
-) -> torch.Tensor:
-    """Return the class that each image is to be read as, (n,) int64."""
-    batch_size = whole_number(batch_size, "batch_size", 1)
-    with frozen(model) as device, torch.inference_mode():
-        classes = checked_logits(model, clean[:1].to(device), labels).shape[1]
-    if isinstance(targets, str):
-        if targets == "least_likely":
-            return torch.from_numpy(models.logits(model, clean, batch_size).argmin(1))
-        if targets != "random":
-            raise ValueError(f"targets must be 'least_likely', 'random', a class or one an image, but is {targets!r}")
-        if rng is None:
-            raise ValueError("rng must be a numpy.random.Generator for random targets, but is None")
-        return (labels + torch.from_numpy(rng.integers(1, classes, len(labels)))) % classes
-    aims = as_tensor(targets, "targets").cpu()
-    if aims.is_floating_point() or aims.dtype == torch.bool:
-        raise ValueError(f"targets must be integers, but has dtype {aims.dtype}")
-    if aims.ndim and aims.shape != labels.shape:
-        raise ValueError(f"targets must be one class or one an image, ({len(labels)},), but has {tuple(aims.shape)}")
-    if int(aims.min()) < 0 or int(aims.max()) >= classes:
-        raise ValueError(
-            f"targets must be classes 0 to {classes - 1}, but reach from {int(aims.min())} to {int(aims.max())}"
-        )
-    return aims.long().expand(labels.shape).contiguous()
-
-
 def checked_steps(steps: Sequence[int]) -> list[int]:
     """Return numbers of steps as integers, or raise unless they are at least 0 and increase."""
     steps = [whole_number(count, "steps") for count in listed(steps, "steps")]
@@ -306,9 +306,3 @@ def checked_images(images: ArrayLike, clip: Clip, name: str = "images") -> torch
     if max(-least, most) > torch.finfo(torch.float32).max:
         raise ValueError(f"{name} must fit into float32, but reach from {least:g} to {most:g}")
     return tensor.float().contiguous()
-
-
-def checked_batch(images: ArrayLike, labels: ArrayLike, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images, float32, and labels, int64, on the CPU, or raise unless they are one class an image."""
-    clean = checked_images(images, clip)
-    return clean, class_labels(labels, len(clean)).cpu()

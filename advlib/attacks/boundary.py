@@ -126,8 +126,8 @@ def boundary_sweep(
         raise ValueError(f"clip must be finite, because noise comes from it, but is {clip}")
     base.checked_rng(rng)
     directions = whole_number(directions, "directions", 1)
-    batch_size = whole_number(batch_size, "batch_size", 1)
-    clean, truth = base.checked_batch(images, labels, (-np.inf, np.inf) if outside else clip)
+    case = base.Case(model, images, labels, (-np.inf, np.inf) if outside else clip, batch_size)
+    clean, truth, batch_size = case.clean, case.labels, case.batch_size
     with frozen(model) as device, torch.inference_mode():
         base.checked_logits(model, clean[:1].to(device), truth)
     rows = torch.nonzero(torch.as_tensor(predict(model, clean, batch_size)) == truth)[:, 0]
@@ -143,8 +143,7 @@ def boundary_sweep(
         )
     if not outside:  # blending may leave the range by a rounding error
         states = [state.clamp(*clip) for state in states]
-    moved = (clean.index_copy(0, rows, state) for state in states)
-    return list(base.measure_walk(model, clean, truth, moved, images, batch_size))
+    return list(case.measured(clean.index_copy(0, rows, state) for state in states))
 
 
 def walk(

@@ -82,11 +82,10 @@ def fgsm_sweep(
         In the order of `epsilons`, each equal to `fgsm` at that ε to the bit; one at a time is held in memory.
     """
     epsilons = [base.checked_size(epsilon, "epsilon") for epsilon in listed(epsilons, "epsilons")]
-    clean, truth = base.checked_batch(images, labels, clip)
-    signs = base.loss_gradient_signs(model, clean, truth, batch_size)
-    zero_share = float((signs == 0).double().mean())
-    walk = (base.clipped_step(clean, epsilon, signs, clip) for epsilon in epsilons)
-    return base.measure_walk(model, clean, truth, walk, images, batch_size, zero_share)
+    case = base.Case(model, images, labels, clip, batch_size)
+    signs = case.gradient_signs(case.clean, case.labels)
+    walk = (base.clipped_step(case.clean, epsilon, signs, clip) for epsilon in epsilons)
+    return case.measured(walk, zero_gradient_share=float((signs == 0).double().mean()))
 
 
 def gradient_signs(model: nn.Module, images: ArrayLike, labels: ArrayLike, *, batch_size: int = 500) -> ArrayLike:
@@ -95,5 +94,5 @@ def gradient_signs(model: nn.Module, images: ArrayLike, labels: ArrayLike, *, ba
     Parameters are those of `fgsm`, save that images may lie anywhere, so that attacks can be replayed which mixed up
     their ranges.
     """
-    clean, truth = base.checked_batch(images, labels, (-np.inf, np.inf))
-    return of_kind(images, base.loss_gradient_signs(model, clean, truth, batch_size))
+    case = base.Case(model, images, labels, (-np.inf, np.inf), batch_size)
+    return of_kind(images, case.gradient_signs(case.clean, case.labels))

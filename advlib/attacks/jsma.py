@@ -113,47 +113,42 @@ def jsma_sweep(
     if clip is None:
         raise ValueError("clip must be a range (low, high), because a feature is left alone at its edge, but is None")
     base.checked_rng(rng, needed=False)
-    clean, truth = base.checked_batch(images, labels, clip)
-    aims = base.target_classes(model, clean, truth, targets, rng, batch_size)
+    case = base.Case(model, images, labels, clip, batch_size)
+    aims = case.target_classes(targets, rng)
     # Without the 1e-9, 0.29 · 100 would be 28.
-    budgets = [int(gamma * clean[0].numel() / (1 + pairs) + 1e-9) for gamma in gammas]
-    picks = _jsma_picks(
-        model, clean, aims, theta, max(budgets, default=0), pairs, saliency, clip, stop_at_target, batch_size
-    )
+    budgets = [int(gamma * case.clean[0].numel() / (1 + pairs) + 1e-9) for gamma in gammas]
+    picks = _jsma_picks(case, aims, theta, max(budgets, default=0), pairs, saliency, stop_at_target)
 
     def walk() -> Iterator[torch.Tensor]:
         for budget in budgets:
-            moved = clean.clone()
+            moved = case.clean.clone()
             for chosen in picks[:, :budget].unbind(1):
                 _push(moved, chosen.long(), theta, clip)
             yield moved
 
-    return base.measure_walk(model, clean, truth, walk(), images, batch_size, targets=aims)
+    return case.measured(walk(), targets=aims)
 
 
 def _jsma_picks(
-    model: nn.Module,
-    clean: torch.Tensor,
+    case: base.Case,
     targets: torch.Tensor,
     theta: float,
     iterations: int,
     pairs: bool,
     saliency: str,
-    clip: tuple[float, float],
     stop_at_target: bool,
-    batch_size: int,
 ) -> torch.Tensor:
     """Return the features changed at each iteration, (n, iterations, 2 or 1) int32; −1 once an image is finished."""
+    clean, clip = case.clean, case.clip
     picks = torch.full((len(clean), iterations, 1 + pairs), -1, dtype=torch.int32)
-    starts = range(0, len(clean), batch_size)
-    with frozen(model) as device:
-        for start in track(starts, f"JSMA, {len(clean)} images"):
-            rows = slice(start, start + batch_size)
+    with frozen(case.model) as device:
+        for start in track(range(0, len(clean), case.batch_size), f"JSMA, {len(clean)} images"):
+            rows = slice(start, start + case.batch_size)
             moved, aims = clean[rows].to(device, copy=True), targets[rows].to(device)
             active = torch.arange(len(moved), device=device)
             for iteration in range(iterations):
                 part = moved[active].requires_grad_()
-                alpha, beta, said = _forward_derivative(model, part, aims[active], saliency)
+                alpha, beta, said = _forward_derivative(case.model, part, aims[active], saliency)
                 part = part.detach().flatten(1)
                 free = part < clip[1] if theta > 0 else part > clip[0]
                 if stop_at_target:

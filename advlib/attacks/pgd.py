@@ -60,10 +60,9 @@ def pgd(
     (steps,) = counts = base.checked_steps([steps])
     step = 2.5 * epsilon / max(steps, 1) if step is None else base.checked_size(step, "step")
     base.checked_rng(rng, needed=False)
-    clean, truth = base.checked_batch(images, labels, clip)
-    start = clean
+    case = base.Case(model, images, labels, clip, batch_size)
+    start = case.clean
     if rng is not None:
-        directions = torch.from_numpy(rng.random(clean.shape, dtype=np.float32) * 2 - 1)
-        start = base.clipped_step(clean, epsilon, directions, clip)
-    walk = base.sign_steps(model, clean, start, truth, step, counts, clip, epsilon, batch_size, "PGD")
-    return next(base.measure_walk(model, clean, truth, walk, images, batch_size))
+        directions = torch.from_numpy(rng.random(start.shape, dtype=np.float32) * 2 - 1)
+        start = base.clipped_step(start, epsilon, directions, clip)
+    return next(case.measured(case.sign_steps(start, case.labels, step, counts, epsilon, "PGD")))
