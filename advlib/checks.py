@@ -60,7 +60,7 @@ def as_matrix(
         real, or a NaN or infinity.
     """
     shape_words = "(n, d)" if ndim == 2 else "(T, n, d)"
-    tensor = _real_tensor(values, name, shape_words)
+    tensor = plain_tensor(values, name)
     if tensor.ndim != ndim:
         raise ValueError(
             f"{name} must be a {shape_words} array, but has shape {tuple(tensor.shape)}; "
@@ -79,17 +79,6 @@ def as_matrix(
         )
     tensor = tensor.to(device=device, dtype=dtype)
     return finite(tensor, name) if check_finite else tensor
-
-
-def _real_tensor(values: ArrayLike, name: str, shape_words: str) -> torch.Tensor:
-    try:
-        return plain_tensor(values, name)
-    except _Ragged:
-        raise ValueError(f"{name} must be a {shape_words} array, but its rows differ in length") from None
-
-
-class _Ragged(ValueError):
-    """Rows of several lengths."""
 
 
 def plain_array(values: ArrayLike, name: str) -> np.ndarray:
@@ -123,7 +112,7 @@ def plain_array(values: ArrayLike, name: str) -> np.ndarray:
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise _Ragged(f"{name} must be an array of numbers, but its rows differ in length") from error
+        raise ValueError(f"{name} must be an array of numbers, but its rows differ in length") from error
     if array.dtype.kind not in "fiub":
         hint = ". Complex data not supported" if array.dtype.kind == "c" else ""  # scikit-learn's own words
         raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}{hint}")
@@ -153,6 +142,34 @@ def plain_tensor(values: ArrayLike, name: str) -> torch.Tensor:
         raise ValueError(f"{name} must hold real numbers, but its dtype is {values.dtype}")
     wide = values.dtype in (torch.uint16, torch.uint32, torch.uint64)
     return values.detach().long() if wide else values.detach()
+
+
+def image_tensor(values: ArrayLike, name: str = "images") -> torch.Tensor:
+    """Return `values` as `plain_tensor` does, or raise a ValueError unless they are images (n, c, h, w)."""
+    tensor = plain_tensor(values, name)
+    if tensor.ndim != 4 or 0 in tensor.shape:
+        raise ValueError(f"{name} must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def class_labels(values: ArrayLike, count: int, *, negative: bool = False) -> torch.Tensor:
+    """Return labels as an int64 tensor, or raise a ValueError unless they are one class for each of `count` images.
+
+    `negative` lets numbers below 0 pass, which are no class.
+    """
+    tensor = plain_tensor(values, "labels")
+    if tensor.shape != (count,):
+        raise ValueError(f"labels must be one an image, shape ({count},), but has shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+        raise ValueError(f"labels must be integers, but has dtype {tensor.dtype}")
+    if not negative and int(tensor.min()) < 0:
+        raise ValueError(f"labels must be at least 0, but has {int(tensor.min())}")
+    return tensor.long()
+
+
+def of_kind(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
+    """Return a tensor as NumPy or torch (on its device), as `kind` is."""
+    return tensor.to(kind.device) if isinstance(kind, torch.Tensor) else tensor.cpu().numpy()
 
 
 def whole_number(value: Any, name: str, least: int | None = None) -> int:

@@ -7,6 +7,7 @@ Dask is imported here: whoever hands over a Dask array has it.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,10 @@ class Rows:
 def inside(path: Path, offset: int, shape: tuple[int, int], dtype: str, rows: int) -> list[Callable[[], np.ndarray]]:
     """Return what reads an array (N, d) from the middle of a file, so many rows at a time, for `rows_of`."""
     size = shape[1] * np.dtype(dtype).itemsize
-    starts = range(0, shape[0], rows)
-    return [_OfMap(str(path), offset + lo * size, dtype, shape[1], min(rows, shape[0] - lo)) for lo in starts]
+    return [
+        partial(_of_map, path, offset + lo * size, dtype, (min(rows, shape[0] - lo), shape[1]))
+        for lo in range(0, shape[0], rows)
+    ]
 
 
 def is_chunked(values: Any) -> bool:
@@ -128,65 +131,48 @@ def rows_of(values: Any, name: str, rows: int | None = None, memory_gb: float | 
     return replace(_joined(readers, found, name), memory_gb=memory_gb)
 
 
-@dataclass(frozen=True)
-class _OfDask:
-    """A chunk of a Dask array. The array is an attribute here, so that Dask does not look into it."""
+def open_array(path: Path) -> Any:
+    """Open an .npy file or a zarr array without reading it, or raise a ValueError in one sentence."""
+    if path.suffix == ".npy":
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{path} must hold a plain array in NumPy's format, but {error}") from None
+    if find_spec("zarr") is None:
+        raise ValueError(f"{path} needs zarr to be read: pip install 'advlib[dask]'")
+    import zarr
 
-    array: Any
-
-    def __call__(self) -> np.ndarray:
-        return np.asarray(self.array.compute(scheduler="synchronous"))
-
-
-@dataclass(frozen=True)
-class _OfFile:
-    """Rows of a file that stays on disk."""
-
-    path: str
-    first: int
-    stop: int
-
-    def __call__(self) -> np.ndarray:
-        if self.path.endswith(".npy"):
-            return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[self.first : self.stop])
-        import zarr
-
-        return np.asarray(zarr.open_array(self.path, mode="r")[self.first : self.stop])
+    try:
+        return zarr.open_array(str(path), mode="r")
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must be a zarr array or an .npy file, but {error or 'is none'}") from None
 
 
-@dataclass(frozen=True)
-class _OfMap:
-    """Rows of an array that lies in the middle of a file."""
-
-    path: str
-    offset: int
-    dtype: str
-    width: int
-    rows: int
-
-    def __call__(self) -> np.ndarray:
-        shape = self.rows, self.width
-        return np.array(np.memmap(self.path, self.dtype, "r", self.offset, shape))
+# What reads one block: `partial` of these goes to a worker, and Dask does not look into it for arrays of its own.
 
 
-@dataclass(frozen=True)
-class _OfArray:
-    """Rows of an array in memory, or of anything that gives rows when it is sliced."""
+def _of_dask(array: Any) -> np.ndarray:
+    return np.asarray(array.compute(scheduler="synchronous"))
 
-    array: Any
-    first: int = 0
-    stop: int | None = None
 
-    def __call__(self) -> np.ndarray:
-        return np.asarray(self.array[self.first : self.stop])
+def _of_file(path: Path, first: int, stop: int) -> np.ndarray:
+    return np.array(open_array(path)[first:stop])
+
+
+def _of_map(path: Path, offset: int, dtype: str, shape: tuple[int, int]) -> np.ndarray:
+    return np.array(np.memmap(path, dtype, "r", offset, shape))
+
+
+def _of_array(array: Any, first: int, stop: int) -> np.ndarray:
+    return np.asarray(array[first:stop])
 
 
 def _readers(values: Any, name: str, rows: int | None) -> list[Callable[[], np.ndarray]]:
     if isinstance(values, str | Path):
         return _file_readers(Path(values), name, rows)
     if isinstance(values, np.ndarray):
-        edges = range(0, len(values), rows or ROWS)
-        return [_OfArray(values[lo : lo + (rows or ROWS)]) for lo in edges] or [_OfArray(values)]
+        step = rows or ROWS
+        return [partial(np.asarray, values[lo : lo + step]) for lo in range(0, max(len(values), 1), step)]
     if _of(values, "dask", "blocks"):
         if values.ndim != 2:
             raise ValueError(f"{name} must be an (n, d) array, but has shape {values.shape}")
@@ -197,11 +183,11 @@ def _readers(values: Any, name: str, rows: int | None) -> list[Callable[[], np.n
                     f"{name} is a Dask array of a memory map, which Dask copies whole into every task: give the .npy "
                     "file's path instead"
                 )
-        return [_OfDask(values.blocks[number]) for number in range(values.numblocks[0])]
+        return [partial(_of_dask, values.blocks[number]) for number in range(values.numblocks[0])]
     if _of(values, "zarr", "chunks"):
         step = rows or values.chunks[0]
-        n = values.shape[0]  # it has no length
-        return [_OfArray(values, lo, min(lo + step, n)) for lo in range(0, n, step)]
+        # An array of zarr has no length.
+        return [partial(_of_array, values, lo, lo + step) for lo in range(0, values.shape[0], step)]
     if isinstance(values, Sequence) and values and all(callable(reader) for reader in values):
         return list(values)
     raise ValueError(f"{name} must be a Dask or zarr array, a path, or callables, but is {type(values).__name__}")
@@ -210,27 +196,12 @@ def _readers(values: Any, name: str, rows: int | None) -> list[Callable[[], np.n
 def _file_readers(path: Path, name: str, rows: int | None) -> list[Callable[[], np.ndarray]]:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
-    if path.suffix == ".npy":
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{path} must hold a plain array in NumPy's format: {error}") from None
-        step = rows or ROWS
-    elif find_spec("zarr") is None:
-        raise ValueError(f"{path} needs zarr to be read: pip install 'advlib[dask]'")
-    else:
-        import zarr
-
-        try:
-            array = zarr.open_array(str(path), mode="r")
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} must be a zarr array or an .npy file: {error}") from None
-        step = rows or array.chunks[0]
+    array = open_array(path)
+    step = rows or (ROWS if path.suffix == ".npy" else array.chunks[0])
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must be an (n, d) array, but {path} has shape {array.shape}")
-    where = str(path.resolve())
-    n = array.shape[0]  # an array of zarr has no length
-    return [_OfFile(where, lo, min(lo + step, n)) for lo in range(0, n, step)]
+    where = path.resolve()
+    return [partial(_of_file, where, lo, lo + step) for lo in range(0, array.shape[0], step)]
 
 
 def _look(numbered: tuple[int, Callable[[], np.ndarray]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,9 @@ def environment() -> dict[str, Any]:
     """Versions and hardware that a run's numbers and duration depend on."""
     import torch  # seconds, which whoever only wants to know where this module is need not wait
 
-    cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
+    model = re.search(r"^model name\s*:(.*)", cpuinfo.read_text(encoding="utf-8"), re.M) if cpuinfo.is_file() else None
+    cpu = model[1].strip() if model else platform.processor() or platform.machine()
     return {
         "advlib": __version__,
         "python": platform.python_version(),

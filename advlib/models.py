@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from advlib import datasets, n2gem, paths
+from advlib import checks, datasets, n2gem, paths
 from advlib.architectures import (
     Classifier,
     Normalize,
@@ -39,7 +39,7 @@ from advlib.architectures import (
     vs22_medmnist,
     vs22_mnist,
 )
-from advlib.checks import ArrayLike, finite, one_of, plain_tensor, usual_device, whole_number
+from advlib.checks import ArrayLike, class_labels, finite, image_tensor, one_of, usual_device, whole_number
 
 
 @dataclass(frozen=True)
@@ -238,17 +238,25 @@ def card(name: str, folder: Path | None = None) -> dict:
     if isinstance(name, str) and name in AUTHORS:
         return n2gem.card(name)
     path = _found(name, folder)[1]
+    text = _content("card", name, path)
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no card of {name} at {path}; train the network with: advlib train {name}") from None
-    except OSError as error:
-        raise ValueError(f"the card {path} cannot be read ({error.strerror}); restore it from the repository") from None
+        contents = json.loads(text)
     except ValueError as error:
         raise ValueError(f"the card {path} must be JSON, but cannot be read ({error})") from None
     if not isinstance(contents, dict) or "sha256" not in contents:
         raise ValueError(f"the card {path} must hold the sha256 of the weights, but does not")
     return contents
+
+
+def _content(kind: str, name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no {kind} of {name} at {path}; restore the file from the repository or run: advlib train {name}"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"the {kind} {path} cannot be read ({error.strerror}); restore the file") from None
 
 
 def load_trained(name: str, device: torch.device | str | None = None, folder: Path | None = None) -> Classifier:
@@ -277,39 +285,29 @@ def load_trained(name: str, device: torch.device | str | None = None, folder: Pa
         If weights or card are missing.
     """
     model = build(name).to(device or usual_device())
-    if name in AUTHORS:
-        constants = {f"normalize.{key}": value for key, value in model.normalize.state_dict().items()}
-        _fill(model, name, "the authors' weights", constants | n2gem.read(name, folder))
-        return model.eval().requires_grad_(False)
     weights, _ = _found(name, folder)
-    expected = card(name, weights.parent)["sha256"]
     try:
-        contents = weights.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"no weights of {name} at {weights}; restore them from the repository or run: advlib train {name}"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"the weights {weights} cannot be read ({error.strerror}); restore them") from None
-    found = hashlib.sha256(contents).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"the weights {weights} must have the sha256 on their card, {expected}, but have {found}; "
-            f"restore both files from the repository or run: advlib train {name}"
-        )
-    try:
-        state = load(contents)
-    except SafetensorError as error:
-        raise ValueError(f"the weights {weights} must fit the architecture of {name}, but do not: {error}") from None
-    _fill(model, name, f"the weights {weights}", state)
+        if name in AUTHORS:
+            constants = {f"normalize.{key}": value for key, value in model.normalize.state_dict().items()}
+            state = constants | n2gem.read(name, folder)
+        else:
+            state = load(_checked_weights(name, weights))
+        model.load_state_dict({key: value.float() for key, value in state.items()})
+    except (SafetensorError, RuntimeError) as error:
+        what = "the authors' weights" if name in AUTHORS else f"the weights {weights}"
+        raise ValueError(f"{what} must fit the architecture of {name}, but do not: {error}") from None
     return model.eval().requires_grad_(False)
 
 
-def _fill(model: Classifier, name: str, what: str, state: dict[str, torch.Tensor]) -> None:
-    try:
-        model.load_state_dict({key: value.float() for key, value in state.items()})
-    except RuntimeError as error:
-        raise ValueError(f"{what} must fit the architecture of {name}, but do not: {error}") from None
+def _checked_weights(name: str, file: Path) -> bytes:
+    expected, content = card(name, file.parent)["sha256"], _content("weights", name, file)
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"the weights {file} must have the sha256 on their card, {expected}, but have {found}; "
+            f"restore both files from the repository or run: advlib train {name}"
+        )
+    return content
 
 
 @contextlib.contextmanager
@@ -362,26 +360,22 @@ def as_tensor(values: ArrayLike, name: str = "values") -> torch.Tensor:
     ValueError
         Naming the argument, by `name`, where `values` cannot be one.
     """
-    return plain_tensor(values, name)
+    return checks.plain_tensor(values, name)
 
 
 _CACHED_IMAGES = 100  # as many as leave a CPU's cache room: twice as fast as 500, and the numbers are the same
 
 
 def _batched(
-    function: Callable[[torch.Tensor], torch.Tensor], images: ArrayLike, batch_size: int, device: torch.device
+    model: nn.Module, function: Callable[[torch.Tensor], torch.Tensor], images: ArrayLike, batch_size: int
 ) -> np.ndarray:
     batch_size = whole_number(batch_size, "batch_size", 1)
-    if device.type == "cpu":
-        batch_size = min(batch_size, _CACHED_IMAGES)
-    tensor = as_tensor(images, "images")
-    if tensor.ndim != 4 or 0 in tensor.shape:
-        raise ValueError(f"images must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
-    finite(tensor, "images")
+    tensor = finite(image_tensor(images), "images")
     if tensor.is_floating_point() and tensor.abs().max() > torch.finfo(torch.float32).max:
         raise ValueError("images must fit into float32, but hold larger numbers")
-    with torch.inference_mode(), fitting("images", tensor):
-        return torch.cat([function(part.to(device, torch.float32)).cpu() for part in tensor.split(batch_size)]).numpy()
+    with frozen(model) as device, torch.inference_mode(), fitting("images", tensor):
+        parts = tensor.split(min(batch_size, _CACHED_IMAGES) if device.type == "cpu" else batch_size)
+        return torch.cat([function(part.to(device, torch.float32)).cpu() for part in parts]).numpy()
 
 
 def predict(model: nn.Module, images: ArrayLike, batch_size: int = 500) -> np.ndarray:
@@ -396,8 +390,7 @@ def predict(model: nn.Module, images: ArrayLike, batch_size: int = 500) -> np.nd
     batch_size : int
         Images at a time; bounds the memory.
     """
-    with frozen(model) as device:
-        return _batched(lambda part: model(part).argmax(1), images, batch_size, device)
+    return _batched(model, lambda part: model(part).argmax(1), images, batch_size)
 
 
 def accuracy(model: nn.Module, images: ArrayLike, labels: ArrayLike, batch_size: int = 500) -> float:
@@ -409,13 +402,7 @@ def accuracy(model: nn.Module, images: ArrayLike, labels: ArrayLike, batch_size:
         If there is not one label an image.
     """
     predicted = predict(model, images, batch_size)
-    labels = as_tensor(labels, "labels").cpu()
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be integers, but have dtype {labels.dtype}")
-    labels = labels.numpy()
-    if labels.shape != predicted.shape:
-        raise ValueError(f"labels must be one an image, shape {predicted.shape}, but has shape {labels.shape}")
-    return float(np.mean(predicted == labels))
+    return float(np.mean(predicted == class_labels(labels, len(predicted), negative=True).cpu().numpy()))
 
 
 def embed(model: Classifier, images: ArrayLike, batch_size: int = 500) -> np.ndarray:
@@ -424,11 +411,9 @@ def embed(model: Classifier, images: ArrayLike, batch_size: int = 500) -> np.nda
     VS22 appendix C speaks of the last layer; their code takes the output of the last dense layer, the logits. Those
     are `logits`.
     """
-    with frozen(model) as device:
-        return _batched(model.features, images, batch_size, device)
+    return _batched(model, lambda part: model.features(part), images, batch_size)
 
 
 def logits(model: nn.Module, images: ArrayLike, batch_size: int = 500) -> np.ndarray:
     """Return the logits, (n, classes) float32, of (n, c, h, w) images in [0, 1]; see `predict`."""
-    with frozen(model) as device:
-        return _batched(model, images, batch_size, device)
+    return _batched(model, model, images, batch_size)

@@ -105,7 +105,7 @@ def _on(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that it is large
             # A task and not scattered: what was scattered is lost with the workers that held it.
-            held = [cluster.submit(_Held(argument), pure=False) for argument in shared]
+            held = [cluster.submit(functools.partial(_given, argument), pure=False) for argument in shared]
         waiting, sent, futures, future = iter(items), as_completed(), {}, None
         while True:
             # A few for each thread, so that no worker waits and the scheduler holds few arguments.
@@ -132,14 +132,9 @@ def _on(
         ) from None
 
 
-class _Held:
-    """An argument of all tasks, given by a task of its own: sent to one worker, and from worker to worker."""
-
-    def __init__(self, argument: Any):
-        self.argument = argument
-
-    def __call__(self) -> Any:
-        return self.argument
+def _given(argument: Any) -> Any:
+    """Return an argument of all tasks, by a task of its own: sent to one worker, and from worker to worker."""
+    return argument
 
 
 def _checked(expected: dict[str, str], function: Callable[..., Result], item: Any, *shared: Any) -> Result:

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from advlib import __version__, architectures, models, paths
-from advlib.checks import finite, finite_number, plain_tensor, whole_number
+from advlib.checks import class_labels, finite, finite_number, image_tensor, whole_number
 
 
 @dataclass(frozen=True)
@@ -161,19 +161,10 @@ def fit(
 
 def _training_set(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images (n, c, h, w) float32 and labels (n,) int64, or raise."""
-    pictures, classes = plain_tensor(images, "images"), plain_tensor(labels, "labels")
-    if pictures.ndim != 4 or 0 in pictures.shape or not pictures.is_floating_point():
-        raise ValueError(
-            f"images must be a non-empty (n, c, h, w) floating point array, but has shape {tuple(pictures.shape)} and "
-            f"dtype {pictures.dtype}"
-        )
-    pictures = finite(pictures.float(), "images")
-    if classes.shape != pictures.shape[:1]:
-        count = len(classes) if classes.ndim else "a single number"
-        raise ValueError(f"labels must be one an image and not empty, but are {count} for {len(pictures)} images")
-    if classes.is_floating_point() or classes.dtype == torch.bool or int(classes.min()) < 0:
-        raise ValueError(f"labels must be integers of at least 0, but have dtype {classes.dtype}")
-    return pictures, classes.long()
+    pictures = image_tensor(images)
+    if not pictures.is_floating_point():
+        raise ValueError(f"images must be floating point, but have dtype {pictures.dtype}")
+    return finite(pictures.float(), "images"), class_labels(labels, len(pictures))
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -383,8 +374,7 @@ def _recipe(name: str, recipe: Recipe | None, epochs: int | None) -> Recipe:
     recipe = recipe or RECIPES[name]
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
-    if recipe.epochs < 1:
-        raise ValueError(f"epochs must be at least 1, but is {recipe.epochs}")
+    whole_number(recipe.epochs, "epochs", 1)
     return recipe
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import AdversarialBatch, Clip, checked_images, checked_labels, checked_size, measure
-from advlib.checks import ArrayLike
-from advlib.models import as_tensor, frozen, predict
+from advlib.attacks.base import AdversarialBatch, Case, Clip, checked_size
+from advlib.checks import ArrayLike, one_of, plain_tensor, whole_number
+from advlib.models import frozen
 from advlib.progress import track
 from advlib.ulsif import KERNELS, GridEdgeWarning, fit_batch
 
@@ -78,15 +78,13 @@ def pgd_against_density_ratio(
         For `advlib.ulsif.fit_batch`: kernel, sigmas, lambdas, n_kernels.
     """
     _check_sizes({"tolerance": tolerance, "weight": weight, "confidence": confidence}, epsilon, steps, step)
-    clean = checked_images(images, clip)
-    labels = checked_labels(labels, clean)
+    case = Case(model, images, labels, clip, _FORWARD_IMAGES)
     with frozen(model) as device:
-        drawn_from = clean if references is None else as_tensor(references, "references").to(device, torch.float32)
-        detector = _Detector(drawn_from.to(device), clean.to(device), tolerance, batch_size, rng, estimator)
-        step = epsilon * math.sqrt(clean[0].numel()) / 10 if step is None else step
-        moved = _descend(model, labels.to(device), detector, weight, epsilon, clip, steps, step, confidence)
-    correct = torch.as_tensor(predict(model, clean)) == labels
-    return measure(model, clean, moved.cpu(), labels, correct, images, _FORWARD_IMAGES)
+        drawn_from = case.clean if references is None else plain_tensor(references, "references").float()
+        detector = _Detector(drawn_from.to(device), case.clean.to(device), tolerance, batch_size, rng, estimator)
+        step = epsilon * math.sqrt(case.clean[0].numel()) / 10 if step is None else step
+        moved = _descend(model, case.labels.to(device), detector, weight, epsilon, clip, steps, step, confidence)
+    return next(case.measured([moved.cpu()]))
 
 
 def _check_sizes(at_least_zero: dict[str, float], epsilon: float, steps: int, step: float | None) -> None:
@@ -95,8 +93,7 @@ def _check_sizes(at_least_zero: dict[str, float], epsilon: float, steps: int, st
     for name, value in {"epsilon": epsilon, "step": 1.0 if step is None else step}.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, but is {value}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, but is {steps}")
+    whole_number(steps, "steps", 1)
 
 
 def _descend(
@@ -235,8 +232,7 @@ def differentiable_mean_ratio(
     ValueError
         For an unknown kernel.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {', '.join(map(repr, KERNELS))}, but is {kernel!r}")
+    one_of(kernel, "kernel", KERNELS)
     numerator, denominator = numerator.double(), denominator.double()
     sigma = torch.as_tensor(sigma, dtype=torch.float64, device=numerator.device)
     lambda_ = torch.as_tensor(lambda_, dtype=torch.float64, device=numerator.device)

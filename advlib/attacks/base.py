@@ -1,7 +1,7 @@
 """The result type of all attacks, and what they share: checked input, gradient steps, norms."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
 from torch import nn
 
 from advlib import models
-from advlib.checks import ArrayLike, finite_number, listed, whole_number
+from advlib.checks import ArrayLike, class_labels, finite_number, image_tensor, listed, of_kind, whole_number
 from advlib.models import as_tensor, frozen, predict
 from advlib.progress import track
 
@@ -82,17 +82,103 @@ class AdversarialBatch:
         return len(self.images)
 
 
-def loss_gradient_signs(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Sign of the gradient of the cross-entropy, (n, c, h, w) int8 on the CPU, of checked images and labels."""
-    batch_size = check_batch_size(batch_size)
-    signs = []
-    with frozen(model) as device, torch.enable_grad():
-        for part, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            part, target = part.to(device), target.to(device)
-            # A step of 1, unclipped; the difference gives its sign back exactly, whatever x + 1 was rounded to.
-            step = fast_gradient_method(lambda x: checked_logits(model, x, labels), part, 1.0, np.inf, y=target) - part
-            signs.append(step.detach().sign().to("cpu", torch.int8))
-    return torch.cat(signs)
+class Case:
+    """What is attacked: a network and images with their classes, checked.
+
+    Parameters
+    ----------
+    model, images, labels, clip, batch_size
+        As for `advlib.attacks.fgsm`.
+
+    Attributes
+    ----------
+    clean, labels : (n, c, h, w) float32, (n,) int64 tensor
+        On the CPU.
+    """
+
+    def __init__(self, model: nn.Module, images: ArrayLike, labels: ArrayLike, clip: Clip, batch_size: int):
+        self.model, self.images, self.clip = model, images, clip
+        self.batch_size = whole_number(batch_size, "batch_size", 1)
+        self.clean = checked_images(images, clip)
+        self.labels = class_labels(labels, len(self.clean)).cpu()
+
+    def gradient_signs(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Sign of the gradient of the cross-entropy, (n, c, h, w) int8 on the CPU."""
+        signs = []
+        with frozen(self.model) as device, torch.enable_grad():
+            for part, aim in zip(images.split(self.batch_size), classes.split(self.batch_size), strict=True):
+                part, aim = part.to(device), aim.to(device)
+                # A step of 1, unclipped; the difference gives its sign back exactly, whatever x + 1 was rounded to.
+                step = fast_gradient_method(lambda x: checked_logits(self.model, x, classes), part, 1.0, np.inf, y=aim)
+                signs.append((step - part).detach().sign().to("cpu", torch.int8))
+        return torch.cat(signs)
+
+    def sign_steps(
+        self,
+        start: torch.Tensor,
+        classes: torch.Tensor,
+        step: float,
+        counts: Sequence[int],
+        ball: float | None,
+        name: str,
+    ) -> Iterator[torch.Tensor]:
+        """Walk along the sign of the gradient of the loss of `classes` (against it for step < 0); give where it is."""
+        moved, clean = start.clone(), self.clean
+        if 0 in counts:
+            yield moved
+        for done in track(range(1, max(counts, default=0) + 1), f"{name}, {len(clean)} images"):
+            moved = clipped_step(moved, step, self.gradient_signs(moved, classes), self.clip)
+            if ball is not None:
+                moved = clipped_step(clean, 1.0, (moved - clean).clamp(-ball, ball), self.clip)
+            if done in counts:
+                yield moved
+
+    def target_classes(self, targets: Targets, rng: np.random.Generator | None) -> torch.Tensor:
+        """Return the class that each image is to be read as, (n,) int64."""
+        with frozen(self.model) as device, torch.inference_mode():
+            classes = checked_logits(self.model, self.clean[:1].to(device), self.labels).shape[1]
+        if isinstance(targets, str):
+            if targets == "least_likely":
+                return torch.from_numpy(models.logits(self.model, self.clean, self.batch_size).argmin(1))
+            if targets != "random":
+                raise ValueError(
+                    f"targets must be 'least_likely', 'random', a class or one an image, but is {targets!r}"
+                )
+            if rng is None:
+                raise ValueError("rng must be a numpy.random.Generator for random targets, but is None")
+            return (self.labels + torch.from_numpy(rng.integers(1, classes, len(self.labels)))) % classes
+        aims, shape = as_tensor(targets, "targets").cpu(), self.labels.shape
+        if aims.is_floating_point() or aims.dtype == torch.bool:
+            raise ValueError(f"targets must be integers, but has dtype {aims.dtype}")
+        if aims.ndim and aims.shape != shape:
+            raise ValueError(f"targets must be one class or one an image, {tuple(shape)}, but has {tuple(aims.shape)}")
+        if int(aims.min()) < 0 or int(aims.max()) >= classes:
+            raise ValueError(
+                f"targets must be classes 0 to {classes - 1}, but reach from {int(aims.min())} to {int(aims.max())}"
+            )
+        return aims.long().expand(shape).contiguous()
+
+    def measured(
+        self,
+        walk: Iterable[torch.Tensor],
+        zero_gradient_share: float | None = None,
+        targets: torch.Tensor | None = None,
+    ) -> Iterator[AdversarialBatch]:
+        """Measure the images that an attack is at, one result a state of `walk`, tensors on the CPU."""
+        clean_correct = torch.as_tensor(predict(self.model, self.clean, self.batch_size)) == self.labels
+        for moved in walk:
+            change = (moved - self.clean).flatten(1)
+            arrays = {
+                "images": moved,
+                "labels": self.labels,
+                "clean_correct": clean_correct,
+                "predictions": torch.as_tensor(predict(self.model, moved, self.batch_size)),
+                "linf": change.abs().amax(1),
+                "l2": torch.linalg.vector_norm(change, dim=1),
+                "l0": change.count_nonzero(1),
+                "targets": targets,
+            }
+            yield summarised(arrays, self.images, zero_gradient_share)
 
 
 def checked_logits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -112,32 +198,6 @@ def clipped_step(clean: torch.Tensor, epsilon: float, signs: torch.Tensor, clip:
     """Images plus ε times directions, clipped."""
     moved = clean + epsilon * signs.float()
     return moved if clip is None else moved.clamp(*clip)
-
-
-def measure(
-    model: nn.Module,
-    clean: torch.Tensor,
-    moved: torch.Tensor,
-    labels: torch.Tensor,
-    clean_correct: torch.Tensor,
-    kind: ArrayLike,
-    batch_size: int,
-    zero_gradient_share: float | None = None,
-    targets: torch.Tensor | None = None,
-) -> AdversarialBatch:
-    """Measure an attack: all tensors on the CPU; arrays of the result are of `kind`'s kind."""
-    change = (moved - clean).flatten(1)
-    arrays = {
-        "images": moved,
-        "labels": labels,
-        "clean_correct": clean_correct,
-        "predictions": torch.as_tensor(predict(model, moved, batch_size)),
-        "linf": change.abs().amax(1),
-        "l2": torch.linalg.vector_norm(change, dim=1),
-        "l0": change.count_nonzero(1),
-        "targets": targets,
-    }
-    return summarised(arrays, kind, zero_gradient_share)
 
 
 def summarised(
@@ -179,10 +239,11 @@ def join(batches: Sequence[AdversarialBatch]) -> AdversarialBatch:
         raise ValueError("batches must hold at least one, but is empty")
     if len({batch.targets is None for batch in batches}) > 1:
         raise ValueError("batches must come from one attack, but some are targeted and some are not")
-    arrays: dict[str, torch.Tensor | None] = {"targets": None}
-    for name in ARRAYS:
-        if getattr(batches[0], name) is not None:
-            arrays[name] = torch.cat([as_tensor(getattr(batch, name), name).cpu() for batch in batches])
+
+    def joined(name: str) -> torch.Tensor:
+        return torch.cat([as_tensor(getattr(batch, name), name).cpu() for batch in batches])
+
+    arrays = {name: None if getattr(batches[0], name) is None else joined(name) for name in ARRAYS}
     shares = [batch.zero_gradient_share for batch in batches]
     share = None if None in shares else float(np.average(shares, weights=[len(batch) for batch in batches]))
     return summarised(arrays, batches[0].images, share)
@@ -192,93 +253,12 @@ ARRAYS = ("images", "labels", "clean_correct", "predictions", "linf", "l2", "l0"
 """Fields of an `AdversarialBatch` from which all others follow, save the share of zero gradients."""
 
 
-def measure_walk(
-    model: nn.Module,
-    clean: torch.Tensor,
-    labels: torch.Tensor,
-    walk: Iterator[torch.Tensor],
-    kind: ArrayLike,
-    batch_size: int,
-    targets: torch.Tensor | None = None,
-) -> Iterator[AdversarialBatch]:
-    """Measure the images that an attack is at, one result a state of `walk`; see `measure`."""
-    clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == labels
-    for moved in walk:
-        yield measure(model, clean, moved, labels, clean_correct, kind, batch_size, targets=targets)
-
-
-def sign_steps(
-    model: nn.Module,
-    clean: torch.Tensor,
-    start: torch.Tensor,
-    classes: torch.Tensor,
-    step: float,
-    counts: Sequence[int],
-    clip: Clip,
-    ball: float | None,
-    batch_size: int,
-    name: str,
-) -> Iterator[torch.Tensor]:
-    """Walk along the sign of the gradient of the loss of `classes` (against it for step < 0); give where it is."""
-    moved, done = start.clone(), 0
-    if 0 in counts:
-        yield moved
-    for done in track(range(1, max(counts, default=0) + 1), f"{name}, {len(clean)} images"):
-        moved = clipped_step(moved, step, loss_gradient_signs(model, moved, classes, batch_size), clip)
-        if ball is not None:
-            moved = clipped_step(clean, 1.0, (moved - clean).clamp(-ball, ball), clip)
-        if done in counts:
-            yield moved
-
-
-def target_classes(
-    model: nn.Module,
-    clean: torch.Tensor,
-    labels: torch.Tensor,
-    targets: Targets,
-    rng: np.random.Generator | None,
-    batch_size: int,
-) -> torch.Tensor:
-    """Return the class that each image is to be read as, (n,) int64."""
-    batch_size = check_batch_size(batch_size)
-    with frozen(model) as device, torch.inference_mode():
-        classes = checked_logits(model, clean[:1].to(device), labels).shape[1]
-    if isinstance(targets, str):
-        if targets == "least_likely":
-            return torch.from_numpy(models.logits(model, clean, batch_size).argmin(1))
-        if targets != "random":
-            raise ValueError(f"targets must be 'least_likely', 'random', a class or one an image, but is {targets!r}")
-        if rng is None:
-            raise ValueError("rng must be a numpy.random.Generator for random targets, but is None")
-        return (labels + torch.from_numpy(rng.integers(1, classes, len(labels)))) % classes
-    aims = as_tensor(targets, "targets").cpu()
-    if aims.is_floating_point() or aims.is_complex() or aims.dtype == torch.bool:
-        raise ValueError(f"targets must be integers, but has dtype {aims.dtype}")
-    if aims.ndim and aims.shape != labels.shape:
-        raise ValueError(f"targets must be one class or one an image, ({len(labels)},), but has {tuple(aims.shape)}")
-    if int(aims.min()) < 0 or int(aims.max()) >= classes:
-        raise ValueError(
-            f"targets must be classes 0 to {classes - 1}, but reach from {int(aims.min())} to {int(aims.max())}"
-        )
-    return aims.long().expand(labels.shape).contiguous()
-
-
-def check_batch_size(batch_size: int) -> int:
-    """Return a batch size as an int, or raise unless it is a whole number of at least 1."""
-    return whole_number(batch_size, "batch_size", 1)
-
-
 def checked_steps(steps: Sequence[int]) -> list[int]:
     """Return numbers of steps as integers, or raise unless they are at least 0 and increase."""
     steps = [whole_number(count, "steps") for count in listed(steps, "steps")]
     if min(steps, default=0) < 0 or any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         raise ValueError(f"steps must be at least 0 and, if several, increase, but is {steps}")
     return steps
-
-
-def of_kind(kind: ArrayLike, tensor: torch.Tensor) -> ArrayLike:
-    """Return a CPU tensor as NumPy or torch (on its device), as `kind` is."""
-    return tensor.to(kind.device) if isinstance(kind, torch.Tensor) else tensor.numpy()
 
 
 def checked_size(size: float, name: str) -> float:
@@ -311,9 +291,7 @@ def checked_range(clip: Clip) -> tuple[float, float]:
 def checked_images(images: ArrayLike, clip: Clip, name: str = "images") -> torch.Tensor:
     """Return images as a float32 tensor on the CPU, or raise."""
     low, high = checked_range(clip)
-    tensor = as_tensor(images, name).cpu()
-    if tensor.ndim != 4 or 0 in tensor.shape:
-        raise ValueError(f"{name} must be a non-empty (n, c, h, w) array, but has shape {tuple(tensor.shape)}")
+    tensor = image_tensor(images, name).cpu()
     least, most = tensor.min().item(), tensor.max().item()
     hint = "; divide by 255" if least >= 0 and 1 < most <= 255 and high == 1 else ""
     if not tensor.is_floating_point():
@@ -328,15 +306,3 @@ def checked_images(images: ArrayLike, clip: Clip, name: str = "images") -> torch
     if max(-least, most) > torch.finfo(torch.float32).max:
         raise ValueError(f"{name} must fit into float32, but reach from {least:g} to {most:g}")
     return tensor.float().contiguous()
-
-
-def checked_labels(labels: ArrayLike, images: torch.Tensor) -> torch.Tensor:
-    """Return labels as an int64 tensor on the CPU, or raise unless they are one class an image."""
-    tensor = as_tensor(labels, "labels").cpu()
-    if tensor.shape != images.shape[:1]:
-        raise ValueError(f"labels must be one an image, shape ({len(images)},), but has shape {tuple(tensor.shape)}")
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"labels must be integers, but has dtype {tensor.dtype}")
-    if int(tensor.min()) < 0:
-        raise ValueError(f"labels must be at least 0, but has {int(tensor.min())}")
-    return tensor.long()

@@ -17,18 +17,8 @@ import torch
 from foolbox.attacks import BoundaryAttack, LinearSearchBlendedUniformNoiseAttack
 from torch import nn
 
-from advlib.attacks.base import (
-    AdversarialBatch,
-    check_batch_size,
-    checked_images,
-    checked_labels,
-    checked_logits,
-    checked_range,
-    checked_rng,
-    checked_steps,
-    measure,
-    versioned,
-)
+from advlib.attacks import base
+from advlib.attacks.base import AdversarialBatch, versioned
 from advlib.checks import ArrayLike, whole_number
 from advlib.models import frozen, predict
 from advlib.progress import track
@@ -127,22 +117,20 @@ def boundary_sweep(
         In the order of `steps`, each equal to `boundary` with that many and a generator in the same state, save images
         that have converged: there it may be closer by some 1e-7 of the distance, but for the last.
     """
-    steps = checked_steps(steps)
+    steps = base.checked_steps(steps)
     if not steps:
         raise ValueError("steps must hold at least one number, but is empty")
     if clip is None:
         raise ValueError("clip must be a range (low, high) with low < high, because noise comes from it, but is None")
-    if not np.isfinite(checked_range(clip)).all():
+    if not np.isfinite(base.checked_range(clip)).all():
         raise ValueError(f"clip must be finite, because noise comes from it, but is {clip}")
-    checked_rng(rng)
+    base.checked_rng(rng)
     directions = whole_number(directions, "directions", 1)
-    batch_size = check_batch_size(batch_size)
-    clean = checked_images(images, (-np.inf, np.inf) if outside else clip)
-    truth = checked_labels(labels, clean)
+    case = base.Case(model, images, labels, (-np.inf, np.inf) if outside else clip, batch_size)
+    clean, truth, batch_size = case.clean, case.labels, case.batch_size
     with frozen(model) as device, torch.inference_mode():
-        checked_logits(model, clean[:1].to(device), truth)
-    clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == truth
-    rows = torch.nonzero(clean_correct)[:, 0]
+        base.checked_logits(model, clean[:1].to(device), truth)
+    rows = torch.nonzero(torch.as_tensor(predict(model, clean, batch_size)) == truth)[:, 0]
     states, started = walk(
         model, clean[rows], truth[rows], steps, clip, rng, directions=directions, batch_size=batch_size
     )
@@ -153,12 +141,9 @@ def boundary_sweep(
             UserWarning,
             stacklevel=2,
         )
-    results = []
-    for state in states:
-        moved = clean.clone()
-        moved[rows] = state if outside else state.clamp(*clip)  # blending may leave the range by a rounding error
-        results.append(measure(model, clean, moved, truth, clean_correct, images, batch_size))
-    return results
+    if not outside:  # blending may leave the range by a rounding error
+        states = [state.clamp(*clip) for state in states]
+    return list(case.measured(clean.index_copy(0, rows, state) for state in states))
 
 
 def walk(
@@ -199,53 +184,25 @@ def walk(
     """
     states = [images.clone() for _ in steps]
     started = torch.zeros(len(images), dtype=torch.bool)
+    asked = _Model(model, bounds)
     for first in range(0, len(images), batch_size):
         rows = slice(first, first + batch_size)
-        seeds = rng.integers(2**63, size=2).tolist()
-        with frozen(model) as device, torch.no_grad(), torch.random.fork_rng(_generators(device)):
+        seed_of_starts, seed_of_walk = rng.integers(2**63, size=2).tolist()
+        with frozen(model) as device, torch.no_grad(), torch.random.fork_rng([device] * (device.type != "cpu")):
             clean, truth = images[rows].to(device), labels[rows].to(device)
-            found, reached = _walk_batch(_Model(model, bounds), clean, truth, steps, directions, seeds)
-        started[rows] = found
-        place = first + torch.nonzero(found)[:, 0]
-        for state, now in zip(states, reached, strict=False):
-            state[place] = now
+            torch.manual_seed(seed_of_starts)
+            starts, found = _starts(asked, clean, truth, directions)
+            if not found.any():
+                continue
+            torch.manual_seed(seed_of_walk)
+            watch = _Watch(clean[found], truth[found], steps)
+            attack = BoundaryAttack(steps=max(steps), update_stats_every_k=STATISTICS_EVERY)
+            last = attack.run(asked, clean[found], watch, starting_points=starts[found])
+        started[rows] = found.cpu()
+        place = first + torch.nonzero(found.cpu())[:, 0]
+        for state, now in zip(states, watch.finish(last), strict=True):
+            state[place] = now.cpu()
     return states, started
-
-
-def _walk_batch(
-    model: "_Model",
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    steps: Sequence[int],
-    directions: int,
-    seeds: Sequence[int],
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """One run of foolbox; `seeds` are those of starts and walk.
-
-    Returns
-    -------
-    found : (n,) bool tensor
-        Which images have a start; on the CPU, as the states.
-    states : list of (k, c, h, w) tensor
-        Of the k images that have one, one an entry of `steps`; empty where k = 0.
-    """
-    torch.manual_seed(seeds[0])
-    starts, found = _starts(model, images, labels, directions)
-    # Asked again in the batch that foolbox will ask about: with other images beside it, an image on the very boundary
-    # can be read the other way, and then foolbox would give up all of them.
-    while found.any() and not (wrong := _misread(model, starts[found], labels[found])).all():
-        found[found.clone()] = wrong
-    if not found.any():
-        return found.cpu(), []
-    torch.manual_seed(seeds[1])
-    watch = _Watch(images[found], labels[found], steps)
-    attack = BoundaryAttack(steps=max(steps), update_stats_every_k=STATISTICS_EVERY)
-    last = attack.run(model, images[found], watch, starting_points=starts[found])
-    return found.cpu(), [state.cpu() for state in watch.finish(last)]
-
-
-def _generators(device: torch.device) -> list[torch.device]:
-    return [] if device.type == "cpu" else [device]
 
 
 class _Bounds(tuple):
@@ -295,6 +252,10 @@ def _starts(
                 blended = search.run(model, images[left], labels[left])
             starts[left] = blended
             found[left] = _misread(model, blended, labels[left])
+    # Asked again in the batch that foolbox will ask about: with other images beside it, an image on the very boundary
+    # can be read the other way, and then foolbox would give up all of them.
+    while found.any() and not (wrong := _misread(model, starts[found], labels[found])).all():
+        found[found.clone()] = wrong
     return starts, found
 
 

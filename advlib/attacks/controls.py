@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import Clip, checked_images, checked_rng, checked_size, clipped_step, of_kind
-from advlib.checks import ArrayLike
+from advlib.attacks.base import Clip, checked_images, checked_rng, checked_size, clipped_step
+from advlib.checks import ArrayLike, of_kind
 from advlib.models import as_tensor
 
 
@@ -42,11 +42,10 @@ def gaussian_noise(
     images: ArrayLike,
     rng: np.random.Generator,
     *,
-    l2: float | ArrayLike | None = None,
-    linf: float | ArrayLike | None = None,
+    l2: float | ArrayLike,
     clip: Clip = (0.0, 1.0),
 ) -> ArrayLike:
-    """Return images with Gaussian noise whose L2 or L∞ norm, image by image, is as asked *after* clipping.
+    """Return images with Gaussian noise whose L2 norm, image by image, is as asked *after* clipping.
 
     Parameters
     ----------
@@ -54,8 +53,8 @@ def gaussian_noise(
         As for `fgsm`.
     rng : numpy.random.Generator
         Source of the noise.
-    l2, linf : float or (n,) array
-        Exactly one of them: the norm for all images or for each, such as an attack's `AdversarialBatch.l2`; in pixels.
+    l2 : float or (n,) array
+        The norm for all images or for each, such as an attack's `AdversarialBatch.l2`; in pixels.
 
     Returns
     -------
@@ -65,16 +64,12 @@ def gaussian_noise(
     Raises
     ------
     ValueError
-        As `fgsm` for images and clip; if not exactly one norm is given, or it is negative, not finite or not one an
-        image.
+        As `fgsm` for images and clip; if the norm is negative, not finite or not one an image.
     """
     checked_rng(rng)
     clean = checked_images(images, clip)
     noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-    if (l2 is None) == (linf is None):
-        raise ValueError(f"exactly one of l2 and linf must be given, but they are {l2} and {linf}")
-    norm, name, value = (_linf, "linf", linf) if l2 is None else (_l2, "l2", l2)
-    return of_kind(images, _scaled(clean, noise, norm, _checked_norms(value, name, clean), name, clip))
+    return of_kind(images, _scaled(clean, noise, l2, clip))
 
 
 def match_l2(images: ArrayLike, changed: ArrayLike, l2: float | ArrayLike, clip: Clip = (0.0, 1.0)) -> ArrayLike:
@@ -102,8 +97,7 @@ def match_l2(images: ArrayLike, changed: ArrayLike, l2: float | ArrayLike, clip:
     moved = checked_images(changed, (-np.inf, np.inf), "changed")
     if moved.shape != clean.shape:
         raise ValueError(f"changed must have the shape of images, {tuple(clean.shape)}, but has {tuple(moved.shape)}")
-    change = moved - clean
-    return of_kind(images, _scaled(clean, change, _l2, _checked_norms(l2, "l2", clean), "l2", clip))
+    return of_kind(images, _scaled(clean, moved - clean, l2, clip))
 
 
 def shifted(
@@ -182,31 +176,21 @@ def rotated(
     return of_kind(images, _by_amount(clean, rotate, grid, degrees, "degrees", l2))
 
 
-def _linf(change: torch.Tensor) -> torch.Tensor:
-    return change.flatten(1).abs().amax(1).double()
-
-
 def _l2(change: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(change.flatten(1), dim=1, dtype=torch.float64)
 
 
-def _scaled(
-    clean: torch.Tensor,
-    change: torch.Tensor,
-    norm: Callable[[torch.Tensor], torch.Tensor],
-    wanted: torch.Tensor,
-    name: str,
-    clip: Clip,
-) -> torch.Tensor:
-    """Add the change times a factor an image, so that its norm after clipping is as wanted."""
+def _scaled(clean: torch.Tensor, change: torch.Tensor, l2: float | ArrayLike, clip: Clip) -> torch.Tensor:
+    """Add the change times a factor an image, so that its L2 norm after clipping is as asked."""
+    wanted = _each(l2, "l2", clean, 0)
 
     def added(amount: torch.Tensor, rows: slice) -> torch.Tensor:
         return clipped_step(clean[rows], 1.0, amount[:, None, None, None].float() * change[rows], clip)
 
     # Clipping only shrinks, so the plain quotient is the least factor; for a change of zero any will do.
-    least = wanted / norm(change).clamp_min(1e-30)
+    least = wanted / _l2(change).clamp_min(1e-30)
     grid = torch.cat([torch.zeros(1, 1), 2.0 ** torch.arange(17)[:, None]]) * least
-    return _reaching(clean, added, norm, grid, wanted, name)
+    return _reaching(clean, added, grid, wanted)
 
 
 def _by_amount(
@@ -220,8 +204,7 @@ def _by_amount(
     if (amount is None) == (l2 is None):
         raise ValueError(f"exactly one of {name} and l2 must be given, but they are {amount} and {l2}")
     if amount is None:
-        grid = grid[:, None].expand(-1, len(clean))
-        return _reaching(clean, apply, _l2, grid, _checked_norms(l2, "l2", clean), "l2")
+        return _reaching(clean, apply, grid[:, None].expand(-1, len(clean)), _each(l2, "l2", clean, 0))
     amounts = _each(amount, name, clean)
     return torch.cat([apply(amounts[rows], rows) for rows in _slices(len(clean))])
 
@@ -229,12 +212,10 @@ def _by_amount(
 def _reaching(
     clean: torch.Tensor,
     apply: Callable[[torch.Tensor, slice], torch.Tensor],
-    norm: Callable[[torch.Tensor], torch.Tensor],
     grid: torch.Tensor,
     wanted: torch.Tensor,
-    name: str,
 ) -> torch.Tensor:
-    """Apply to each image the amount whose change has the wanted norm: first bracket of the grid, then bisection.
+    """Apply to each image the amount whose change has the wanted L2 norm: first bracket of the grid, then bisection.
 
     Parameters
     ----------
@@ -247,7 +228,7 @@ def _reaching(
     for rows in _slices(len(clean)):
 
         def size(amount: torch.Tensor, rows: slice = rows) -> torch.Tensor:
-            return norm(apply(amount, rows) - clean[rows])
+            return _l2(apply(amount, rows) - clean[rows])
 
         steps, goal = grid[:, rows], wanted[rows]
         sizes = torch.stack([size(amount) for amount in steps])
@@ -263,7 +244,7 @@ def _reaching(
         missed += int((~reached.any(0)).sum())
     if missed:
         warnings.warn(
-            f"{name} could not be reached for {missed} of {len(clean)} images; these got the largest that could be",
+            f"l2 could not be reached for {missed} of {len(clean)} images; these got the largest that could be",
             UserWarning,
             stacklevel=4,
         )
@@ -292,12 +273,12 @@ def _warped(images: torch.Tensor, degrees: torch.Tensor, dx: torch.Tensor, dy: t
     return torch.where(still[:, None, None, None], images, warped.float().clamp(0, 1))
 
 
-def _slices(count: int, size: int = 500) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
+def _slices(count: int) -> list[slice]:
+    return [slice(start, start + 500) for start in range(0, count, 500)]
 
 
-def _each(values: float | ArrayLike, name: str, images: torch.Tensor) -> torch.Tensor:
-    """Return finite float64 numbers, one an image, from one for all or one for each."""
+def _each(values: float | ArrayLike, name: str, images: torch.Tensor, least: float = -np.inf) -> torch.Tensor:
+    """Return finite float64 numbers of at least `least`, one an image, from one for all or one for each."""
     numbers = as_tensor(values, name).cpu()
     if numbers.ndim and numbers.shape != images.shape[:1]:
         raise ValueError(
@@ -306,11 +287,6 @@ def _each(values: float | ArrayLike, name: str, images: torch.Tensor) -> torch.T
     numbers = numbers.double().expand(len(images))
     if not numbers.isfinite().all():
         raise ValueError(f"{name} must be finite, but has NaN or infinite values")
-    return numbers
-
-
-def _checked_norms(values: float | ArrayLike, name: str, images: torch.Tensor) -> torch.Tensor:
-    numbers = _each(values, name, images)
-    if numbers.min() < 0:
-        raise ValueError(f"{name} must be at least 0, but has {numbers.min().item():g}")
+    if numbers.min() < least:
+        raise ValueError(f"{name} must be at least {least:g}, but has {numbers.min().item():g}")
     return numbers

@@ -3,23 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
-from advlib.attacks.base import (
-    AdversarialBatch,
-    Clip,
-    checked_images,
-    checked_labels,
-    checked_size,
-    clipped_step,
-    loss_gradient_signs,
-    measure,
-    of_kind,
-    versioned,
-)
-from advlib.checks import ArrayLike, listed
-from advlib.models import predict
+from advlib.attacks import base
+from advlib.attacks.base import AdversarialBatch, Clip, versioned
+from advlib.checks import ArrayLike, listed, of_kind
 
 
 @versioned(1)
@@ -93,19 +81,11 @@ def fgsm_sweep(
     iterator of AdversarialBatch
         In the order of `epsilons`, each equal to `fgsm` at that ε to the bit; one at a time is held in memory.
     """
-    epsilons = [checked_size(epsilon, "epsilon") for epsilon in listed(epsilons, "epsilons")]
-    clean = checked_images(images, clip)
-    targets = checked_labels(labels, clean)
-    signs = loss_gradient_signs(model, clean, targets, batch_size)
-    zero_share = float((signs == 0).double().mean())
-    clean_correct = torch.as_tensor(predict(model, clean, batch_size)) == targets
-
-    def attacked() -> Iterator[AdversarialBatch]:
-        for epsilon in epsilons:
-            moved = clipped_step(clean, epsilon, signs, clip)
-            yield measure(model, clean, moved, targets, clean_correct, images, batch_size, zero_share)
-
-    return attacked()
+    epsilons = [base.checked_size(epsilon, "epsilon") for epsilon in listed(epsilons, "epsilons")]
+    case = base.Case(model, images, labels, clip, batch_size)
+    signs = case.gradient_signs(case.clean, case.labels)
+    walk = (base.clipped_step(case.clean, epsilon, signs, clip) for epsilon in epsilons)
+    return case.measured(walk, zero_gradient_share=float((signs == 0).double().mean()))
 
 
 def gradient_signs(model: nn.Module, images: ArrayLike, labels: ArrayLike, *, batch_size: int = 500) -> ArrayLike:
@@ -114,5 +94,5 @@ def gradient_signs(model: nn.Module, images: ArrayLike, labels: ArrayLike, *, ba
     Parameters are those of `fgsm`, save that images may lie anywhere, so that attacks can be replayed which mixed up
     their ranges.
     """
-    clean = checked_images(images, (-np.inf, np.inf))
-    return of_kind(images, loss_gradient_signs(model, clean, checked_labels(labels, clean), batch_size))
+    case = base.Case(model, images, labels, (-np.inf, np.inf), batch_size)
+    return of_kind(images, case.gradient_signs(case.clean, case.labels))

@@ -7,18 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import (
-    AdversarialBatch,
-    Targets,
-    checked_images,
-    checked_labels,
-    checked_logits,
-    checked_rng,
-    measure_walk,
-    target_classes,
-    versioned,
-)
-from advlib.checks import ArrayLike, as_number, finite_number, listed
+from advlib.attacks import base
+from advlib.attacks.base import AdversarialBatch, Targets, versioned
+from advlib.checks import ArrayLike, as_number, finite_number, listed, one_of
 from advlib.models import frozen
 from advlib.progress import track
 
@@ -117,54 +108,47 @@ def jsma_sweep(
             raise ValueError(f"gamma must be a share of features, 0 to 1, but is {gamma}")
     if not 0 < abs(finite_number(theta, "theta")) <= torch.finfo(torch.float32).max:
         raise ValueError(f"theta must be a finite number other than 0, but is {theta}")
-    if not isinstance(saliency, str) or saliency not in ("logits", "softmax"):
-        raise ValueError(f"saliency must be 'logits' or 'softmax', but is {saliency!r}")
+    one_of(saliency, "saliency", ("logits", "softmax"))
     theta = float(theta)
     if clip is None:
         raise ValueError("clip must be a range (low, high), because a feature is left alone at its edge, but is None")
-    checked_rng(rng, needed=False)
-    clean = checked_images(images, clip)
-    truth = checked_labels(labels, clean)
-    aims = target_classes(model, clean, truth, targets, rng, batch_size)
+    base.checked_rng(rng, needed=False)
+    case = base.Case(model, images, labels, clip, batch_size)
+    aims = case.target_classes(targets, rng)
     # Without the 1e-9, 0.29 · 100 would be 28.
-    budgets = [int(gamma * clean[0].numel() / (1 + pairs) + 1e-9) for gamma in gammas]
-    picks = _jsma_picks(
-        model, clean, aims, theta, max(budgets, default=0), pairs, saliency, clip, stop_at_target, batch_size
-    )
+    budgets = [int(gamma * case.clean[0].numel() / (1 + pairs) + 1e-9) for gamma in gammas]
+    picks = _jsma_picks(case, aims, theta, max(budgets, default=0), pairs, saliency, stop_at_target)
 
     def walk() -> Iterator[torch.Tensor]:
         for budget in budgets:
-            moved = clean.clone()
+            moved = case.clean.clone()
             for chosen in picks[:, :budget].unbind(1):
                 _push(moved, chosen.long(), theta, clip)
             yield moved
 
-    return measure_walk(model, clean, truth, walk(), images, batch_size, aims)
+    return case.measured(walk(), targets=aims)
 
 
 def _jsma_picks(
-    model: nn.Module,
-    clean: torch.Tensor,
+    case: base.Case,
     targets: torch.Tensor,
     theta: float,
     iterations: int,
     pairs: bool,
     saliency: str,
-    clip: tuple[float, float],
     stop_at_target: bool,
-    batch_size: int,
 ) -> torch.Tensor:
     """Return the features changed at each iteration, (n, iterations, 2 or 1) int32; −1 once an image is finished."""
+    clean, clip = case.clean, case.clip
     picks = torch.full((len(clean), iterations, 1 + pairs), -1, dtype=torch.int32)
-    starts = range(0, len(clean), batch_size)
-    with frozen(model) as device:
-        for start in track(starts, f"JSMA, {len(clean)} images"):
-            rows = slice(start, start + batch_size)
+    with frozen(case.model) as device:
+        for start in track(range(0, len(clean), case.batch_size), f"JSMA, {len(clean)} images"):
+            rows = slice(start, start + case.batch_size)
             moved, aims = clean[rows].to(device, copy=True), targets[rows].to(device)
             active = torch.arange(len(moved), device=device)
             for iteration in range(iterations):
                 part = moved[active].requires_grad_()
-                alpha, beta, said = _forward_derivative(model, part, aims[active], saliency)
+                alpha, beta, said = _forward_derivative(case.model, part, aims[active], saliency)
                 part = part.detach().flatten(1)
                 free = part < clip[1] if theta > 0 else part > clip[0]
                 if stop_at_target:
@@ -190,7 +174,7 @@ def _forward_derivative(
     not underflow where that is tiny.
     """
     with torch.enable_grad():
-        outputs = checked_logits(model, images, targets)
+        outputs = base.checked_logits(model, images, targets)
         said = outputs.argmax(1)
         if saliency == "softmax":
             outputs = outputs.log_softmax(1)

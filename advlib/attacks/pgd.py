@@ -4,19 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib.attacks.base import (
-    AdversarialBatch,
-    Clip,
-    checked_images,
-    checked_labels,
-    checked_rng,
-    checked_size,
-    checked_steps,
-    clipped_step,
-    measure_walk,
-    sign_steps,
-    versioned,
-)
+from advlib.attacks import base
+from advlib.attacks.base import AdversarialBatch, Clip, versioned
 from advlib.checks import ArrayLike
 
 
@@ -67,15 +56,13 @@ def pgd(
     A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu, "Towards deep learning models resistant to adversarial
     attacks", ICLR 2018, arXiv:1706.06083, section 2.1.
     """
-    epsilon = checked_size(epsilon, "epsilon")
-    counts = checked_steps([steps])
-    (steps,) = counts
-    step = 2.5 * epsilon / max(steps, 1) if step is None else checked_size(step, "step")
-    checked_rng(rng, needed=False)
-    clean = checked_images(images, clip)
-    truth = checked_labels(labels, clean)
-    start = clean
+    epsilon = base.checked_size(epsilon, "epsilon")
+    (steps,) = counts = base.checked_steps([steps])
+    step = 2.5 * epsilon / max(steps, 1) if step is None else base.checked_size(step, "step")
+    base.checked_rng(rng, needed=False)
+    case = base.Case(model, images, labels, clip, batch_size)
+    start = case.clean
     if rng is not None:
-        start = clipped_step(clean, epsilon, torch.from_numpy(rng.random(clean.shape, dtype=np.float32) * 2 - 1), clip)
-    walk = sign_steps(model, clean, start, truth, step, counts, clip, epsilon, batch_size, "PGD")
-    return next(measure_walk(model, clean, truth, walk, images, batch_size))
+        directions = torch.from_numpy(rng.random(start.shape, dtype=np.float32) * 2 - 1)
+        start = base.clipped_step(start, epsilon, directions, clip)
+    return next(case.measured(case.sign_steps(start, case.labels, step, counts, epsilon, "PGD")))

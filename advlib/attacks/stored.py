@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -127,28 +127,21 @@ class _Set:
             "chunk": self.chunk,
         }
 
-    def part(self, file: Path, start: int) -> "_Part":
-        """Return one chunk as a task of its own: its images and, where the attack draws, its own seed."""
+    def part(self, file: Path, start: int) -> tuple[Path, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Return one chunk as a task of its own: its file, images, labels and parameters."""
         rows = slice(start, start + self.chunk)
         own = {name: value[rows] if _is_split(value, self.images) else value for name, value in self.parameters.items()}
-        seed = None if self.seed is None else [self.seed, start // self.chunk]
-        return _Part(file, self.images[rows], self.labels[rows], own, seed)
+        if self.seed is not None:
+            own["rng"] = np.random.default_rng([self.seed, start // self.chunk])
+        return file, self.images[rows], self.labels[rows], own
 
 
-class _Part(NamedTuple):
-    """One chunk of a set, and the file that it goes to."""
-
-    file: Path
-    images: np.ndarray
-    labels: np.ndarray
-    parameters: dict[str, Any]
-    seed: list[int] | None
-
-
-def _attacked(part: _Part, attack: Callable, model: nn.Module) -> tuple[bool, list[AdversarialBatch]]:
+def _attacked(
+    part: tuple[Path, np.ndarray, np.ndarray, dict[str, Any]], attack: Callable, model: nn.Module
+) -> tuple[bool, list[AdversarialBatch]]:
     """Attack one chunk; say whether the attack gives several results, and give them."""
-    own = part.parameters if part.seed is None else part.parameters | {"rng": np.random.default_rng(part.seed)}
-    result = attack(model, part.images, part.labels, **own)
+    _, images, labels, own = part
+    result = attack(model, images, labels, **own)
     return (False, [result]) if isinstance(result, AdversarialBatch) else (True, list(result))
 
 
@@ -168,9 +161,9 @@ def _completed(
                 temporary.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
             parts = (wanted.part(file, files[file]) for file in missing)
             words, shared = f"{wanted.attack.__name__} on {wanted.network}", [wanted.attack, load_model()]
-            for part, found in map_tasks(_attacked, parts, words, shared=shared, total=len(missing)):
-                chunks[part.file] = found
-                _write(part.file, key, *found)
+            for (file, *_), found in map_tasks(_attacked, parts, words, shared=shared, total=len(missing)):
+                chunks[file] = found
+                _write(file, key, *found)
     return list(chunks.values())
 
 
@@ -206,12 +199,13 @@ def _written(name: str, value: Any) -> Any:
 
 
 def _write(file: Path, key: str, several: bool, batches: list[AdversarialBatch]) -> None:
-    tensors, shares = {}, []
-    for index, batch in enumerate(batches):
-        shares.append(batch.zero_gradient_share)
-        for name in base.ARRAYS:
-            if getattr(batch, name) is not None:
-                tensors[f"{index}.{name}"] = np.ascontiguousarray(getattr(batch, name))
+    tensors = {
+        f"{index}.{name}": np.ascontiguousarray(getattr(batch, name))
+        for index, batch in enumerate(batches)
+        for name in base.ARRAYS
+        if getattr(batch, name) is not None
+    }
+    shares = [batch.zero_gradient_share for batch in batches]
     about = {"key": key, "several": several, "zero_gradient_shares": shares}
     # One entry, because safetensors writes several in an order that differs from run to run.
     metadata = {"about": json.dumps(about | {"sha256": _content(about, tensors)})}

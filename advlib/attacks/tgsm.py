@@ -5,20 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch import nn
 
-from advlib.attacks.base import (
-    AdversarialBatch,
-    Clip,
-    Targets,
-    checked_images,
-    checked_labels,
-    checked_rng,
-    checked_size,
-    checked_steps,
-    measure_walk,
-    sign_steps,
-    target_classes,
-    versioned,
-)
+from advlib.attacks import base
+from advlib.attacks.base import AdversarialBatch, Clip, Targets, versioned
 from advlib.checks import ArrayLike
 
 
@@ -104,12 +92,10 @@ def tgsm_sweep(
     iterator of AdversarialBatch
         In the order of `steps`, each equal to `tgsm` with that many; one at a time is held in memory.
     """
-    epsilon = checked_size(epsilon, "epsilon")
-    ball = None if ball is None else checked_size(ball, "ball")
-    steps = checked_steps(steps)
-    checked_rng(rng, needed=False)
-    clean = checked_images(images, clip)
-    truth = checked_labels(labels, clean)
-    aims = target_classes(model, clean, truth, targets, rng, batch_size)
-    walk = sign_steps(model, clean, clean, aims, -epsilon, steps, clip, ball, batch_size, "TGSM")
-    return measure_walk(model, clean, truth, walk, images, batch_size, aims)
+    epsilon = base.checked_size(epsilon, "epsilon")
+    ball = None if ball is None else base.checked_size(ball, "ball")
+    steps = base.checked_steps(steps)
+    base.checked_rng(rng, needed=False)
+    case = base.Case(model, images, labels, clip, batch_size)
+    aims = case.target_classes(targets, rng)
+    return case.measured(case.sign_steps(case.clean, aims, -epsilon, steps, ball, "TGSM"), targets=aims)

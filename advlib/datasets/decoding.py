@@ -64,7 +64,7 @@ def decode(name: str, contents: list[bytes]) -> Dataset:
     """Return a data set from the bytes of its files, in the order of its entry in the catalogue."""
     entry = source(name)
     if name == "mnist":
-        arrays = _decode_mnist(*contents)
+        arrays = _decode_mnist(contents)
     elif name == "cifar10":
         arrays = _decode_cifar10(contents)
     else:
@@ -85,20 +85,12 @@ def scale(pixels: np.ndarray) -> np.ndarray:
     return np.divide(pixels, np.float32(255), order="C")
 
 
-def _decode_mnist(*contents: bytes) -> dict[str, np.ndarray]:
-    def images(content: bytes) -> np.ndarray:
-        return scale(np.frombuffer(content, np.uint8, offset=16).reshape(-1, 1, 28, 28))
-
-    def labels(content: bytes) -> np.ndarray:
-        return np.frombuffer(content, np.uint8, offset=8).astype(np.int64)
-
-    train_images, train_labels, test_images, test_labels = contents
-    return {
-        "train_images": images(train_images),
-        "train_labels": labels(train_labels),
-        "test_images": images(test_images),
-        "test_labels": labels(test_labels),
-    }
+def _decode_mnist(contents: list[bytes]) -> dict[str, np.ndarray]:
+    arrays = {}
+    for split, (images, labels) in (("train", contents[:2]), ("test", contents[2:])):
+        arrays[f"{split}_images"] = scale(np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28))
+        arrays[f"{split}_labels"] = np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
+    return arrays
 
 
 def _decode_cifar10(contents: list[bytes]) -> dict[str, np.ndarray]:
@@ -111,12 +103,8 @@ def _decode_cifar10(contents: list[bytes]) -> dict[str, np.ndarray]:
     return arrays
 
 
-_NPZ_KEYS = {f"{split}_{part}" for split in ("train", "val", "test") for part in ("images", "labels")} | {
-    "images",
-    "labels",
-    "class_names",
-    "unlabelled_images",
-}
+_NPZ_KEYS = {f"{split}_{part}" for split in ("train", "val", "test") for part in ("images", "labels")}
+_NPZ_KEYS |= {"images", "labels", "class_names", "unlabelled_images"}
 
 
 def _npz_arrays(content: bytes, where: str) -> dict[str, np.ndarray]:

@@ -288,18 +288,13 @@ class Downloader:
             raise
         self._progress.update(task, completed=archive.size)
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> contextlib.AbstractContextManager:
         lock = FileLock(paths.DOWNLOADS / ".advlib.lock")
         try:
-            lock.acquire(timeout=0)
+            return lock.acquire(timeout=0)
         except Timeout:
             self._note("another process is fetching data: waiting for it")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+            return lock.acquire()
 
     def _download(self, archive: Archive, scratch: Path) -> Path:
         """Download from the first address that answers with the right bytes."""

@@ -94,8 +94,8 @@ def read(
     shape = shape if shape is None or len(shape) == 3 else None
     _check_request(path, split, key)
     if path.is_dir():
-        values, names = _folder(path)
-        return Samples(values, None, names, f"{len(values)} pictures in {path}")
+        names = pictures_in(path)
+        return Samples(stacked(path, names), None, names, f"{len(names)} pictures in {path}")
     if not path.is_file():
         raise ValueError(f"{path} must be a file or a folder, but is a device or a pipe")
     if path.suffix == ".npy":
@@ -284,11 +284,6 @@ def pictures_in(path: Path) -> list[str]:
     if not names:
         raise ValueError(f"{path} must hold pictures ({', '.join(sorted(PICTURES))}), but holds none")
     return names
-
-
-def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
-    names = pictures_in(path)
-    return stacked(path, names), names
 
 
 def stacked(path: Path, names: list[str], like: str | None = None, colour: bool = False) -> np.ndarray:

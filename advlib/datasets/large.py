@@ -8,12 +8,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from advlib.chunks import open_array
 from advlib.datasets import files
 
 
@@ -137,7 +136,7 @@ def open_large(
         raise FileNotFoundError(f"there is no file {path}")
     shape = None if shape is None or len(shape) != 3 else tuple(shape)
     if path.suffix in (".npy", ".zarr"):
-        array = _array(path)
+        array = open_array(path)
         n, read = array.shape[0] if array.ndim else 0, partial(_rows_of_array, path, shape)
         names = [str(number) for number in range(n)]
     else:
@@ -152,24 +151,8 @@ def open_large(
     return large, names
 
 
-def _array(path: Path) -> Any:
-    if path.suffix == ".npy":
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{path} must hold a plain array in NumPy's format, but {error}") from None
-    if find_spec("zarr") is None:
-        raise ValueError(f"{path} needs zarr to be read: pip install 'advlib[dask]'")
-    import zarr
-
-    try:
-        return zarr.open_array(str(path), mode="r")
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be a zarr array, but {error or 'is none'}") from None
-
-
 def _rows_of_array(path: Path, shape: tuple[int, ...] | None, rows: np.ndarray) -> np.ndarray:
-    array = _array(path)
+    array = open_array(path)
     consecutive = len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all()
     if consecutive:
         values = np.asarray(array[int(rows[0]) : int(rows[-1]) + 1])

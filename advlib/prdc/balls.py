@@ -30,7 +30,7 @@ class Balls:
         reach = radii + points.residual + points.usual
         self.widest = float(reach.max())
         self.farthest = float((np.sqrt(points.square) + reach).max()) * (1 + 1e-3)
-        self.slack, self.threshold = points.fold_columns(reach**2)
+        points.fold_columns(reach**2)
 
     def count(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of balls around each query, (M,) int64, and which balls hold any, (N,) bool."""
@@ -78,7 +78,7 @@ class Balls:
             pairs = len(left) * (stop - start)
             if len(i) <= pairs / 8:
                 low, high = rounded.distance_bounds(
-                    h, threshold[i] + self.threshold[j], slack[i] + self.slack[j], residual[i] + points.residual[j]
+                    h, threshold[i] + points.threshold[j], slack[i] + points.slack[j], residual[i] + points.residual[j]
                 )
                 radius = self.radii[j]
                 inside = high < radius * (1 - _EDGE)

@@ -16,16 +16,18 @@ one of them rounded as well, and the working memory left of `memory_gb`.
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from advlib import paths
 from advlib.chunks import Block, Rows
 from advlib.prdc.balls import Balls
-from advlib.prdc.nearest import between, merged, rounded_block, within
-from advlib.prdc.rounded import scale_of
+from advlib.prdc.nearest import between, merged, within
+from advlib.prdc.rounded import RoundedPoints, scale_of
 from advlib.tasks import map_tasks
 
 STRIP = 8
@@ -39,6 +41,10 @@ class Setting(NamedTuple):
     memory_gb: float
     largest: float
     device: str | None
+
+    def rounded(self, block: Block) -> RoundedPoints:
+        """Read and round a block of the reference."""
+        return RoundedPoints(torch.from_numpy(block.values()).to(self.device), self.memory_gb, self.largest)
 
 
 class Strip(NamedTuple):
@@ -70,7 +76,7 @@ def fit_radii(rows: Rows, k: int, memory_gb: float, device: str | None, folder: 
     setting = Setting(k, working_memory(rows.blocks, rows.width, rows.dtype, memory_gb), rows.largest, device)
     keep = _Kept(folder, rows, k)
     nearest: list[np.ndarray] = [np.empty(0)] * len(rows.blocks)
-    for block, found in keep.done(_own, rows.blocks, "radii within blocks", lambda block: block, setting):
+    for block, found in keep.done(_own, rows.blocks, "radii within blocks", lambda block: (block,), setting):
         nearest[block.number] = found
 
     def bounded(strip: Strip) -> tuple[Strip, np.ndarray]:
@@ -93,8 +99,8 @@ def _strips(blocks: tuple[Block, ...]) -> list[Strip]:
     return strips
 
 
-def _own(block: Block, setting: Setting) -> np.ndarray:
-    return within(rounded_block(block.values(), setting.memory_gb, setting.largest, setting.device), setting.k)
+def _own(asked: tuple[Block], setting: Setting) -> np.ndarray:
+    return within(setting.rounded(*asked), setting.k)
 
 
 def _beyond(asked: tuple[Strip, np.ndarray], setting: Setting) -> np.ndarray:
@@ -103,7 +109,7 @@ def _beyond(asked: tuple[Strip, np.ndarray], setting: Setting) -> np.ndarray:
     values = left.values()
     found = np.full((left.rows, setting.k), np.inf)
     for other in others:
-        points = rounded_block(other.values(), setting.memory_gb, setting.largest, setting.device)
+        points = setting.rounded(other)
         found = merged(found, between(points, values, bound, setting.k))
         bound = np.minimum(bound, found[:, -1])
         del points  # before the next block is read
@@ -119,9 +125,12 @@ class _Kept:
         self.k = k
 
     def done(
-        self, function: Callable, items: Any, words: str, asked: Callable[[Any], Any], setting: Setting
+        self, function: Callable, items: Any, words: str, asked: Callable[[Any], tuple], setting: Setting
     ) -> Iterator[tuple[Any, np.ndarray]]:
-        """Yield (item, distances): what is kept, then what the tasks find, kept as it comes."""
+        """Yield (item, distances): what is kept, then what the tasks find, kept as it comes.
+
+        A task is given what `asked` makes of its item: a tuple that begins with it.
+        """
         missing = []
         for item in items:
             found = self._read(item)
@@ -129,10 +138,8 @@ class _Kept:
                 missing.append(item)
             else:
                 yield item, found
-        by_name = {_name(item): item for item in missing}
-        calls = (_Call(function, name, asked(item)) for name, item in by_name.items())
-        for call, found in map_tasks(_answer, calls, words, shared=[setting], total=len(by_name)) if by_name else ():
-            item = by_name[call.name]
+        calls, total = map(asked, missing), len(missing)
+        for (item, *_), found in map_tasks(function, calls, words, shared=[setting], total=total) if missing else ():
             self._write(item, found)
             yield item, found
 
@@ -153,18 +160,6 @@ class _Kept:
             with paths.replacing(self.folder / _name(item)) as temporary, temporary.open("wb") as file:
                 file.write(hashlib.sha256(found.tobytes()).hexdigest().encode())
                 np.save(file, found)
-
-
-class _Call(NamedTuple):
-    """A task's function, its name in the folder, and its argument."""
-
-    function: Callable
-    name: str
-    argument: Any
-
-
-def _answer(call: _Call, setting: Setting) -> np.ndarray:
-    return call.function(call.argument, setting)
 
 
 def _name(item: Any) -> str:
@@ -192,7 +187,7 @@ class BlockedBalls:
     def count(self, queries: Rows | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of balls around each query, (M,) int64, and which balls hold any, (N,) bool."""
         counts, covered = np.zeros(len(queries), dtype=np.int64), np.zeros(len(self.radii), dtype=bool)
-        for first, start, (found, held) in self._each(_count, queries, "counting balls"):
+        for first, start, (found, held) in self._each(Balls.count, queries, "counting balls"):
             counts[first : first + len(found)] += found
             covered[start : start + len(held)] |= held
         return counts, covered
@@ -230,15 +225,11 @@ def _ask(asked: _Asked, setting: Setting) -> list[Any]:
     queries, answers = asked.strip.left.values(), []
     start = asked.strip.others[0].first
     for other in asked.strip.others:
-        points = rounded_block(other.values(), setting.memory_gb, setting.largest, setting.device)
+        points = setting.rounded(other)
         own = asked.radii[other.first - start : other.first - start + other.rows]
         answers.append(asked.function(Balls(points, own * points.scale), queries))
         del points
     return answers
-
-
-def _count(balls: Balls, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return balls.count(queries)
 
 
 def _pairs(balls: Balls, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -248,18 +239,10 @@ def _pairs(balls: Balls, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
-class _Array(NamedTuple):
-    """An array in memory that is read by calling it."""
-
-    values: np.ndarray
-
-    def __call__(self) -> np.ndarray:
-        return self.values
-
-
-def _in_memory(array: np.ndarray, rows: int = 8192) -> tuple[Block, ...]:
+def _in_memory(array: np.ndarray) -> tuple[Block, ...]:
+    rows, dtype = 8192, str(array.dtype)
     parts = [array[lo : lo + rows] for lo in range(0, len(array), rows)]
-    return tuple(Block(i, i * rows, len(part), _Array(part), str(array.dtype)) for i, part in enumerate(parts))
+    return tuple(Block(i, i * rows, len(part), partial(np.asarray, part), dtype) for i, part in enumerate(parts))
 
 
 def working_memory(blocks: tuple[Block, ...], width: int, dtype: str, memory_gb: float) -> float:

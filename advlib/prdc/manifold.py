@@ -1,6 +1,5 @@
 """`ReferenceManifold`: balls around a reference set, fitted once and asked about any number of batches."""
 
-import math
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike, as_matrix, as_number, listed, plain_array, usual_device, whole_number
+from advlib.checks import ArrayLike, as_matrix, listed, plain_array, usual_device, whole_number
 from advlib.chunks import Rows, is_chunked, rows_of
 from advlib.prdc import blocked, saving
 from advlib.prdc.balls import Balls
@@ -346,11 +345,9 @@ class ReferenceManifold(BaseEstimator):
     def _fit_points(self, points: torch.Tensor, name: str) -> Self:
         """`fit` on checked points (N, d), without a word about radii of zero; `name` is for messages."""
         k = whole_number(self.k, "k", 1)
-        if not 0 < as_number(self.memory_gb, "memory_gb") < math.inf:
-            raise ValueError(f"memory_gb must be a positive number of GiB, but is {self.memory_gb!r}")
         if k >= len(points):
             raise ValueError(f"k must be smaller than the number of points in {name}, {len(points)}, but is {k}")
-        rounded = RoundedPoints(points, float(self.memory_gb))
+        rounded = RoundedPoints(points, self.memory_gb)
         self._hold(Balls(rounded, fit_radii(rounded, k)))
         return self
 

@@ -6,7 +6,6 @@ that a block looked at later leaves few pairs.
 """
 
 import numpy as np
-import torch
 
 from advlib.prdc import rounded
 from advlib.prdc.radii import upper_bounds
@@ -44,67 +43,40 @@ def between(points: RoundedPoints, left: np.ndarray, bound: np.ndarray, k: int, 
     widest = float(bound[known].max()) if known.any() else 0.0
     panel = points.workers.panel_rows()
     farthest = max(float(points.round(left[lo : lo + panel])[2].max()) for lo in range(0, len(left), panel))
-    columns = points.fold_columns(2 * (widest + farthest + points.usual) * points.excess + points.excess**2)
+    points.fold_columns(2 * (widest + farthest + points.usual) * points.excess + points.excess**2)
 
     def look(lo: int, hi: int) -> None:
         at = None if own is None else own + lo
-        near = _coarse(points, left[lo:hi], bound[lo:hi], k, at, *columns) if known[lo:hi].all() else None
+        near = _coarse(points, left[lo:hi], bound[lo:hi], k, at) if known[lo:hi].all() else None
         found[lo:hi] = _fine(points, left[lo:hi], bound[lo:hi], k, at) if near is None else near
 
     points.workers.each_panel(look, len(left), panel)
     return found
 
 
-def _coarse(
-    points: RoundedPoints,
-    left: np.ndarray,
-    bound: np.ndarray,
-    k: int,
-    own: int | None,
-    column_slack: np.ndarray,
-    column_threshold: np.ndarray,
-) -> np.ndarray | None:
+def _coarse(points: RoundedPoints, left: np.ndarray, bound: np.ndarray, k: int, own: int | None) -> np.ndarray | None:
     """`between` from the pairs that the coarse product leaves; None where these are too many."""
-    n = len(points.reference)
-    near, square, residual = points.round(left)
-    reach = bound + residual + points.usual
-    fold, slack = points.fold(square, reach**2)
-    parts, total, most = [], 0, min(points.workers.share / 256, len(left) * n / 8)
-    for _, _, i, j, h in points.survivors(points.rows(near, fold), 0, n):
-        parts.append((i, j, h))
-        total += len(i)
-        if total > max(most, 2**12):
-            return None
-    i, j, h = (np.concatenate([part[axis] for part in parts]) for axis in range(3))
-    if own is not None:
-        i, j, h = (values[i + own != j] for values in (i, j, h))
-    low, high = rounded.distance_bounds(
-        h, reach[i] ** 2 + column_threshold[j], slack[i] + column_slack[j], residual[i] + points.residual[j]
-    )
+    rows = points.round(left)
+    pairs = points.near_pairs(rows, bound + rows[2] + points.usual, own)
+    if pairs is None:
+        return None
+    i, j, low, high = pairs
     most_far = np.minimum(bound, _smallest(i, high, len(left), k)[:, -1]) * (1 + 1e-6)
     open_ = np.flatnonzero(low <= most_far[i])
-    if len(open_) > rounded.worth_a_tile(len(left) * n) and len(open_) > 2**12:
+    if len(open_) > rounded.worth_a_tile(len(left) * len(points.reference)) and len(open_) > 2**12:
         return None
     return _smallest(i[open_], points.distances(left, i[open_], j[open_]), len(left), k)
 
 
 def _fine(points: RoundedPoints, left: np.ndarray, bound: np.ndarray, k: int, own: int | None) -> np.ndarray:
     """`between` from whole rows of float64 squares."""
-    n = len(points.reference)
     out = np.empty((len(left), k))
-    step = int(max(1, min(len(left), points.workers.share / (64 * n))))
-    for lo in range(0, len(left), step):
-        rows = left[lo : lo + step]
-        square, error = points.fine_squares(rows, 0, n)
-        if own is not None:
-            each = np.arange(len(rows))
-            square[each, own + lo + each] = np.inf
-        low, high = square - error, np.add(square, error, out=square)
-        most = (bound[lo : lo + step, None] * (1 + 1e-9)) ** 2
-        if n >= k:
+    for rows, part, low, high in points.fine_bounds(left, own):
+        most = (bound[rows, None] * (1 + 1e-9)) ** 2
+        if len(points.reference) >= k:
             most = np.minimum(most, np.partition(high, k - 1, axis=1)[:, k - 1, None])
         i, j = np.nonzero((low <= most) & np.isfinite(low))
-        out[lo : lo + step] = _smallest(i, points.distances(rows, i, j), len(rows), k)
+        out[rows] = _smallest(i, points.distances(part, i, j), len(part), k)
     return out
 
 
@@ -124,8 +96,3 @@ def merged(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the k smallest of each row of two (n, k) arrays, rising."""
     k = first.shape[1]
     return np.sort(np.concatenate([first, second], axis=1), axis=1)[:, :k]
-
-
-def rounded_block(values: np.ndarray, memory_gb: float, largest: float, device: str | None = None) -> RoundedPoints:
-    """Round a block of a reference whose largest absolute value is given."""
-    return RoundedPoints(torch.from_numpy(values).to(device), memory_gb, largest)

@@ -13,11 +13,11 @@ def fit_radii(points: RoundedPoints, k: int) -> np.ndarray:
     """Radii (N,), float64: first an upper bound from a sample of columns, then all columns below that bound."""
     n = len(points.reference)
     reach = upper_bounds(points, k) + points.residual + points.usual
-    columns = points.fold_columns(2 * float(reach.max()) * points.excess + points.excess**2)
+    points.fold_columns(2 * float(reach.max()) * points.excess + points.excess**2)
     radii = np.empty(n)
 
     def panel(lo: int, hi: int) -> None:
-        found = _coarse_radii(points, lo, hi, k, reach, *columns)
+        found = _coarse_radii(points, lo, hi, k, reach)
         radii[lo:hi] = fine_radii(points, lo, hi, k) if found is None else found
 
     points.workers.each_panel(panel, n, points.workers.panel_rows())
@@ -56,39 +56,19 @@ def upper_bounds(points: RoundedPoints, k: int) -> np.ndarray:
     return bounds
 
 
-def _coarse_radii(
-    points: RoundedPoints,
-    lo: int,
-    hi: int,
-    k: int,
-    reach: np.ndarray,
-    column_slack: np.ndarray,
-    column_threshold: np.ndarray,
-) -> np.ndarray | None:
+def _coarse_radii(points: RoundedPoints, lo: int, hi: int, k: int, reach: np.ndarray) -> np.ndarray | None:
     """Radii of points lo … hi − 1 from the pairs that the coarse product leaves; None where these are too many."""
-    n, left = len(points.reference), points.reference[lo:hi]
-    fold, slack = points.fold(points.square[lo:hi], reach[lo:hi] ** 2)
-    rows = points.rows(points.columns[lo:hi, : left.shape[1]], fold)
-    found, total, most = [], 0, min(points.workers.share / 256, len(left) * n / 8)
-    for _, _, i, j, h in points.survivors(rows, 0, n):
-        found.append((i, j, h))
-        total += len(i)
-        if total > max(most, 2**12):
-            return None
-    i, j, h = (np.concatenate([part[axis] for part in found]) for axis in range(3))
-    other = i + lo != j
-    i, j, h = i[other], j[other], h[other]
-    low, high = rounded.distance_bounds(
-        h,
-        reach[lo + i] ** 2 + column_threshold[j],
-        slack[i] + column_slack[j],
-        points.residual[lo + i] + points.residual[j],
-    )
+    left = points.reference[lo:hi]
+    own = points.columns[lo:hi, : left.shape[1]], points.square[lo:hi], points.residual[lo:hi]
+    pairs = points.near_pairs(own, reach[lo:hi], lo)
+    if pairs is None:
+        return None
+    i, j, low, high = pairs
     starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=len(left)))])
     kth_low, kth_high = _kth(i, low, starts, k) * (1 - 1e-6), _kth(i, high, starts, k) * (1 + 1e-6)
     nearer = high < kth_low[i]
     open_ = ~nearer & (low <= kth_high[i])
-    if open_.sum() > rounded.worth_a_tile(len(left) * n):
+    if open_.sum() > rounded.worth_a_tile(len(left) * len(points.reference)):
         return None
     rank = k - np.bincount(i[nearer], minlength=len(left))
     return _decide(points, left, i[open_], j[open_], rank)
@@ -96,20 +76,13 @@ def _coarse_radii(
 
 def fine_radii(points: RoundedPoints, lo: int, hi: int, k: int) -> np.ndarray:
     """Radii of points lo … hi − 1 from whole rows of float64 squares, where the coarse product tells too little."""
-    n = len(points.reference)
     radii = np.empty(hi - lo)
-    step = int(max(1, min(hi - lo, points.workers.share / (64 * n))))
-    for first in range(lo, hi, step):
-        left = points.reference[first : min(first + step, hi)]
-        square, error = points.fine_squares(left, 0, n)
-        own = np.arange(len(left))
-        square[own, first + own] = np.inf
-        low, high = square - error, np.add(square, error, out=square)
+    for rows, left, low, high in points.fine_bounds(points.reference[lo:hi], lo):
         kth_low = np.partition(low, k - 1, axis=1)[:, k - 1, None]
         kth_high = np.partition(high, k - 1, axis=1)[:, k - 1, None]
         nearer = high < kth_low
         i, j = np.nonzero(~nearer & (low <= kth_high))
-        radii[first - lo : first - lo + len(left)] = _decide(points, left, i, j, k - nearer.sum(axis=1))
+        radii[rows] = _decide(points, left, i, j, k - nearer.sum(axis=1))
     return radii
 
 

@@ -34,6 +34,8 @@ class RoundedPoints:
         A power of two; all lengths here are in scaled units, the reference's times this.
     square, residual : (N,) float64 array
         ‖x̂‖² and an upper bound of ‖x − x̂‖.
+    threshold, slack : (N,) float64 array
+        The columns' side of the comparison, once `fold_columns` was called; see `fold`.
     usual, excess : float, (N,) float64 array
         Residuals up to `usual` are paid for by whoever owns the threshold, larger ones (by `excess`) by their own point
         alone, so that one outlier does not widen everybody's band.
@@ -65,11 +67,11 @@ class RoundedPoints:
         self.usual = 1.25 * float(np.quantile(self.residual, 0.95))
         self.excess = np.maximum(self.residual - self.usual, 0.0)
 
-    def fold_columns(self, threshold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Make `threshold` (N,), squared and scaled, the columns' side of the comparison; return their slack and it."""
-        fold, slack = self.fold(self.square, threshold)
+    def fold_columns(self, threshold: np.ndarray) -> None:
+        """Make `threshold` (N,), squared and scaled, the columns' side of the comparison, in place of any before."""
+        fold, self.slack = self.fold(self.square, threshold)
+        self.threshold = threshold
         self.columns[:, self.reference.shape[1] + 3 :] = self.pieces(fold)
-        return slack, threshold
 
     def fold(self, square: np.ndarray, threshold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         r"""Half of the comparison ``‖q̂ − x̂‖² ≤ t_q + t_x`` that belongs to one side, and the slack added to it.
@@ -136,6 +138,59 @@ class RoundedPoints:
                 h = flat[torch.from_numpy(index)].double().numpy()
             j, i = np.divmod(index, len(rows))
             yield start, stop, i, j + start, h
+
+    def near_pairs(
+        self, rounded: tuple[torch.Tensor, np.ndarray, np.ndarray], reach: np.ndarray, own: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+        """Return the pairs that the coarse product leaves within `reach`, and bounds of their distances.
+
+        Parameters
+        ----------
+        rounded
+            The rows, as `round` gives them.
+        reach : (n,) array
+            Scaled distance, both residuals included, above which nothing is asked.
+        own : int or None
+            Where the rows are points of the reference: the first one's place. No point is its own neighbour.
+
+        Returns
+        -------
+        i, j, low, high : arrays, or None
+            None where these are more pairs than the coarse product is worth.
+        """
+        near, square, residual = rounded
+        fold, slack = self.fold(square, reach**2)
+        n, found, total = len(self.reference), [], 0
+        most = max(min(self.workers.share / 256, len(square) * n / 8), 2**12)
+        for _, _, *pairs in self.survivors(self.rows(near, fold), 0, n):
+            found.append(pairs)
+            total += len(pairs[0])
+            if total > most:
+                return None
+        i, j, h = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        if own is not None:
+            other = i + own != j
+            i, j, h = i[other], j[other], h[other]
+        bounds = distance_bounds(
+            h, reach[i] ** 2 + self.threshold[j], slack[i] + self.slack[j], residual[i] + self.residual[j]
+        )
+        return i, j, *bounds
+
+    def fine_bounds(
+        self, left: np.ndarray, own: int | None
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield some rows of `left` at a time: which, they, and bounds of their squared distances to all points.
+
+        `own` as in `near_pairs`.
+        """
+        step = int(max(1, min(len(left), self.workers.share / (64 * len(self.reference)))))
+        for lo in range(0, len(left), step):
+            rows = left[lo : lo + step]
+            square, error = self.fine_squares(rows, 0, len(self.reference))
+            if own is not None:
+                each = np.arange(len(rows))
+                square[each, own + lo + each] = np.inf
+            yield slice(lo, lo + len(rows)), rows, square - error, np.add(square, error, out=square)
 
     def distances(self, left: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Return the deciding distance of the pairs (left[i], reference[j]), in scaled units."""

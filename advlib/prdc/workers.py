@@ -1,12 +1,15 @@
 """Threads and working memory: how large the pieces of a task are, and who works on them."""
 
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+
+from advlib.checks import as_number
 
 
 class Workers:
@@ -23,12 +26,12 @@ class Workers:
     """
 
     def __init__(self, device: torch.device, n_features: int, memory_gb: float):
-        if not memory_gb > 0:
-            raise ValueError(f"memory_gb must be a positive number of GiB, but is {memory_gb}")
+        if not 0 < as_number(memory_gb, "memory_gb") < math.inf:
+            raise ValueError(f"memory_gb must be a positive number of GiB, but is {memory_gb!r}")
         self.on_gpu = device.type == "cuda"
         self.n_features = n_features
         self.threads = 1 if self.on_gpu else torch.get_num_threads()
-        self.share = memory_gb * 2**30 / self.threads  # bytes a thread may use
+        self.share = float(memory_gb) * 2**30 / self.threads  # bytes a thread may use
 
     def tile_pairs(self) -> int:
         """Pairs in one tile: a tile stays in a core's cache, and were all pairs survivors they would fit the budget."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from advlib.checks import ArrayLike, as_matrix, finite, plain_tensor, same_columns
+from advlib.checks import ArrayLike, as_matrix, finite, of_kind, plain_tensor, same_columns, whole_number
 from advlib.ulsif import fitting, kernels
-from advlib.ulsif.settings import DEFAULT_GRID, Settings, check_count, checked_settings, returned_as, warn_at_edges
+from advlib.ulsif.settings import DEFAULT_GRID, Settings, checked_settings, warn_at_edges
 
 # Working memory of one chunk in bytes, enough to fill a GPU.
 _GPU_CHUNK_BYTES = 2 * 2**30
@@ -175,7 +175,7 @@ def _as_indices(values: ArrayLike, name: str, n_rows: int, device, min_columns: 
             f"{name} must be a non-empty (T, n) array with n of at least {min_columns}, "
             f"but has shape {tuple(indices.shape)}"
         )
-    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+    if indices.is_floating_point() or indices.dtype == torch.bool:
         raise ValueError(f"{name} must hold integers, but its dtype is {indices.dtype}")
     low, high = int(indices.min()), int(indices.max())
     if low < 0 or high >= n_rows:
@@ -225,13 +225,12 @@ def _fit(
     fields = {key: torch.cat([result[key] for result in results]) for key in results[0]}
     warn_at_edges(fields["sigma_"], fields["lambda_"], settings, stacklevel=3)
     fields["center_indices_"] = settings.center_indices
-    return BatchFit(**{name: returned_as(kind)(tensor) for name, tensor in fields.items()})
+    return BatchFit(**{name: of_kind(kind, tensor) for name, tensor in fields.items()})
 
 
 def _chunk_size(chunk_draws: int | None, shape: tuple[int, int, int, int], n_centers: int, device: torch.device) -> int:
     if chunk_draws is not None:
-        check_count("chunk_draws", chunk_draws)
-        return int(chunk_draws)
+        return whole_number(chunk_draws, "chunk_draws", 1)
     draws, n_nu, n_de, n_features = shape
     values = 3 * (n_nu + n_de) * n_centers + 5 * min(n_nu, n_de) * n_centers + 4 * n_centers**2
     if device.type != "cpu":

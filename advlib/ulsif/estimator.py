@@ -8,9 +8,9 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advlib.checks import ArrayLike, as_matrix, same_columns
+from advlib.checks import ArrayLike, as_matrix, of_kind, same_columns
 from advlib.ulsif import fitting, kernels
-from advlib.ulsif.settings import DEFAULT_GRID, checked_settings, returned_as, warn_at_edges
+from advlib.ulsif.settings import DEFAULT_GRID, checked_settings, warn_at_edges
 
 
 class ULSIF(BaseEstimator):
@@ -108,11 +108,10 @@ class ULSIF(BaseEstimator):
             result = fitting.fit_chunk(numerator_matrix[None], denominator_matrix[None], settings)
         warn_at_edges(result["sigma_"], result["lambda_"], settings, stacklevel=2)
 
-        out = returned_as(numerator)
-        self.center_indices_ = out(settings.center_indices)
-        self.centers_ = out(numerator_matrix[settings.center_indices.to(numerator_matrix.device)])
+        self.center_indices_ = of_kind(numerator, settings.center_indices)
+        self.centers_ = of_kind(numerator, numerator_matrix[settings.center_indices.to(numerator_matrix.device)])
         for name in ("theta_", "loocv_scores_"):
-            setattr(self, name, out(result[name][0].clone()))
+            setattr(self, name, of_kind(numerator, result[name][0].clone()))
         for name in ("sigma_", "lambda_", "mean_ratio_"):
             setattr(self, name, float(result[name][0]))
         self.n_features_in_ = numerator_matrix.shape[1]
@@ -150,4 +149,4 @@ class ULSIF(BaseEstimator):
         for block in matrix.split(rows):
             exponents = kernels.to_exponents(kernels.squared_distances((block - shift)[None], centers), self.kernel)
             ratios.append(kernels.kernel_values(exponents, self.sigma_)[0] @ theta)
-        return returned_as(points)(torch.cat(ratios))
+        return of_kind(points, torch.cat(ratios))

@@ -8,7 +8,6 @@ from advlib.ulsif.kernels import SMALLEST_EXPONENT, gram_matrix, kernel_values, 
 from advlib.ulsif.settings import Settings
 
 _EPS = torch.finfo(torch.float64).eps
-_NONE = torch.empty(0, dtype=torch.int64)
 # What a square that comes from a difference may lack by rounding, relative to what was subtracted.
 _LOST = 1e-12
 
@@ -52,7 +51,7 @@ def loo_scores(
             part = phi if len(members) == len(alive) else phi[members]
             part = part[:, :n_nu], part[:, n_nu:], lambdas, own
             if needed == 2:
-                everything = _InEigenbasis(*part)
+                everything = InEigenbasis(*part)
                 scores[at, k] = found = everything.scores()
                 weights[at, k], means[at, k] = everything.fit(found)
             else:
@@ -66,18 +65,10 @@ def _pairs(phi_nu: torch.Tensor, phi_de: torch.Tensor) -> tuple[torch.Tensor, to
     return phi_de[:, :n], phi_nu[:, :n], phi_nu.sum(1, keepdim=True)
 
 
-def scores_full(
-    phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor, own: torch.Tensor = _NONE
-) -> torch.Tensor:
-    """Score (C, L) of all λ for one σ, from kernel values (C, n_nu, b) and (C, n_de, b).
+class InEigenbasis:
+    """All λ of one σ from one eigendecomposition of Ĥ = V diag(μ) Vᵀ, of kernel values (C, n_nu, b) and (C, n_de, b).
 
     Pair `own[j]` leaves out the numerator point that is centre j.
-    """
-    return _InEigenbasis(phi_nu, phi_de, lambdas, own).scores()
-
-
-class _InEigenbasis:
-    """All λ of one σ from one eigendecomposition of Ĥ = V diag(μ) Vᵀ.
 
     A left-out θ is proportional to max(0, B⁻¹y_i) with y_i = z_i + s_i x_i. Where no weight is negative, nothing is
     clamped, and both terms of the score are quadratic forms of B⁻¹, which cost a product with a matrix of L rows. Only
@@ -195,9 +186,9 @@ def eigen(phi_de: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scores_two_terms(
-    phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor, own: torch.Tensor = _NONE
+    phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor, own: torch.Tensor
 ) -> torch.Tensor:
-    """`scores_full` where B⁻¹ = (I − Ĥ/(cλ)) / (cλ) to machine precision: no matrix is factorised.
+    """`InEigenbasis.scores` where B⁻¹ = (I − Ĥ/(cλ)) / (cλ) to machine precision: no matrix is factorised.
 
     A weight is positive but at a pair's own centre: z is 1 and more there, and Ĥz/(cλ) ≤ δ ‖z‖ beside it nothing.
     """
@@ -220,9 +211,9 @@ def scores_two_terms(
 
 
 def scores_diagonal(
-    phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor, own: torch.Tensor = _NONE
+    phi_nu: torch.Tensor, phi_de: torch.Tensor, lambdas: torch.Tensor, own: torch.Tensor
 ) -> torch.Tensor:
-    """`scores_full` where B = cλ I to machine precision: the left-out θ is z_i / (λ (n_nu − 1))."""
+    """`InEigenbasis.scores` where B = cλ I to machine precision: the left-out θ is z_i / (λ (n_nu − 1))."""
     x, x_nu, total = _pairs(phi_nu, phi_de)
     z = total - x_nu
     linear = row_dots(x_nu, z).sum(1, keepdim=True)

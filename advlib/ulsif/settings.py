@@ -1,14 +1,13 @@
 """Hyperparameters of a fit, checked, and the warning about them."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import torch
 
-from advlib.checks import ArrayLike, checked_seed
+from advlib.checks import checked_seed, one_of, whole_number
 
 DEFAULT_GRID = tuple(np.logspace(-3, 1, 9).tolist())
 """Nine values from 1e-3 to 10, two a decade: the grid of the `densratio` packages, for σ and for λ."""
@@ -46,15 +45,14 @@ def checked_settings(
     random_state: int | np.random.Generator | None,
 ) -> Settings:
     """Return the hyperparameters as they are used, centres drawn, or raise a ValueError that names one."""
-    if not isinstance(kernel, str) or kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {', '.join(map(repr, KERNELS))}, but is {kernel!r}")
+    one_of(kernel, "kernel", KERNELS)
     checked_seed(random_state)
-    check_count("n_kernels", n_kernels)
+    n_kernels = whole_number(n_kernels, "n_kernels", 1)
     sigma_grid, lambda_grid = _grid(sigmas, "sigmas"), _grid(lambdas, "lambdas")
     if n_kernels >= n_numerator:
         indices = np.arange(n_numerator)
     else:
-        indices = np.sort(np.random.default_rng(random_state).choice(n_numerator, int(n_kernels), replace=False))
+        indices = np.sort(np.random.default_rng(random_state).choice(n_numerator, n_kernels, replace=False))
     settings = Settings(sigma_grid, lambda_grid, kernel, torch.as_tensor(indices))
     if n_denominator < 2 and settings.needs_selection:
         raise ValueError(
@@ -62,12 +60,6 @@ def checked_settings(
             "add samples, or fix one value each in sigmas and lambdas (nothing is left out then)"
         )
     return settings
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise a ValueError unless `value` is an integer of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, but is {value!r}")
 
 
 def _grid(values: Sequence[float] | float, name: str) -> tuple[float, ...]:
@@ -82,13 +74,6 @@ def _grid(values: Sequence[float] | float, name: str) -> tuple[float, ...]:
             f"{name} must lie between 1e-100 and 1e100, whose squares are still numbers, but is {values!r}"
         )
     return tuple(grid.tolist())
-
-
-def returned_as(values: ArrayLike) -> Callable[[torch.Tensor], ArrayLike]:
-    """Return what turns a result into NumPy or torch (on its device), as `values` are."""
-    if isinstance(values, torch.Tensor):
-        return lambda tensor: tensor.to(values.device)
-    return lambda tensor: tensor.cpu().numpy()
 
 
 def warn_at_edges(sigma: torch.Tensor, lambda_: torch.Tensor, settings: Settings, stacklevel: int) -> None:

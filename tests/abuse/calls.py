@@ -144,7 +144,7 @@ def _changed(function, *scalars, rng=False, **more):
 
     good = {"images": IMAGES, **more} | ({"rng": "fresh"} if rng else {})
     arrays = tuple(name for name in ("images", "changed") if name in good)
-    says = {name: ("l2", "pixels", "degrees", "linf") for name in ("l2", "pixels", "degrees", "linf")}
+    says = {name: ("l2", "pixels", "degrees") for name in ("l2", "pixels", "degrees")}
     says |= {"images": ("changed", "pixels", "l2"), "clip": ("images",)}
     return Call(call, good, arrays, (*scalars, *["rng"] * rng), says, (f"attacks.{function.__name__}",))
 
@@ -265,7 +265,8 @@ CALLS = {
     "embed": Call(lambda **given: models.embed(_Embedding(), **given), {"images": IMAGES, "batch_size": 4}, ("images",),
                   ("batch_size",), covers=("models.embed",)),
     "accuracy": Call(lambda **given: models.accuracy(network(), **given), {"images": IMAGES, "labels": LABELS},
-                     ("images", "labels"), (), {"images": ("labels",)}, ("models.accuracy",)),
+                     ("images", "labels"), (), {"images": ("labels",)},
+                     ("models.accuracy", "checks.image_tensor", "checks.class_labels")),
     "as_tensor": Call(lambda values: models.as_tensor(values), {"values": POINTS}, ("values",),
                       covers=("models.as_tensor",), any_number=True),
     "a model": Call(lambda model: models.predict(model, IMAGES), {"model": network()}, (), ("model",),
@@ -313,13 +314,14 @@ NOT_HERE = {
     "detectors.AimVerdict.reject": "a level: tests/advlib/detectors/test_aim.py",
     **{
         f"chunks.{name}": "arrays on disk: tests/advlib/prdc/test_prdc_blocks.py"
-        for name in ("Block.values", "inside", "is_chunked", "rows_of")
+        for name in ("Block.values", "inside", "is_chunked", "open_array", "rows_of")
     },
     **{
         f"tasks.{name}": "a cluster: tests/compendium/test_dask.py"
         for name in ["map_tasks", "stamp", "difference", "settle", "current", "connect", "verified"]
     },
     "checks.usual_device": "takes nothing",
+    "checks.of_kind": "takes what others checked",
     "detectors.BatchTest.save": "files: test_damaged, test_killed",
     "detectors.Scores.stack": "takes what `measure` returned",
     "detectors.BatchTest.statistic_names": "takes nothing",

@@ -66,7 +66,7 @@ def test_gradient_is_finite_where_points_coincide(kernel):
 
 
 def test_unknown_kernel_is_named():
-    with pytest.raises(ValueError, match="kernel must be one of 'gaussian', 'unsquared', but is 'cubic'"):
+    with pytest.raises(ValueError, match="kernel must be one of gaussian, unsquared, but is 'cubic'"):
         differentiable_mean_ratio(torch.zeros(2, 2), torch.zeros(2, 2), 1.0, 1.0, "cubic")
 
 

@@ -118,15 +118,18 @@ def test_files_and_functions_are_read_by_blocks(tmp_path):
 def test_what_was_found_is_taken_up_again(tmp_path, monkeypatch):
     points = gaussian(np.random.default_rng(5), 330, 5)
     whole, calls = ReferenceManifold(3).fit(points), []
-    answer = blocked._answer
 
-    def counting(call, setting):
-        calls.append(call.name)
-        if len(calls) == 9:
-            raise KeyboardInterrupt
-        return answer(call, setting)
+    def counting(find):
+        def counted(asked, setting):
+            calls.append(asked)
+            if len(calls) == 9:
+                raise KeyboardInterrupt
+            return find(asked, setting)
 
-    monkeypatch.setattr(blocked, "_answer", counting)
+        return counted
+
+    for name in ("_own", "_beyond"):
+        monkeypatch.setattr(blocked, name, counting(getattr(blocked, name)))
     with pytest.raises(KeyboardInterrupt):
         ReferenceManifold(3, partial=tmp_path).fit(in_chunks(points))
     kept = sorted(tmp_path.rglob("*.distances"))

@@ -177,14 +177,14 @@ def test_the_bounds_hold_the_true_distance(storage, storage_type):
         points = family(rng, 400, 90).astype(np.float32)
         held = RoundedPoints(torch.from_numpy(points), memory_gb=1.0)
         threshold = np.full(400, 4.0 * float(held.square.max()) + 1.0)
-        column_slack, _ = held.fold_columns(threshold)
+        held.fold_columns(threshold)
         fold, slack = held.fold(held.square, threshold)
         rows = held.rows(held.columns[:, :90], fold)
         tiles = list(held.survivors(rows, 0, 400))
         i, j, h = (np.concatenate([tile[part] for tile in tiles]) for part in (2, 3, 4))
         assert len(i) == 400 * 400
         low, high = rounded.distance_bounds(
-            h, threshold[i] + threshold[j], slack[i] + column_slack[j], held.residual[i] + held.residual[j]
+            h, threshold[i] + threshold[j], slack[i] + held.slack[j], held.residual[i] + held.residual[j]
         )
         exact = held.distances(points, i, j)
         assert (low <= exact).all() and (exact <= high).all(), family.__name__
