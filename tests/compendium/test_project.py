@@ -151,7 +151,7 @@ def test_quick_profile_and_notebook_defaults_agree():
 def test_readme_results_and_claims_are_what_the_references_say(tmp_path):
     claims, evidence = table.claims_table(table.stored_runs())
     fresh = published.write_claims(claims, tmp_path / "claims.csv").read_text(encoding="utf-8")
-    assert fresh == report.CLAIMS.read_text(encoding="utf-8"), "run `advlib report --readme`"
+    assert fresh == published.CLAIMS.read_text(encoding="utf-8"), "run `advlib report --readme`"
     stored = places.RESULTS / "evidence.csv"
     assert table.evidence_csv(evidence) == stored.read_text(encoding="utf-8"), "run `advlib report --readme`"
     text = report.README.read_text(encoding="utf-8")
@@ -201,6 +201,15 @@ def readme_facts():
     counts = [round(kept["rejected"] * kept["n"]) for kept in rates.values()]
     outside = sum(not low <= count <= high for count, (low, high) in zip(counts, bands, strict=True))
     yield "13", f"of {len(rates)} rejection rates of clean batches, {outside} lie outside their 99 % band"
+    league = json.loads(record.reference_path("14_league", "paper").read_text(encoding="utf-8"))["metrics"]
+    aimed, changed = (
+        [league[f"{title}.{detector}.25.attack"] for title in sets.values()]
+        for detector in ("aim · verdict", "default: balls on four maps, mean of scales")
+    )
+    words = "flags {:.0%} on MNIST and {:.0%} on OrganAMNIST, {:.0%} on BloodMNIST and {:.0%} on CIFAR-10"
+    yield "14", words.format(aimed[0], aimed[2], aimed[3], aimed[1]).replace("%", " %")
+    assert min(changed) == 1
+    yield "14", "flags every batch of 25 under every attack of the league"
     speed_up = claims["vs22", "Appendix D", "all", "speed-up over prdc"].corrected
     yield "11", f"{speed_up:.3g} times as fast as `prdc` at 25,000 points on 2 CPU threads"
 
