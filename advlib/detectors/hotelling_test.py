@@ -88,7 +88,7 @@ class HotellingTest(FeatureTest):
             if matrix.shape[1] > _WIDEST:
                 raise ValueError(
                     f"features must give at most {_WIDEST} numbers a sample for T², but {self.features!r} gives "
-                    f"{matrix.shape[1]}"
+                    f"{matrix.shape[1]}: take a map that gives fewer, such as 'multiscale'"
                 )
             blocks = [block.values for block in matrix.blocks] if isinstance(matrix, Rows) else [lambda m=matrix: m]
             self.sizes_.append(max(float(np.abs(block()).max()) for block in blocks) or 1.0)
