@@ -204,6 +204,45 @@ def million() -> dict[str, float]:
     return times | {"whole_cpu_s": whole["seconds"], "tasks": whole["tasks"]}
 
 
+def whole(partial: Path) -> dict[str, Any]:
+    """Fit a million rows on one thread, ask 2,000 queries, and hold 20 radii and counts against all pairs in float64.
+
+    Hours: `python -m benchmarks.cluster --whole FOLDER` runs it and stores what it measured, which `make bench` then
+    carries on. What the tasks found stays in the folder: a run that was cut off goes on there, and says so.
+    """
+    size = dict(MILLION)
+    memory_gb, reads = size.pop("memory_gb"), readers(**size)
+    resumed = partial.is_dir() and any(partial.rglob("*"))
+    queries = gaussian(len(reads), 2_000, size["d"])
+    tasks.settle()
+    rows = chunks.rows_of(reads, "reference")
+    start, cpu = time.perf_counter(), time.process_time()
+    manifold = ReferenceManifold(K, memory_gb=memory_gb, partial=partial).fit(rows)
+    found = {"fit_wall_s": time.perf_counter() - start, "fit_cpu_s": time.process_time() - cpu, "resumed": resumed}
+    cpu = time.process_time()
+    density, coverage = manifold.density_coverage(queries)
+    found |= {"score_cpu_s": time.process_time() - cpu, "density": density, "coverage": coverage}
+    found |= {"peak_gb": peak_gb(), **_brute_force(manifold, reads, queries[:20])}
+    return found | {"n": len(rows), "memory_gb": memory_gb}
+
+
+def _brute_force(manifold: ReferenceManifold, reads: list[Callable[[], np.ndarray]], queries: np.ndarray) -> dict:
+    """Compare the first rows' radii, and the queries' counts, with distances taken one by one."""
+    first, nearest, counts, at = reads[0]()[: len(queries)].astype(np.float64), [], 0, 0
+    for read in reads:
+        rows = read().astype(np.float64)
+        own, asked = (
+            np.stack([np.sqrt(((rows - point) ** 2).sum(1)) for point in points])
+            for points in (first, queries.astype(np.float64))
+        )
+        nearest.append(np.sort(own)[:, : K + 1])
+        counts = counts + (asked < manifold.radii_[at : at + len(rows)]).sum(1)
+        at += len(rows)
+    radii = np.sort(np.concatenate(nearest, axis=1))[:, K]  # the first is the distance to itself
+    error = float(np.abs(manifold.radii_[: len(radii)] / radii - 1).max())
+    return {"radii_error": error, "counts_equal": bool((manifold.ball_counts(queries) == counts).all())}
+
+
 def measure(quick: bool = True) -> list[dict]:
     """Return one row a comparison, the details under "cluster" of the first."""
     del quick
@@ -223,6 +262,7 @@ def measure(quick: bool = True) -> list[dict]:
     details = {
         "alone": alone, "one": one, "two": two, "small": small, "wide": wide, "held": held,
         "plan": plan(wide, one["task_s"]), "million": million(), "gpu": _gpu(), "load": load,
+        "whole": _stored().get("whole"),
     }  # fmt: skip
     what = f"fit by blocks, {SMALL['n']:,} Gaussian rows"
     size = SMALL["n"], 0, SMALL["d"], 1
@@ -240,6 +280,12 @@ def measure(quick: bool = True) -> list[dict]:
                         f"fit by blocks, {gpu['n']:,} Gaussian rows, worker on {gpu['gpu']}", size, gpu["fit_s"],
                         seconds))  # fmt: skip
     return rows
+
+
+def _stored() -> dict[str, Any]:
+    """Return what an earlier run measured, {} where none did."""
+    stored = places.REFERENCE / "cluster.json"
+    return json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
 
 
 def _gpu() -> dict[str, Any] | None:
@@ -277,16 +323,32 @@ def words(details: dict[str, Any]) -> str:
         f"| {each['simulated_s'] / each['measured_s'] - 1:+.1%} |"
         for each in details["held"]
     ]
-    return "\n".join([*lines, "", *_million_words(details["million"]), *_plan_words(details)]) + "\n"
+    tried = _million_words(details["million"], details.get("whole"))
+    return "\n".join([*lines, "", *tried, *_plan_words(details)]) + "\n"
 
 
-def _million_words(found: dict[str, float]) -> list[str]:
-    return [
+def _million_words(found: dict[str, float], done: dict[str, Any] | None) -> list[str]:
+    lines = [
         f"A million rows of {MILLION['d']} in chunks of {MILLION['rows']:,}: checking all of them "
         f"{found['check_s']:.0f} s; radii within a chunk {found['own_s']:.1f} s, of a chunk against another "
         f"{found['pair_s']:.1f} s; peak memory {found['peak_gb']:.2f} GiB, of which {found['base_gb']:.2f} are the "
-        f"interpreter and its libraries, for `memory_gb` = {found['memory_gb']:g}. The whole fit was not run: "
-        f"{found['tasks']:,} such tasks are {found['whole_cpu_s'] / 3600:.1f} hours of one thread by these times.",
+        f"interpreter and its libraries, for `memory_gb` = {found['memory_gb']:g}. By these times the "
+        f"{found['tasks']:,} tasks of a fit are {found['whole_cpu_s'] / 3600:.2f} hours of one thread.",
+        "",
+    ]
+    if done is None:
+        return [*lines, "The whole fit was not run (`python -m benchmarks.cluster --whole FOLDER`).", ""]
+    held = f"{found['whole_cpu_s'] / done['fit_cpu_s'] - 1:+.1%}"
+    if done["resumed"]:
+        held = "not compared, for the run went on where an earlier one was cut off"
+    counts = "equal" if done["counts_equal"] else "differ from"
+    return [
+        *lines,
+        f"The whole fit was run (`python -m benchmarks.cluster --whole FOLDER`): {done['n']:,} rows in "
+        f"{done['fit_cpu_s'] / 3600:.2f} hours of one thread (the sum of tasks, held against it: {held}), 2,000 "
+        f"queries in {done['score_cpu_s']:.0f} s, peak memory of all {done['peak_gb']:.2f} GiB. Twenty radii lie "
+        f"within {done['radii_error']:.0e} of those by all pairs in float64, relative; twenty queries' ball counts "
+        f"{counts} theirs. Density {done['density']:.3f}, coverage {done['coverage']:.4f}.",
         "",
     ]
 
@@ -344,6 +406,13 @@ def write(details: dict[str, Any], folder: Path) -> None:
     figures.save_figure(figure(details), folder / "cluster.png")
 
 
-if __name__ == "__main__":  # the stored measurements again, with the row of a GPU worker that came since
-    stored_ = json.loads((places.REFERENCE / "cluster.json").read_text(encoding="utf-8"))
-    write(stored_ | {"gpu": _gpu()}, places.REFERENCE)
+def main() -> None:
+    """Write the stored measurements again, with what came since: a GPU worker's row, or the whole fit, run now."""
+    stored = _stored()
+    if sys.argv[1:2] == ["--whole"]:
+        stored["whole"] = whole(Path(sys.argv[2]))
+    write(stored | {"gpu": _gpu()}, places.REFERENCE)
+
+
+if __name__ == "__main__":
+    main()
