@@ -4,7 +4,8 @@ Each notebook runs with its quick profile under five seeds (the processor's own 
 0 under other arithmetic settings: instruction sets of torch, oneDNN, MKL and OpenBLAS down to the lowest, all threads.
 Rounding differs between them as it differs between processors, and an iterated attack or an argmax amplifies it. A
 committed record of another processor counts as one more setting. What ran is kept in `results/runs/derive`, so that an
-interrupted derivation goes on.
+interrupted derivation goes on. What an earlier derivation knew of another processor cannot be run again here: a width
+that it took from arithmetic is kept where its value still stands.
 
 The expected value is the mean over the seeds. The half-width of its band is the largest of
 
@@ -55,6 +56,11 @@ LARGEST_STEP_COUNT = 20_000
 STILL = 1e-6  # relative; a record holds ten digits, float32 about seven
 DRAWS = 100
 MARKER = "# NBVAL_CHECK_OUTPUT"
+
+
+def bands_of(name):
+    """Name the file that holds a notebook's bands."""
+    return Path(__file__).with_name(f"{name}.yaml")
 
 
 def scalars(metrics):
@@ -171,6 +177,25 @@ def band(name, seeds, others, kin, draws):
     }
 
 
+def earlier_bands(path, here):
+    """Return the processors that an earlier derivation knew beside this one, and {metric: its band by arithmetic}."""
+    if not path.is_file():
+        return [], {}
+    earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+    elsewhere = [each for each in earlier["settings"] if each not in SETTINGS and each != here]
+    bands = {each["metric"]: each for each in earlier["metrics"] if each["why"].startswith("arithmetic")}
+    return elsewhere, bands if elsewhere else {}
+
+
+def not_narrower(new, earlier):
+    """Keep the width of an earlier band by arithmetic, unless the number has become another one since."""
+    if earlier is None or earlier["atol"] <= new["atol"]:
+        return new
+    if abs(new["value"] - earlier["value"]) > earlier["atol"] + new["atol"]:
+        return new
+    return new | {"atol": earlier["atol"], "why": earlier["why"]}
+
+
 def undecided(records, cells):
     """List statements and checked cells that differ between runs, with the runs in which they do."""
     first = next(iter(records))
@@ -203,6 +228,8 @@ def derive(path, console):
             settings.append(stored["environment"]["cpu"])
             records[settings[-1]], cells[settings[-1]] = stored, checked_cells(path)
     numbers = {label: dict(scalars(each["metrics"])) for label, each in records.items()}
+    here = records["seed 0"]["environment"]["cpu"]
+    elsewhere, earlier = earlier_bands(bands_of(path.stem), here)
     # Seconds and ratios of seconds belong to the machine, not to the method; what a seed leaves empty has no band.
     names = [n for n in numbers["seed 0"] if not n.startswith("time.") and all(n in each for each in numbers.values())]
     by_name = {
@@ -218,12 +245,15 @@ def derive(path, console):
         "notebook": path.stem,
         "generated_by": "tests/expected/derive.py",
         "seeds": len(SEEDS),
-        "settings": settings,
+        "settings": list(dict.fromkeys([*settings, *elsewhere, here])),
         "undecided": undecided(records, cells),
         "moved_by_arithmetic": sum(
             bool(np.abs(others - seeds[0]).max() > STILL * abs(seeds[0])) for seeds, others in by_name.values()
         ),
-        "metrics": [band(name, *columns, kin[family(name)], draws) for name, columns in by_name.items()],
+        "metrics": [
+            not_narrower(band(name, *columns, kin[family(name)], draws), earlier.get(name))
+            for name, columns in by_name.items()
+        ],
     }
 
 
@@ -251,4 +281,4 @@ if __name__ == "__main__":
         raise SystemExit
     terminal = Console()
     for notebook in runner.notebooks(sys.argv[1:]):
-        paths.write_atomically(Path(__file__).with_name(f"{notebook.stem}.yaml"), written(derive(notebook, terminal)))
+        paths.write_atomically(bands_of(notebook.stem), written(derive(notebook, terminal)))

@@ -1,6 +1,7 @@
 """The numbers of a fresh run lie in their bands (`tests/expected/*.yaml`); `make test` runs the notebooks first."""
 
 import copy
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -83,3 +84,28 @@ def test_a_number_outside_its_band_is_noticed(path):
         band["value"] += 2.1 * (band["atol"] + band["rtol"] * abs(band["value"])) + 1e-9
         band["atol"], band["rtol"] = band["atol"] * 0.99, 0
     assert len(failures(reference["metrics"], moved)) == len(moved)
+
+
+@pytest.fixture
+def derive():
+    spec = importlib.util.spec_from_file_location("derive", EXPECTED / "derive.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_new_derivation_keeps_what_another_processor_said(derive, tmp_path):
+    """A width from arithmetic that was met elsewhere cannot be met again here, so that it is never narrowed."""
+    reasons = {"a": "arithmetic: 4 settings beside seed 0", "b": "4 standard deviations over seeds 0 to 4"}
+    rows = [{"metric": name, "value": 1.0, "atol": 0.2, "rtol": 0, "why": why} for name, why in reasons.items()]
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump({"settings": ["native, all threads", "Intel", "AMD"], "metrics": rows}))
+    elsewhere, known = derive.earlier_bands(path, "AMD")
+    assert elsewhere == ["Intel"] and set(known) == {"a"}
+    new = {"metric": "a", "value": 1.1, "atol": 0.01, "rtol": 0, "why": "4 standard deviations over seeds 0 to 4"}
+    assert derive.not_narrower(new, known["a"]) == new | {"atol": 0.2, "why": reasons["a"]}
+    assert derive.not_narrower(new, None) == new and derive.not_narrower(new | {"atol": 0.3}, known["a"])["atol"] == 0.3
+    assert derive.not_narrower(new | {"value": 1.5}, known["a"])["atol"] == 0.01  # another number by now
+    assert derive.earlier_bands(path, "Intel")[0] == ["AMD"]
+    path.write_text(yaml.safe_dump({"settings": ["native, all threads"], "metrics": rows}))
+    assert derive.earlier_bands(path, "AMD") == ([], {}) == derive.earlier_bands(tmp_path / "none.yaml", "AMD")
