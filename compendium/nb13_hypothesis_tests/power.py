@@ -16,7 +16,16 @@ import pandas
 
 from advlib import attacks, models
 from advlib.attacks.stored import stored_attack
-from advlib.detectors import CombinedTest, CoverageTest, DensityRatioTest, DensityTest, NearestBallTest, Scores
+from advlib.cli.detection import make_test
+from advlib.detectors import (
+    CombinedTest,
+    CoverageTest,
+    DensityRatioTest,
+    DensityTest,
+    HotellingTest,
+    NearestBallTest,
+    Scores,
+)
 from advlib.detectors.sequential import StreamTest
 from advlib.progress import track
 from advlib.tasks import map_tasks
@@ -56,6 +65,8 @@ def suite(network: str, references: int) -> dict[str, Any]:
     wide = max(5, references // 8)
     tests["density · stability"] = DensityTest(k=wide, features=f"stability:{network}", **options)
     tests["combined · pixels"] = CombinedTest([DensityTest(), CoverageTest(), NearestBallTest()], **options)
+    tests["mean · multiscale"] = HotellingTest(features="multiscale", **options)
+    tests["advlib fit · four maps"] = CombinedTest(make_test("combined", (1, 28, 28)).tests, **options)
     tests["density ratio · pixels"] = DensityRatioTest(**options)
     for word in ("pixels", "texture"):
         tests[f"MMD · {word}"] = MMDTest(word)
@@ -155,31 +166,24 @@ def _powers(
     """Return the rows of one test, (name, test)."""
     name, test = named
     n = len(split.clean)
-    seen, test = on_vectors(test)
+    parts = [_Part(split, *each) for each in by_map(test)]
     few = slow_batches if isinstance(test, DensityRatioTest | ClassifierTest) else None
-    two_sided = getattr(test, "two_sided", True)
-    # Thresholds come from clean batches; the ratio alone learns something from a calibration set.
-    calibration = split.calibration if seen == "images" else split.clean
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        test = test.fit(split.features(seen, split.reference), split.features(seen, calibration))
-    clean, measuring = timed(test.measure, split.features(seen, split.clean))
-    feature_ms = 1000 * (measuring + split.feature_seconds(seen)) / n
-    pools: dict[str, Scores] = {}
+    two_sided = getattr(test, "alternative", "two-sided") == "two-sided"
+    feature_ms = 1000 / n * sum(part.measuring + split.feature_seconds(part.seen) for part in parts)
+    pools: dict[str, list[Scores]] = {}
     nulls: dict[tuple[int, int], np.ndarray] = {}
     rows = []
     for perturbation, m, share, null_rows, perturbed_rows in drawn:
         if m < getattr(test, "least", 1):
             continue
         if perturbation.label not in pools:
-            moved = test.measure(split.features(seen, perturbation.images))
-            pools[perturbation.label] = Scores.stack([clean, moved])
+            pools[perturbation.label] = [part.with_clean(perturbation.images) for part in parts]
         key = m, len(perturbation.images)
         if key not in nulls:
-            nulls[key] = test.statistics(clean, null_rows)
+            nulls[key] = _statistics(parts, [part.clean for part in parts], null_rows)
         mixed = perturbed_rows[:few] + n
         mixed[:, round(share * m) :] -= n
-        found, seconds = timed(test.statistics, pools[perturbation.label], mixed)
+        found, seconds = timed(_statistics, parts, pools[perturbation.label], mixed)
         rows.append(
             {
                 "dataset": split.name, "test": name,
@@ -192,13 +196,40 @@ def _powers(
     return rows
 
 
+class _Part:
+    """A test on one feature map, fitted to a split, and what it measures of the split's images."""
+
+    def __init__(self, split: ImageSplit, seen: str, test: Any):
+        # Thresholds come from clean batches; the ratio alone learns something from a calibration set.
+        calibration = split.calibration if seen == "images" else split.clean
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            self.test = test.fit(split.features(seen, split.reference), split.features(seen, calibration))
+        self.split, self.seen = split, seen
+        self.clean, self.measuring = timed(self.test.measure, split.features(seen, split.clean))
+
+    def with_clean(self, images: np.ndarray) -> Scores:
+        """Return the clean images' scores, and then those of others."""
+        return Scores.stack([self.clean, self.test.measure(self.split.features(self.seen, images))])
+
+
+def _statistics(parts: Sequence[_Part], pools: Sequence[Scores], rows: np.ndarray) -> np.ndarray:
+    return np.hstack([part.test.statistics(pool, rows) for part, pool in zip(parts, pools, strict=True)])
+
+
 def _power(null: np.ndarray, found: np.ndarray, two_sided: bool) -> float:
-    """`power` of a statistic (t, J); of several columns, of the largest standardised distance from the middle."""
+    """`power` of a statistic (t, J); of several columns, of the largest standardised distance from the middle.
+
+    The median absolute deviation that standardises is that of the own side: T², for one, reaches further up than down.
+    """
     if null.shape[1] > 1:
-        middle = np.median(null, axis=0)
-        spread = np.median(np.abs(null - middle), axis=0)
-        spread[spread == 0] = 1.0
-        null, found = ((np.abs(values - middle) / spread).max(axis=1, keepdims=True) for values in (null, found))
+        away = null - np.median(null, axis=0)
+        sides = [np.nanmedian(np.where(part >= 0, part, np.nan), axis=0) for part in (away, -away)]
+        above, below = (np.where(side > 0, side, 1.0) for side in sides)
+        null, found = (
+            (np.abs(part) / np.where(part >= 0, above, below)).max(axis=1, keepdims=True)
+            for part in (away, found - np.median(null, axis=0))
+        )
         two_sided = False
     return power(null[:, 0], found[:, 0], "two-sided" if two_sided else "high")
 
@@ -257,16 +288,26 @@ def by_network(
 def on_vectors(test: Any) -> tuple[str, Any]:
     """Return the name of a test's feature map, and a copy of the test that is handed that map's vectors.
 
-    The density ratio, which looks at colour channels one by one, is handed images.
+    The density ratio, which looks at colour channels one by one, and tests on several maps are handed images.
     """
-    if isinstance(test, DensityRatioTest):
-        return "images", test
     copied = copy.deepcopy(test)
     parts = getattr(copied, "tests", [copied])
-    seen = parts[0].features
+    maps = {part.features for part in parts}
+    if isinstance(test, DensityRatioTest) or len(maps) > 1:
+        return "images", copied
     for part in parts:
         part.features = "pixels"
-    return seen, copied
+    return maps.pop(), copied
+
+
+def by_map(test: Any) -> list[tuple[str, Any]]:
+    """Do as `on_vectors`, with one test a map for a test on several: its statistics side by side are the whole's."""
+    parts = getattr(test, "tests", None) or [test]
+    maps = dict.fromkeys(part.features for part in parts)
+    if len(maps) == 1:
+        return [on_vectors(test)]
+    groups = ([part for part in parts if part.features == name] for name in maps)
+    return [on_vectors(CombinedTest(group, check=False, draws=test.draws)) for group in groups]
 
 
 def tails(

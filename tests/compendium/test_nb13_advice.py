@@ -77,6 +77,8 @@ def test_the_page_says_what_a_test_needs_and_misses():
     weak = [(*row[:-1], min(row[-1], 0.5)) for row in ROWS]
     assert advice.page(recorded_run(weak)[0].metrics, smallest)["smallest batch, ε = 0.05"].tolist() == ["over 25"]
     assert advice.page({}, smallest) is smallest
+    newer = pandas.concat([smallest, smallest.rename(index={"density · pixels": "not in the record"})])
+    assert advice.page(run.metrics, newer).index.tolist() == ["density · pixels"]
 
 
 @pytest.mark.parametrize(

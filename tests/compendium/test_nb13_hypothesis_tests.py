@@ -103,6 +103,33 @@ def test_power_table_gives_the_level_for_nothing_and_one_for_everything(rng):
     assert (table.ms >= 0).all() and (table.feature_ms >= 0).all()
 
 
+def test_a_test_on_several_maps_is_asked_map_by_map(rng):
+    """Its statistics are those of the whole on images, and a flag of it what either finds."""
+    reference, calibration, clean = (rng.random((120, 1, 9, 9), dtype=np.float32) for _ in range(3))
+    labels = np.zeros(120, dtype=np.int64)
+    split = perturbations.ImageSplit("mnist", "mnist-vs22", reference, calibration, clean, labels, labels)
+    whole = power.suite(split.network, 120)["advlib fit · four maps"]
+    parts = power.by_map(whole)
+    assert [seen for seen, _ in parts] == ["pixels", "residual", "texture", "multiscale"]
+    rows = power.index_sets(120, 7, 10, rng)
+    fitted = whole.fit(reference, calibration)
+    together = [power._Part(split, *each) for each in parts]
+    found = power._statistics(together, [part.clean for part in together], rows)
+    expected = fitted.statistics(fitted.measure(clean), rows)
+    assert found.shape == expected.shape == (7, 13)
+    # Part by part: the mean of the scales comes right after their balls.
+    np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), rtol=1e-9)
+
+
+def test_several_columns_are_measured_in_the_spread_of_their_own_side(rng):
+    """A skewed column, such as T², flags as many clean batches as others, and one that stands still flags none."""
+    null = np.column_stack([rng.normal(size=4000), rng.exponential(size=4000) ** 2, np.ones(4000)])
+    fresh = np.column_stack([rng.normal(size=4000), rng.exponential(size=4000) ** 2, np.ones(4000)])
+    assert 0.03 < power._power(null, fresh, True) < 0.07
+    for shift in ((-12, 0, 0), (0, 300, 0), (0, 0, 100)):
+        assert power._power(null, fresh + np.array(shift), True) == 1
+
+
 def test_partial_batches_hold_the_share_asked_for(rng):
     """The mean of a score that is 0 on clean and 1 on changed images is the share itself."""
     split = a_split(rng)
