@@ -23,7 +23,6 @@ PUBLISHED = "#000000"
 AS_PUBLISHED = "#CC79A7"
 CORRECTED = "#009E73"
 LIMIT = "#7F7F7F"
-MARKERS = {"published": "s", "as published": "o", "corrected": "^"}
 
 STYLE = {
     "figure.dpi": 100,

@@ -38,7 +38,7 @@ exercises.check("03.2", my_ratio_without_own)
 # Taking the identity off the kernel matrix takes them off.
 
 # %% [markdown]
-# **3 · Measure (15 min).** Write the [AUROC](../docs/glossary.md#auroc) of one batch: the chance that an attacked
+# **3 · Measure (15 min).** Write the [AUROC](../docs/glossary.md#auroc) of single draws: the chance that an attacked
 # draw scores above a clean one, where a tie counts one half. Then think: what happens to it if the same draws are
 # repeated a hundred times, and what to the confidence interval of their mean? The check tries it.
 

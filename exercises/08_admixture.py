@@ -24,8 +24,9 @@ exercises.check("08.1", my_share)
 # density. With two entries of a column known, every further one checks the table.
 
 # %% [markdown]
-# **2 · Write (15 min).** Write the decision about one batch: it is flagged if its density lies below or above all but
-# 2.5 % of the clean batches. Return the share of batches that are flagged, the [power](../docs/glossary.md#power).
+# **2 · Write (15 min).** Write the decision about one batch: it is flagged if its density is among the lowest or
+# among the highest 2.5 % of the clean batches'. Return the share of batches that are flagged, the
+# [power](../docs/glossary.md#power).
 
 
 # %%
@@ -44,8 +45,8 @@ exercises.check("08.2", my_flagged_share)
 # images have a very high density, clean batches have a long tail upwards, and a fall to zero can be shorter than it.
 
 # %% [markdown]
-# **3 · Predict (5 min).** *As published* draws both halves of a batch independently from the same 100 images, 50
-# clean ones and 50 to be attacked. How many different images does the batch hold on average, if an image and its
+# **3 · Predict (5 min).** From the same 100 images *as published* draws 50 that stay clean and, independently, 50
+# to be attacked. How many different images does the batch hold on average, if an image and its
 # attacked twin count as one?
 
 # %%

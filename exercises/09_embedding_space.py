@@ -25,9 +25,9 @@ exercises.check("09.1", my_harmless_map)
 # another normalisation for each channel does, changes who is whose neighbour.
 
 # %% [markdown]
-# **2 · Write (10 min).** One logit is $z = w \cdot x$. How far does it move when every pixel goes by ε in the
-# gradient's direction? And what is the standard deviation of its move when every pixel goes by ±ε at the toss of a
-# coin?
+# **2 · Write (10 min).** One logit is $z = w \cdot x$. How far does it move when every pixel goes up or
+# down by ε, as the gradient's sign says? And what is the standard deviation of its move when every pixel goes by ±ε at
+# the toss of a coin?
 
 
 # %%

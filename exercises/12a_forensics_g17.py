@@ -18,7 +18,8 @@ exercises.check("12a.1", my_reach_2017, my_reach_paper)
 
 # %% [markdown] solution
 # The value is 0.001 where the exponent is $-\ln 1000 = -6.9$: at $d = 13.8$ for the kernel of 2017, at $d = 3.7$ for
-# the paper's. With the distance squared, R1 would be on its plateau from the second ε of Table 1 on; it begins at 0.5.
+# the paper's. With the distance squared *and σ = 1 kept*, R1 would be on its plateau from the second ε of Table 1
+# on; it begins at 0.5. (Leave-one-out takes a wider σ, so the figure differs.)
 
 # %% [markdown]
 # **2 · Write (15 min).** The cross-entropy's gradient carries a factor that float32 rounds to 0 where the network is

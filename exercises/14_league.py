@@ -46,7 +46,7 @@ exercises.check("14.2", my_same_size)
 # **3 · Predict (5 min).** A single image is ranked among n calibration images, p = (1 + number at least as
 # extreme)/(1 + n), and β = 0.01 is added. How many calibration images does it take at the least so that p ≤ 0.05 can
 # happen at all? And if both questions are asked at 5 %, in how many of 1,000 clean batches is at least one of them
-# answered wrongly, at most?
+# answered wrongly, at most, on average?
 
 # %%
 # solution instead of: my_images, my_alarms = None, None  # two whole numbers

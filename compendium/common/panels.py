@@ -14,11 +14,11 @@ from scipy import stats
 from advlib import figures
 
 PALETTE = {
-    "published": figures.PUBLISHED, "printed": figures.PUBLISHED, "as published": figures.AS_PUBLISHED,
-    "corrected": figures.CORRECTED, "FGSM": figures.ADVERSARIAL, "adversarial": figures.ADVERSARIAL,
+    "printed": figures.PUBLISHED, "as published": figures.AS_PUBLISHED, "corrected": figures.CORRECTED,
+    "FGSM": figures.ADVERSARIAL, "adversarial": figures.ADVERSARIAL,
     "noise": figures.NOISE, "clean": figures.REAL, "real": figures.REAL,
 }  # fmt: skip
-MARKERS = {"published": "s", "printed": "s", "as published": "o", "corrected": "^"}
+MARKERS = {"printed": "s", "as published": "o", "corrected": "^"}
 
 
 def t_interval(values: pandas.Series) -> tuple[float, float]:

@@ -30,7 +30,7 @@ SIDES = ("r1", "r2", "noise")
 SIDE_LABELS = {
     "r1": "R1: real against adversarial",
     "r2": "R2: real against real",
-    "noise": "real against real with random ±ε noise",
+    "noise": "real against coin flips of ±ε",
 }
 SIDE_PALETTE = dict(zip(SIDE_LABELS.values(), (figures.ADVERSARIAL, figures.REAL, figures.NOISE), strict=True))
 
@@ -329,11 +329,11 @@ def size_decisions(results: Sequence[SizeResult], label: str, *, power_only: boo
     power_only : bool
         Leave out the AUROC, where there are many data sets.
     """
-    names, chances = ("AUROC of one batch", "power at 5 % false alarms"), (0.5, 0.05)
+    names, chances = ("AUROC of draws (grey: chance)", "share flagged (grey: false alarms)"), (0.5, 0.05)
     lines = [
         {"row": r.row, label: r.size, "what": name, "value": value, "line": f"{r.mode}: {words}"}
         for r in results
-        for words, part in (("FGSM", r.attack), ("random ±ε noise", r.control))
+        for words, part in (("FGSM", r.attack), ("coin flips of ±ε", r.control))
         for name, value in zip(names, (part.auroc, part.tpr_at_5_fpr), strict=True)
     ]
     frame = pandas.DataFrame(lines)
@@ -343,7 +343,7 @@ def size_decisions(results: Sequence[SizeResult], label: str, *, power_only: boo
     figure = panels.lines(
         frame, x=label, y="value", row="what", col="row", hue="line", style="line", legend_columns=4,
         palette=both, dashes=["", (4, 2)] * 2, markers=["o", "o", "^", "^"], size=(2.8, 2.7),
-        axis={"ylim": (-0.03, 1.05), "xticks": sorted(frame[label].unique()), "ylabel": "share, 0 to 1"},
+        axis={"ylim": (-0.03, 1.05), "xticks": sorted(frame[label].unique()), "ylabel": ""},
     )  # fmt: skip
     figure.axes[0].invert_xaxis()  # of all panels: they share it
     for i, axis in enumerate(figure.axes):

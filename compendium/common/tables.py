@@ -50,7 +50,7 @@ def learned(run: Any, rows: Mapping[published.Key | str, str], name: str = "lear
     -------
     Styler
         Of a key what is printed, both ways at paper scale, and the verdict; of a metric this run and paper scale.
-        Numbers have two digits. What no run at paper scale has stored is left blank.
+        Numbers have two digits. What this run or no run at paper scale has is left blank.
     """
     claims = {claim.key: claim for claim in published.read_claims()}
 
@@ -62,7 +62,10 @@ def learned(run: Any, rows: Mapping[published.Key | str, str], name: str = "lear
     metrics = [what for what in rows if isinstance(what, str)]
     if metrics:
         stored = at_paper_scale(run)
-        lines, columns = [[_short(run.metrics[what]), _short(stored.get(what))] for what in metrics], _SCALES
+        # What this run does not reach at its size may be known at paper scale; a name that neither knows is a mistake.
+        here = [run.metrics.get(what) if what in stored else run.metrics[what] for what in metrics]
+        lines = [[_short(value), _short(stored.get(what))] for what, value in zip(metrics, here, strict=True)]
+        columns = _SCALES
     else:
         lines, columns = [of_key(key) for key in rows], _LEARNED
     return wrapped(pandas.DataFrame(lines, index=list(rows.values()), columns=columns), name)

@@ -36,9 +36,16 @@ def safe_squared_distances(my_safe_squared_distances: Answer) -> str:
     rng = np.random.default_rng(21)
     near = [rng.normal(size=(n, 64)).astype(np.float32) for n in (120, 90)]
     x, y = (points + np.float32(3000) for points in near)
-    given = called(my_safe_squared_distances, x, y, shape=(120, 90))  # as float64
+    tracemalloc.start()
+    try:
+        given = called(my_safe_squared_distances, x, y, shape=(120, 90))  # as float64
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     kind = np.asarray(my_safe_squared_distances(x.copy(), y.copy())).dtype
     require(kind == np.float32, f"The result is {kind}: do it in float32.")
+    whole = x.nbytes * len(y)
+    require(peak < whole / 3, f"{peak / 1e6:.1f} MB at the peak: that is an array of all differences; use `x @ y.T`.")
     error = np.abs(given / cdist(x.astype(np.float64), y.astype(np.float64), "sqeuclidean") - 1).max()
     require(
         error < 1e-3, f"At 3,000 from the origin a distance is off by {error:.0%}: move both sets to the origin first."

@@ -46,6 +46,8 @@ def two_sided(my_two_sided: Answer) -> str:
         }, f"A batch {words} all 99 draws must get p = 0.02, not {given:.3f}.")  # fmt: skip
     middle = float(called(my_two_sided, 49.0, drawn))
     require(middle <= 1, f"In the middle p is {middle:.2f}: a probability is at most 1.")
+    tied = float(called(my_two_sided, 1.0, np.ones(19)))
+    require(tied == 1, f"Where all draws equal the batch p is 1, not {tied:.3f}: ties are as extreme.")
     level = np.mean(_each_once(my_two_sided, np.arange(200.0)) <= 0.05)
     require(level <= 0.05 + 1e-12, f"A clean batch is rejected with probability {level:.3f} at 5 %.")
     require(level >= 0.04, f"A clean batch is rejected with probability {level:.3f} only: the test wastes its level.")

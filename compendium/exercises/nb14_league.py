@@ -7,7 +7,7 @@ from compendium.exercises.feedback import Answer, called, expect, require
 
 def berger_boos(my_p_value: Answer) -> str:
     """14.1: the largest p-value that is not contradicted, plus β."""
-    each, contradicted = np.array([0.2, 0.7, 0.03, 0.9]), np.array([False, True, False, True])
+    each, contradicted = np.array([0.03, 0.7, 0.2, 0.9]), np.array([False, True, False, True])
     given = called(my_p_value, each, contradicted, 0.01)
     expect(given, 0.21, {
         "Add β: it pays for changes that were set aside wrongly.": 0.2,

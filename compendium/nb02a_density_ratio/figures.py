@@ -3,10 +3,9 @@
 import pandas
 from matplotlib.figure import Figure
 
-from advlib.figures import MARKERS
 from compendium.common import panels
 
-_SIZE, _RATIO = "FGSM size ε (L∞, pixels)", "mean density ratio"
+_SIZE, _RATIO = "FGSM size ε (L∞, pixels from 0 to 1)", "mean density ratio"
 
 
 def table1(table: pandas.DataFrame) -> Figure:
@@ -15,7 +14,7 @@ def table1(table: pandas.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        As in `nb02a_density_ratio.table1`, of the modes "published", "as published" and "corrected".
+        As in `nb02a_density_ratio.table1`, of the modes "printed", "as published" and "corrected".
     """
     sides = {"r1": "R1 real-adversarial", "r2": "R2 real-real"}
     ratios = table.rename(columns={"epsilon": _SIZE} | sides)
@@ -26,7 +25,8 @@ def table1(table: pandas.DataFrame) -> Figure:
     order = [f"{mode}: {side}" for mode in modes.unique() for side in sides.values()]
     figure = panels.lines(
         ratios, x=_SIZE, y=_RATIO, col="row", hue="line", style="line", palette=modes.map(panels.PALETTE).to_dict(),
-        markers=modes.map(MARKERS).to_dict(), dashes={line: "" if "R1" in line else (1, 1.5) for line in modes.index},
+        markers=modes.map(panels.MARKERS).to_dict(),
+        dashes={line: "" if "R1" in line else (1, 1.5) for line in modes.index},
         hue_order=order, style_order=order, col_wrap=3, size=(3.6, 2.9),
     )  # fmt: skip
     for axis, (_, mine) in zip(figure.axes, table.groupby("row", sort=False), strict=True):

@@ -2,7 +2,7 @@
 
 A table is a frame with one line for each row of the paper's table, ε and mode; its columns are
 
-- row, epsilon, mode: as in the paper, and which rerun this is ("published" for the paper's own);
+- row, epsilon, mode: as in the paper, and which rerun this is ("printed" for the paper's own);
 - r1, r1_low, r1_high, r2, r2_low, r2_high: mean ratio with 95 % interval, real against adversarial and real against
   real;
 - auroc, tpr_at_5_fpr: what a decision about one batch gets, which the paper does not say;
@@ -38,7 +38,7 @@ def printed_table1() -> pandas.DataFrame:
     """Table 1 as printed."""
     printed = g17.printed_ratios("Table 1").rename(columns=lambda name: name.lower().replace(" ", "_"))
     epsilon = printed.pop("what").str.removeprefix("eps=").astype(float)
-    return _ordered(printed.assign(epsilon=epsilon, mode="published"))
+    return _ordered(printed.assign(epsilon=epsilon, mode="printed"))
 
 
 def _ordered(table: pandas.DataFrame) -> pandas.DataFrame:

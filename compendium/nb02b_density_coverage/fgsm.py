@@ -29,6 +29,8 @@ class FgsmResult:
         clean ones, an entry an ε.
     zero_gradient_share : dict
         Mode's name → share of pixels that the gradient does not move.
+    read_after_tosses : list of float
+        Share of images that the network reads rightly after coin flips, corrected, an entry an ε.
     """
 
     image_set: ImageSet
@@ -36,6 +38,7 @@ class FgsmResult:
     noise: dict[str, Curve] = field(default_factory=dict)
     spread: dict[str, list[float]] = field(default_factory=dict, repr=False)
     zero_gradient_share: dict[str, float] = field(default_factory=dict)
+    read_after_tosses: list[float] = field(default_factory=list, repr=False)
 
 
 def fgsm_experiment(
@@ -68,6 +71,12 @@ def fgsm_experiment(
             result.spread.setdefault(mode.name, []).append(_spread(batch.images) / _spread(images))
             yield batch
 
+    def tossed(mode: vs22.Mode, epsilons: Sequence[float]) -> Iterator[np.ndarray]:
+        for moved in vs22.noise_sweep(images, epsilons, rng, mode, chosen):
+            if mode is vs22.CORRECTED and not judged_only:
+                result.read_after_tosses.append(models.accuracy(model, moved, labels))
+            yield moved
+
     def curve(what: str, sweep: Iterable[np.ndarray | AdversarialBatch], epsilons: Sequence[float]) -> Curve:
         title = f"{chosen.title}, {what}"
         return vs22.density_coverage_curve(
@@ -77,8 +86,7 @@ def fgsm_experiment(
     for mode in MODES:
         attacked = result.curves[mode.name] = curve(f"FGSM {mode.name}", watched(mode), EPSILONS)
         sizes = [EPSILONS[1 + attacked.density[1:].argmax()]] if judged_only else EPSILONS
-        tosses = vs22.noise_sweep(images, sizes, rng, mode, chosen)
-        result.noise[mode.name] = curve(f"noise {mode.name}", tosses, sizes)
+        result.noise[mode.name] = curve(f"noise {mode.name}", tossed(mode, sizes), sizes)
     return result
 
 

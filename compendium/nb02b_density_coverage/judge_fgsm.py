@@ -10,7 +10,7 @@ import pandas
 from advlib import models
 from compendium.claims import published, verdicts
 from compendium.claims.published import Published
-from compendium.common.vs22 import CORRECTED, EPSILONS, MODES, Curve
+from compendium.common.vs22 import CORRECTED, EPSILONS, MODES, Curve, ImageSet
 from compendium.nb02b_density_coverage.fgsm import FgsmResult
 
 Results = Mapping[str, FgsmResult]
@@ -44,23 +44,30 @@ def record_fgsm(run: Any, results: Sequence[FgsmResult]) -> None:
         metrics = {"reference_density": either.clean.density, "reference_coverage": either.clean.coverage}
         metrics |= {"expected_coverage": either.expected_coverage}
         metrics |= {"mean": result.image_set.mean, "std": result.image_set.std}
+        metrics |= {f"{CORRECTED.name}.coin_flips_accuracy": result.read_after_tosses}
         for name, curve in result.curves.items():
             (area, power), (_, coverage_power) = curve.decisions("density"), curve.decisions("coverage")
             of_mode = {"density": curve.density, "coverage": curve.coverage, "accuracy": curve.accuracy}
             of_mode |= {"density_power": power, "density_auroc": area, "coverage_power": coverage_power}
             of_mode |= {"zero_gradient_share": result.zero_gradient_share[name], "spread": result.spread[name]}
             of_mode |= {f"coin_flips_{key}": getattr(result.noise[name], key) for key in ("density", "coverage")}
+            of_mode["coin_flips_density_power"] = result.noise[name].decisions("density")[1]
             metrics |= {f"{name}.{key}": values for key, values in of_mode.items()}
         for key, values in metrics.items():
             run.metric(f"fgsm.{result.image_set.title}.{key}", values)
 
 
-def flag_rates(results: Sequence[FgsmResult], shown: Sequence[int] = (1, 2, 3, 4, 6)) -> pandas.DataFrame:
+def flag_rates(
+    metrics: Mapping[str, Any], stored: Mapping[str, Any], titles: Sequence[str], shown: Sequence[int] = (1, 2, 3, 4)
+) -> pandas.DataFrame:
     """Show which share of sub-batches their density flags, corrected: FGSM beside coin flips of the same size.
 
     Parameters
     ----------
-    results : sequence of FgsmResult
+    metrics, stored : dict
+        From `record_fgsm`: of this run, and of the stored one at paper scale, in brackets where it knows them.
+    titles : sequence of str
+        Of image sets.
     shown : sequence of int
         Which of `EPSILONS`.
 
@@ -69,13 +76,16 @@ def flag_rates(results: Sequence[FgsmResult], shown: Sequence[int] = (1, 2, 3, 4
     pandas.DataFrame
         A line an image set and change, a column an ε.
     """
-    lines = {
-        (result.image_set.title, change): curves[CORRECTED.name].decisions("density")[1][list(shown)]
-        for result in results
-        for change, curves in (("FGSM", result.curves), ("coin flips", result.noise))
-    }
-    frame = pandas.DataFrame(lines, index=[f"ε = {EPSILONS[place]:.2f}" for place in shown]).T
-    return frame.rename_axis(["set", "change"]).map("{:.2f}".format)
+    columns = {f"ε = {EPSILONS[place]:.2f}": place for place in shown}
+    lines = {}
+    for title in titles:
+        for change, name in (("FGSM", "density_power"), ("coin flips", "coin_flips_density_power")):
+            key = f"fgsm.{title}.{CORRECTED.name}.{name}"
+            lines[title, change] = {
+                words: f"{metrics[key][place]:.2f}" + (f" ({stored[key][place]:.2f})" if key in stored else "")
+                for words, place in columns.items()
+            }
+    return pandas.DataFrame(lines).T.rename_axis(["set", "change"])
 
 
 def compare_fgsm(run: Any, results: Sequence[FgsmResult]) -> None:
@@ -121,7 +131,8 @@ def _compare_number(run: Any, entry: Published, result: FgsmResult) -> None:
     elif entry.item == "§5.1" or (entry.item == "stored results" and entry.column.endswith(_STORED)):
         found = {mode: read_off(entry.column, curve) for mode, curve in result.curves.items()}
         ours = {mode: "never" if value is None else value for mode, value in found.items()}
-        verdicts.number(run, entry.key, ours, _about_stored(entry))
+        about = _about_stored(entry), _in_sigma(entry.column, ours[CORRECTED.name], result.image_set)
+        verdicts.number(run, entry.key, ours, "; ".join(filter(None, about)))
 
 
 def _count(column: str, result: FgsmResult) -> float:
@@ -150,6 +161,13 @@ def _about_stored(entry: Published) -> str:
     if entry.item != "§5.1" or value is None or abs(value - entry.value) <= 0.5 * 10.0**-entry.digits + 1e-9:
         return ""
     return f"the authors' own stored curve has {value:g}, not the printed {entry.value:g}"
+
+
+def _in_sigma(column: str, size: float | str, image_set: ImageSet) -> str:
+    """Say what a corrected size, in pixels, is in the unit that the paper counts in."""
+    if not column.endswith(" eps") or isinstance(size, str):
+        return ""
+    return f"corrected in pixels: {size:.2g} is {size / max(image_set.std):.2g} σ"
 
 
 def read_off(column: str, curve: Curve) -> float | None:

@@ -17,7 +17,7 @@ _LINES = {"R1": "R1 real-adversarial", "R2": "R2 real-real"}
 
 
 def table2(measurements: pandas.DataFrame) -> Figure:
-    """Draw G17's Table 2: mean density ratios a row, published and rerun (both modes' measurements)."""
+    """Draw G17's Table 2: mean density ratios a row, printed and rerun (both modes' measurements)."""
     printed = printed_table2()
     rows = {key: -place for place, key in enumerate(zip(printed["row"], printed["attack"], strict=True))}
     figure, axis = subplots(figsize=(9.5, 5))
@@ -54,6 +54,7 @@ def attack_scan(scan: pandas.DataFrame, amount: str) -> Figure:
     """
     scan = with_printed(scan[scan["row"] != COMBINED]).rename(columns={"amount": amount})
     scan["title"] = scan["row"] + "\n" + scan["attack"].str.replace("eps=", "ε = ")
+    scan["how"] = "R1, rerun: " + scan["how"]
     ways = scan["how"].nunique()
     figure = panels.lines(
         scan, x=amount, y="R1", col="title", hue="how", style="how", size=(2.6, 3.3),
@@ -122,14 +123,14 @@ def real_real_by_pool(curves: pandas.DataFrame, printed: Mapping[str, Sequence[f
     printed : dict
         "Table 1" and "Table 2" → printed R2 of MNIST.
     """
-    size, ratio = "test images of MNIST that both batches are drawn from", "mean R2, real-real"
+    size, ratio = "test images of MNIST that both batches are drawn from", "mean R2, 100 real against 100 real"
     long = curves.rename_axis(size).reset_index().melt(size, var_name="mode", value_name=ratio)
     figure = panels.lines(long, x=size, y=ratio, hue="mode", style="mode", size=(6.5, 3.4))
     (axis,) = figure.axes
     for (name, values), style, shade in zip(printed.items(), ("--", ":"), (0.12, 0.2), strict=True):
         axis.axhspan(min(values), max(values), color=PUBLISHED, alpha=shade, lw=0)
         middle = (min(values) + max(values)) / 2
-        axis.axhline(middle, color=PUBLISHED, ls=style, label=f"printed in {name}")
+        axis.axhline(middle, color=PUBLISHED, ls=style, label=f"printed in {name} (band: least to largest)")
     panels.log_ticks(axis, list(curves.index), "x")
     _renew_legend(figure, axis)
     return figure

@@ -193,7 +193,7 @@ def joined(frames: Iterable[pandas.DataFrame]) -> pandas.DataFrame:
 
 def printed_table2() -> pandas.DataFrame:
     """Table 2 as printed, in the paper's order, with the columns of `Pool.measure` that it has."""
-    return g17.printed_ratios("Table 2").rename(columns={"what": "attack"}).assign(mode="published")
+    return g17.printed_ratios("Table 2").rename(columns={"what": "attack"}).assign(mode="printed")
 
 
 def with_printed(measurements: pandas.DataFrame) -> pandas.DataFrame:

@@ -17,11 +17,11 @@ from compendium.nb05_real_life_m.measure import published_table3
 
 
 def table3(results: Sequence[SizeResult]) -> Figure:
-    """Draw G17's Table 3: mean R1 and R2 over the number of suspects, published and rerun (of MNIST, both modes)."""
+    """Draw G17's Table 3: mean R1 and R2 over the number of suspects, printed and rerun (of MNIST, both modes)."""
     figure, axes = subplots(1, 2, figsize=(10, 4.2), sharex=True)
     for place, (axis, side) in enumerate(zip(axes, ("r1", "r2"), strict=True)):
         printed = {m: entries[place] for m, *entries in published_table3()}
-        lines = [(m, "published", entry.value, entry.low, entry.high) for m, entry in printed.items()]
+        lines = [(m, "printed", entry.value, entry.low, entry.high) for m, entry in printed.items()]
         means = [(r, r.summary(side)) for r in results]
         lines += [(r.size, r.mode, summary.mean, summary.low, summary.high) for r, summary in means]
         table = pandas.DataFrame(lines, columns=["m", "mode", "mean", "low", "high"])
@@ -31,7 +31,7 @@ def table3(results: Sequence[SizeResult]) -> Figure:
                 fmt=panels.MARKERS[mode] + "-", color=panels.PALETTE[mode], ms=5, capsize=2.5, lw=1,
                 label=f"{mode} (95 % interval)",
             )  # fmt: skip
-        axis.set(title=SIDE_LABELS[side], xlabel="suspect images m (100 real ones above the line)")
+        axis.set(title=SIDE_LABELS[side], xlabel="suspect images m (against 100 clean ones)")
         axis.set_xticks(list(printed))
         panels.log_ticks(axis, [1, 2, 5, 10, 20, 40])
     axes[0].set_ylabel("mean density ratio")

@@ -152,13 +152,14 @@ def single_image_alternatives(
         return RatioComparison(maps["r1"][:, *r1], maps["r2"][:, *r2])
 
     needs_answer = {
-        f"fixed: each side's most frequent at m = {m}": fixed(usual[m, "r1"], usual[m, "r2"]) for m in (batch_size, 2)
+        f"σ, λ most chosen at m = {m}, each side its own": fixed(usual[m, "r1"], usual[m, "r2"])
+        for m in (batch_size, 2)
     }
     own = (maps[side][np.arange(draws), *places.T] for side, places in chosen[2].items())
     alternatives = {
-        f"fixed: the attacked side's at m = {batch_size}, for both": fixed(*[usual[batch_size, "r1"]] * 2),
-        "fixed: the clean side's at m = 2, for both": fixed(*[usual[2, "r2"]] * 2),
-        "each draw's own, chosen on two images": RatioComparison(*own),
+        f"σ, λ most chosen for attacked, m = {batch_size}, on both": fixed(*[usual[batch_size, "r1"]] * 2),
+        "σ, λ most chosen for clean, m = 2, on both": fixed(*[usual[2, "r2"]] * 2),
+        "σ, λ of each draw, chosen with a second image": RatioComparison(*own),
         "the image twice, leave-one-out as usual": RatioComparison(*(fit.mean_ratio_ for fit in fits(1).values())),
     }
     return SingleImage(maps, {**needs_answer, **alternatives}, tuple(needs_answer))
@@ -176,7 +177,7 @@ def alternatives_frame(found: Mapping[str, SingleImage]) -> pandas.DataFrame:
     for mode, single in found.items():
         for what, result in single.alternatives.items():
             factor = f"{off_by(*_means(result)):.1f}"
-            auroc = "needs the answer" if what in single.needs_answer else f"{result.auroc:.2f}"
+            auroc = "knows the side" if what in single.needs_answer else f"{result.auroc:.2f}"
             means = [_two_digits(s.mean, s.low, s.high) for s in (result.r1_summary, result.r2_summary)]
             lines.append([mode, what, *means, factor, auroc])
     return pandas.DataFrame(lines, columns=columns).set_index(["mode", "what was done"])

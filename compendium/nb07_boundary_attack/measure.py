@@ -154,7 +154,7 @@ def outcome(
         If no batch size is left.
     """
     states = boundary.attack(mode, split, steps, seed=seed, chunk=chunk)
-    last, moved = states[-1], states[-1].l2 > 0
+    last, moved = states[-1], states[-1].l2 > 0  # misread images, and those without a start, stay where they are
     rows = boundary.scored_rows(mode, last)
     sizes = [size for size in clean.by_size if size <= len(rows)]
     if not sizes:
@@ -169,25 +169,13 @@ def outcome(
     )
     noise = None
     if not mode.normalised_twice:  # where no image stays outside the pixels' range
-        moved_as_far = attacks.gaussian_noise(before, rng, l2=last.l2[rows])
-        noise = vs22.score(clean.manifold, moved_as_far, batches[sizes[-1]])
-    by_distance = sorted(rows[moved[rows]], key=lambda row: last.l2[row])
-    shown = by_distance[len(by_distance) // 2] if by_distance else rows[0]
-    # An image that was misread before is left alone by the attack.
-    read_before = split.labels[shown] if last.clean_correct[shown] else states[0].predictions[shown]
-    ends = [(state.images[shown], state.predictions[shown], state.l2[shown]) for state in (states[0], last)]
-    counts = {
-        "attacked": len(split.images),
-        "misread before": int((~last.clean_correct).sum()),
-        "without a start": int((last.clean_correct & ~moved).sum()),
-        "adversarial": int(last.success.sum()),
-        "scored": len(rows),
-    }
+        as_far = attacks.gaussian_noise(before, rng, l2=last.l2[rows])
+        noise = vs22.score(clean.manifold, as_far, batches[sizes[-1]])
     drawn, hits = clean.batches(len(rows), rng), clean.manifold.hits(after[-1])
     return Outcome(
         split.image_set,
         mode,
-        counts,
+        _counts(last, rows),
         tuple(steps),
         np.array([np.median(state.l2[moved]) if moved.any() else 0.0 for state in states]),
         curve,
@@ -198,8 +186,31 @@ def outcome(
         {name: boundary.p_value(drawn[name], getattr(curve.scores[-1], name)) for name in STATISTICS},
         _fgsm_density(mode, split, clean.manifold) if split.image_set.in_paper else None,
         noise,
-        [(split.images[shown], read_before, 0.0), *ends],
+        _examples(split, states, rows),
     )
+
+
+def _counts(last: attacks.AdversarialBatch, rows: np.ndarray) -> dict[str, int]:
+    return {
+        "attacked": len(last.images),
+        "misread before": int((~last.clean_correct).sum()),
+        "without a start": int((last.clean_correct & (last.l2 == 0)).sum()),
+        "adversarial": int(last.success.sum()),
+        "scored": len(rows),
+    }
+
+
+def _examples(
+    split: vs22.Split, states: Sequence[attacks.AdversarialBatch], rows: np.ndarray
+) -> list[tuple[np.ndarray, int, float]]:
+    """Return the scored image of median distance before the attack, at its start and at its end."""
+    last = states[-1]
+    by_distance = sorted(rows[last.l2[rows] > 0], key=lambda row: last.l2[row])
+    shown = by_distance[len(by_distance) // 2] if by_distance else rows[0]
+    # An image that was misread before is left alone by the attack.
+    read_before = split.labels[shown] if last.clean_correct[shown] else states[0].predictions[shown]
+    ends = [(state.images[shown], state.predictions[shown], state.l2[shown]) for state in (states[0], last)]
+    return [(split.images[shown], read_before, 0.0), *ends]
 
 
 def _coverage_in_proportion(split: vs22.Split, moved: np.ndarray, rng: np.random.Generator) -> float:

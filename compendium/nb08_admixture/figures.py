@@ -69,7 +69,7 @@ def admixture_tables(results: Sequence[Admixture]) -> Figure:
             printed = [entry for entry in published.load("vs22", item) if entry.row == result.image_set.title]
             shares = [float(entry.column.removeprefix("share=")) for entry in printed]
             values = [entry.value for entry in printed]
-            parts.append(pandas.DataFrame({x: shares, statistic: values}).assign(line="published", **keys))
+            parts.append(pandas.DataFrame({x: shares, statistic: values}).assign(line="printed", **keys))
     long = pandas.concat(parts).melt([x, "set", "line"], list(TABLES), "statistic").dropna()
     long["statistic"] = long["statistic"].map(lambda statistic: f"{statistic} ({TABLES[statistic]})")
     figure = panels.lines(

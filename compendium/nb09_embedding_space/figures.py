@@ -8,7 +8,7 @@ import numpy as np
 import pandas
 from matplotlib.figure import Figure
 
-from advlib.figures import LIMIT, MARKERS, PUBLISHED, REAL
+from advlib.figures import LIMIT, PUBLISHED, REAL
 from compendium.common import panels
 from compendium.common.vs22 import AS_PUBLISHED, MODES
 
@@ -50,7 +50,7 @@ def space_curves(results: Sequence[Any], statistic: str, stored: Mapping[str, Ma
     figure = panels.lines(
         pandas.concat(frames, ignore_index=True), x=SIZE, y=statistic, col="space", row="image set", hue="what",
         style="what", palette=PALETTE, dashes=False, estimator="median", errorbar=panels.quartiles, share="row",
-        markers=dict(zip(PALETTE, (".", MARKERS["as published"], MARKERS["corrected"]), strict=True)),
+        markers=dict(zip(PALETTE, (".", panels.MARKERS["as published"], panels.MARKERS["corrected"]), strict=True)),
         size=(3.3, 2.6), ms=4,
     )  # fmt: skip
     axes = np.reshape(figure.axes, (len(results), len(spaces)))
@@ -61,7 +61,7 @@ def space_curves(results: Sequence[Any], statistic: str, stored: Mapping[str, Ma
         if space == "logits":
             points = stored.get(title, {})
             sizes = [AS_PUBLISHED.pixel_size(result.image_set, epsilon) for epsilon in points]
-            axis.plot(sizes, list(points.values()), MARKERS["published"], color=PUBLISHED, mfc="none")
+            axis.plot(sizes, list(points.values()), panels.MARKERS["printed"], color=PUBLISHED, mfc="none")
         axis.set_title("" if row else space)
         axes[row, 0].set_ylabel(f"{statistic},\n{title}")
     figure.tight_layout()

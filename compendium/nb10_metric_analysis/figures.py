@@ -10,7 +10,7 @@ import seaborn
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from advlib.figures import ADVERSARIAL, AS_PUBLISHED, CORRECTED, LIMIT, MARKERS, NOISE, REAL, subplots
+from advlib.figures import ADVERSARIAL, AS_PUBLISHED, CORRECTED, LIMIT, NOISE, REAL, subplots
 from compendium.common import panels, vs22
 from compendium.nb10_metric_analysis.geometry import label_counts
 
@@ -146,7 +146,7 @@ def cluster_volumes(results: Sequence[Any]) -> Figure:
     for (above, below), result in zip(axes.T, results, strict=True):
         correlations = []
         for mode, colour in COLOURS.items():
-            volume, marker = result.volumes[mode], MARKERS[mode]
+            volume, marker = result.volumes[mode], panels.MARKERS[mode]
             sizes = _pixel_sizes(result.attacked, mode)
             there = volume.counts > 0
             correlations.append(f"{volume.count_correlation:.2f} {mode}")
@@ -207,7 +207,7 @@ def centre_shifts(results: Sequence[Any]) -> Figure:
         for result in results for mode in COLOURS
     ], ignore_index=True)  # fmt: skip
     figure = panels.lines(
-        moves, x=EPSILON, y=height, col="image set", hue="FGSM", style="FGSM", markers=MARKERS, dashes=False,
+        moves, x=EPSILON, y=height, col="image set", hue="FGSM", style="FGSM", markers=panels.MARKERS, dashes=False,
         size=(3.6, 3.2),
     )  # fmt: skip
     for axis, result in zip(figure.axes, results, strict=True):

@@ -309,7 +309,7 @@ def _cause(found: Mapping[str, Any]) -> tuple[str, str]:
     pixels = ((lower.coin_flips / lower.r1 - 1).abs() <= 0.1).sum()
     return (
         f"At ε = 0.3 R1 lies more than 10 % below that of {ADAM} in {len(lower)} cases.",
-        f"In {pixels} of them coin flips do so too, if they leave the same pixels unmoved.",
+        f"In {pixels} of them coin flips that leave the same pixels unmoved give the same R1, to 10 %.",
     )
 
 

@@ -338,7 +338,7 @@ def printed_facts() -> pandas.DataFrame:
         ("FGSM: number of ε = those from 0 to 1 in the printed steps", sizes, steps + 1),
     ]
     rows = [(statement, f"{one:g}", f"{other:g}", one == other) for statement, one, other in facts]
-    return pandas.DataFrame(rows, columns=["should be equal", "one", "other", "equal"]).set_index("should be equal")
+    return pandas.DataFrame(rows, columns=["should be equal", "left", "right", "equal"]).set_index("should be equal")
 
 
 def admixture_lines() -> pandas.DataFrame:

@@ -145,7 +145,7 @@ def test_the_figure_shows_both_ways_in_pixels():
         result.zero_gradient_share.update(dict.fromkeys(MODES, 0.0))
     judge_fgsm.record_fgsm(run, list(found.values()))
     sets = [result.image_set for result in found.values()]
-    figure = figures.density_over_epsilon(run.metrics, sets)
+    figure = figures.over_epsilon(run.metrics, sets)
     assert len(figure.axes) == 4
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     by_code, described = (lines[f"FGSM as the {way}"] for way in ("papers' code did it", "paper describes it"))
@@ -153,18 +153,31 @@ def test_the_figure_shows_both_ways_in_pixels():
     crossing = lines["crossing as printed in §5.1"]
     assert crossing.get_xdata()[0] == pytest.approx(0.38 * 0.3081) and crossing.get_ydata()[0] == 0.997
     assert run.metrics["fgsm.MNIST.std"] == [0.3081]
+    covered = figures.over_epsilon(run.metrics, sets, "coverage", read=False)
+    assert len(covered.axes) == 2 and covered.axes[0].get_ylabel() == "coverage"
+    lines = {line.get_label(): line for line in covered.axes[0].lines}
+    assert lines["FGSM as the paper describes it"].get_ydata()[1] == 0.2
 
 
 def test_flag_rates_set_fgsm_beside_coin_flips():
     fallen, clean, coverage = [1.0, *[0.2] * 19], [1.0] * 20, [0.4] * 20
     attacked, tossed = (results(density=density, coverage=coverage) for density in (fallen, clean))
     found = [dataclasses.replace(attacked[title], noise=tossed[title].curves) for title in attacked]
-    rates = judge_fgsm.flag_rates(found)
-    assert rates.columns.tolist() == ["ε = 0.05", "ε = 0.11", "ε = 0.16", "ε = 0.21", "ε = 0.32"]
+    run = record.Run(NOTEBOOK, {"profile": "quick", "seed": 0})
+    for result in found:
+        result.zero_gradient_share.update(dict.fromkeys(MODES, 0.0))
+        result.spread.update({mode: [1.0] for mode in MODES})
+    judge_fgsm.record_fgsm(run, found)
+    rates = judge_fgsm.flag_rates(run.metrics, {}, list(attacked))
+    assert rates.columns.tolist() == ["ε = 0.05", "ε = 0.11", "ε = 0.16", "ε = 0.21"]
     assert list(rates.index) == [(title, what) for title in attacked for what in ("FGSM", "coin flips")]
     for title, result in attacked.items():
         power = result.curves["corrected"].decisions("density")[1]
-        assert set(rates.loc[title, "FGSM"]) == {f"{power[1]:.2f}"} != set(rates.loc[title, "coin flips"])
+        assert set(rates.loc[(title, "FGSM")]) == {f"{power[1]:.2f}"} != set(rates.loc[(title, "coin flips")])
+    stored = {"fgsm.MNIST.corrected.density_power": [0.25] * 20}
+    beside = judge_fgsm.flag_rates(run.metrics, stored, list(attacked))
+    assert beside.loc[("MNIST", "FGSM"), "ε = 0.11"].endswith(" (0.25)")
+    assert "(" not in beside.loc[("MNIST", "coin flips"), "ε = 0.11"]
 
 
 # ---------------------------------------------------------------- once more, with other seeds and networks

@@ -43,7 +43,7 @@ def test_alternatives_for_one_image(toy):
     pools = size_sweeps.attacked_pools(g17.AS_PUBLISHED, "mnist", 0.3, 0, again)
     a, b = (np.stack([again.choice(60, 12, replace=False) for _ in range(4)]) for _ in range(2))
     assert len(found.alternatives) == 6 and set(found.needs_answer) <= set(found.alternatives)
-    own = found.alternatives["each draw's own, chosen on two images"]
+    own = found.alternatives["σ, λ of each draw, chosen with a second image"]
     twice = found.alternatives["the image twice, leave-one-out as usual"]
     for t in range(4):
         x = pools.clean[a[t], 0]
@@ -157,5 +157,5 @@ def test_alternatives_are_shown_with_what_they_need():
     pair = result(*apart()).attack
     single = measure.SingleImage({}, {"twice": pair, "each side's": pair}, ("each side's",))
     frame = measure.alternatives_frame({"as published": single})
-    assert list(frame["AUROC"]) == ["", "1.00", "needs the answer"]
+    assert list(frame["AUROC"]) == ["", "1.00", "knows the side"]
     assert frame["R1"].iloc[0] == "22 (21 to 23)"

@@ -26,7 +26,7 @@ def test_coverage_of_the_stored_sizes():
 def test_counts_that_do_not_add_up():
     facts = vs22_causes.printed_facts()
     assert list(facts["equal"]) == [False, False, True, False, False]
-    assert (facts["one"].iloc[0], facts["other"].iloc[0]) == ("70000", "69100")
+    assert (facts["left"].iloc[0], facts["right"].iloc[0]) == ("70000", "69100")
 
 
 def test_admixture_follows_the_line_but_for_path():
