@@ -341,14 +341,15 @@ def _million_words(found: dict[str, float], done: dict[str, Any] | None) -> list
     held = f"{found['whole_cpu_s'] / done['fit_cpu_s'] - 1:+.1%}"
     if done["resumed"]:
         held = "not compared, for the run went on where an earlier one was cut off"
+    radii = "equal" if done["radii_error"] == 0 else f"lie within {done['radii_error']:.0e} (relative) of"
     counts = "equal" if done["counts_equal"] else "differ from"
     return [
         *lines,
         f"The whole fit was run (`python -m benchmarks.cluster --whole FOLDER`): {done['n']:,} rows in "
         f"{done['fit_cpu_s'] / 3600:.2f} hours of one thread (the sum of tasks, held against it: {held}), 2,000 "
-        f"queries in {done['score_cpu_s']:.0f} s, peak memory of all {done['peak_gb']:.2f} GiB. Twenty radii lie "
-        f"within {done['radii_error']:.0e} of those by all pairs in float64, relative; twenty queries' ball counts "
-        f"{counts} theirs. Density {done['density']:.3f}, coverage {done['coverage']:.4f}.",
+        f"queries in {done['score_cpu_s']:.0f} s, peak memory of all {done['peak_gb']:.2f} GiB. Twenty radii {radii} "
+        f"those by all pairs in float64, and the ball counts of twenty queries {counts} theirs. Density of all queries "
+        f"{done['density']:.3f}, coverage {done['coverage']:.4f}.",
         "",
     ]
 
