@@ -105,10 +105,10 @@ def task_times(d: int, rows: int, strip: int, memory_gb: float = 1.0) -> dict[st
         Block(i, i * rows, rows, each, "float32") for i, each in enumerate(readers(rows * (strip + 1), d, rows))
     )
     setting = blocked.Setting(K, blocked.working_memory(blocks, d, "float32", memory_gb), 6.0, None)
-    own = blocked._own(blocks[0], setting)  # the first time is that of waking up
+    own = blocked._own((blocks[0],), setting)  # the first time is that of waking up
     strip_ = blocked.Strip(blocks[0], blocks[1:])
     read = _median_s(lambda: [block.values() for block in blocks]) / len(blocks)
-    own_s = _median_s(lambda: blocked._own(blocks[0], setting))
+    own_s = _median_s(lambda: blocked._own((blocks[0],), setting))
     beyond = _median_s(lambda: blocked._beyond((strip_, own[:, -1]), setting))
     return {"read_s": read, "own_s": own_s - read, "pair_s": (beyond - read) / strip - read, "rows": rows, "d": d}
 

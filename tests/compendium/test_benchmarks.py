@@ -1,5 +1,7 @@
 """What `make bench` says of a reference that is fitted by blocks, at a size that takes a second."""
 
+import math
+
 import pytest
 
 from advlib.prdc import ReferenceManifold
@@ -40,3 +42,11 @@ def test_the_page_says_whether_the_whole_fit_was_run():
     assert "1.83 hours" in words and "-9.1%" in words and "equal" in words
     assert "not compared" in "".join(cluster._million_words(tasks, done | {"resumed": True}))
     assert "differ from" in "".join(cluster._million_words(tasks, done | {"counts_equal": False}))
+
+
+def test_tasks_are_timed_as_a_cluster_is_sent_them():
+    times = cluster.task_times(16, 60, 3)
+    assert {"read_s", "own_s", "pair_s", "rows", "d"} == set(times) and times["rows"] == 60
+    assert all(math.isfinite(times[name]) for name in ("read_s", "own_s", "pair_s"))
+    found = cluster.simulate(600, 60, 2, {"own_s": 1.0, "pair_s": 1.0, "task_s": 0.0}, 0.0)
+    assert found["seconds"] == pytest.approx(50)  # ten blocks of their own, each against nine others, on two workers
