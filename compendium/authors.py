@@ -34,6 +34,7 @@ from advlib.progress import track
 from compendium import paths as places
 from compendium.claims import published
 from compendium.common import boundary, vs22
+from compendium.common.splits import evenly
 from compendium.common.vs22 import AS_PUBLISHED, CORRECTED, EPSILONS, MODES, Curve, Split
 from compendium.nb02b_density_coverage.judge_fgsm import read_off
 from compendium.nb08_admixture.mixtures import SHARES, TABLES, mixture
@@ -55,8 +56,9 @@ STEPS = (0, 10_000, 25_000)
 BOUNDARY_IMAGES = {
     "MNIST": {AS_PUBLISHED.name: 100, CORRECTED.name: 50},
     "OrganMNIST": {AS_PUBLISHED.name: 50, CORRECTED.name: 20},
+    "PathMNIST": {AS_PUBLISHED.name: 50, CORRECTED.name: 20},
 }
-"""Images of the hold-outs that are attacked, at even steps: few, because each takes 25,000 steps; all on a GPU."""
+"""Attacked images of the hold-outs, at even steps: few, each takes 25,000 steps; on a GPU all but OrganMNIST's."""
 
 PARTS = (*(("fgsm", title) for title in NETWORKS), *(("boundary", title) for title in BOUNDARY_IMAGES))
 
@@ -301,35 +303,39 @@ def boundary_attack(title: str) -> tuple[Values, dict[str, Any]]:
         "without a start", "scored" and "references for coverage".
     """
     name = models.spec(NETWORKS[title]).dataset
-    whole = vs22.reference_and_holdout(name, references=0, network=NETWORKS[title])
-    manifold = ReferenceManifold(vs22.K).fit(vs22.flat(whole.reference))  # of grey images: points apart by a factor
-    clean, per_query = vs22.flat(whole.images), len(whole.reference) / len(whole.images)
+    if title == "PathMNIST":
+        whole = tiles_split(tiles_file(), np.random.default_rng(0))
+    else:
+        whole = vs22.reference_and_holdout(name, references=0, network=NETWORKS[title])
+    n, reference, clean = len(whole.images), points(whole, whole.reference), points(whole, whole.images)
+    manifold, per_query = ReferenceManifold(vs22.K).fit(reference), len(reference) / n
     untouched = dict(zip(TABLES, manifold.density_coverage(clean), strict=True))
-    values, about = Values(), {"references": len(whole.reference), "queries": len(whole.images), "steps": STEPS[-1]}
+    values, about = Values(), {"references": len(reference), "queries": n, "steps": STEPS[-1]}
     gpu = boundary.on_gpu()
     about["GPU"] = torch.cuda.get_device_name(0) if gpu else None
     for mode in MODES:
-        count, chunk = (0, len(whole.images)) if gpu else (BOUNDARY_IMAGES[title][mode.name], boundary.CHUNK)
-        split = vs22.reference_and_holdout(name, 1, count, network=NETWORKS[title])
-        state = boundary.attack(mode, split, STEPS, chunk=chunk)[-1]
+        count = boundary.GPU_IMAGES.get(name, 0) if gpu else BOUNDARY_IMAGES[title][mode.name]
+        tried = evenly(n, min(count or n, n))
+        split = replace(whole, images=whole.images[tried], labels=whole.labels[tried], index=whole.index[tried])
+        state = boundary.attack(mode, split, STEPS)[-1]
         rows = boundary.scored_rows(mode, state)
         about[mode.name] = {
             "attacked": len(split.images), "adversarial": int(state.success.sum()), "scored": len(rows),
             "without a start": int((state.clean_correct & (state.l2 == 0)).sum()),
             "references for coverage": round(per_query * len(rows)),
         }  # fmt: skip
-        before, after = split.images[rows], np.asarray(state.images)[rows]
-        balls = {"reference": manifold.ball_counts(clean), "adversarial": manifold.ball_counts(vs22.flat(after))}
+        before, after = clean[tried[rows]], points(whole, state.images[rows])
+        balls = {"reference": manifold.ball_counts(clean), "adversarial": manifold.ball_counts(after)}
         for seed in SEEDS:
             rng = np.random.default_rng(seed)
-            few = boundary.manifold_in_proportion(whole.reference, len(rows), per_query, rng)
+            few = boundary.manifold_in_proportion(reference, len(rows), per_query, rng)
             found = {}
-            for statistic, reference in zip(TABLES, (manifold, few), strict=True):
+            for statistic, fitted in zip(TABLES, (manifold, few), strict=True):
                 drawn = np.random.default_rng([seed, 1])  # the same images for both
-                mixed = mixture(reference, before, [after], [STEPS[-1]], drawn, twins=not mode.normalised_twice)
+                mixed = mixture(fitted, before, [after], [STEPS[-1]], drawn, twins=not mode.normalised_twice)
                 found[statistic] = [untouched[statistic], *getattr(mixed, statistic)[0, 1:].tolist()]
-            for kind, n in balls.items():
-                ends = boundary.quartile_range(n / vs22.K, boundary.PAPER_BATCHES[title], rng)
+            for kind, held in balls.items():
+                ends = boundary.quartile_range(held / vs22.K, boundary.PAPER_BATCHES[title], rng)
                 found[kind] = dict(zip(("smallest", "largest"), ends, strict=True))
             _keep(values, title, mode, seed, found)
     return values, about

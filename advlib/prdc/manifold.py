@@ -232,7 +232,7 @@ class ReferenceManifold(BaseEstimator):
         check_is_fitted(self)
         if hits.shape[1] != len(self.radii_):
             raise ValueError(f"hits must have {len(self.radii_)} columns, one a ball, but has shape {hits.shape}")
-        density, coverage = [], []
+        chosen: list[np.ndarray] = []
         for number, batch in enumerate(listed(batches, "batches")):
             index = plain_array(batch, "batches")
             if index.ndim != 1 or not len(index) or index.dtype.kind not in "iu":
@@ -245,10 +245,12 @@ class ReferenceManifold(BaseEstimator):
                     f"batches must point to the {hits.shape[0]} rows of hits, but number {number} has indices from "
                     f"{index.min()} to {index.max()}"
                 )
-            chosen = hits[index]
-            density.append(chosen.nnz / (len(index) * self.k))
-            coverage.append(len(np.unique(chosen.indices)) / hits.shape[1])
-        return np.array(density), np.array(coverage)
+            chosen.append(index)
+        sizes = np.array([len(index) for index in chosen], dtype=np.int64)
+        rows, ends = np.concatenate([*chosen, np.empty(0, np.int64)]), np.concatenate([[0], sizes.cumsum()])
+        drawn = sparse.csr_array((np.ones(len(rows), np.int32), rows, ends), shape=(len(sizes), hits.shape[0]))
+        counts = drawn @ hits.astype(np.int32)  # of each batch and ball: queries in it
+        return counts.sum(axis=1) / (sizes * self.k), np.diff(counts.indptr) / hits.shape[1]
 
     def save(self, path: str | Path) -> None:
         """Write the fitted manifold to a safetensors file (no pickle), whole or not at all.

@@ -13,13 +13,12 @@ def replicate(run: Any) -> None:
     """
     chosen, gpu = run.parameters, boundary.on_gpu()
     found = measure.outcomes(
-        [vs22.SETS["mnist"], vs22.SETS["organamnist"]],
-        [boundary.GPU_IMAGES] * 2 if gpu else [chosen["boundary_images"], chosen["medical_images"]],
+        [vs22.SETS[name] for name in boundary.GPU_IMAGES],
+        [*boundary.GPU_IMAGES.values()] if gpu else [chosen["boundary_images"], chosen["medical_images"]],
         chosen["boundary_references"],
         [chosen["boundary_steps"], chosen["medical_steps"]],
         chosen["boundary_batch_sizes"],
         run.rng("sub-batches"),
         seed=0 if gpu else chosen["seed"],
-        chunk=boundary.GPU_CHUNK if gpu else boundary.CHUNK,
     )
     judge.record(run, found, pathmnist_tiles.stored())

@@ -129,7 +129,6 @@ def outcome(
     steps: Sequence[int],
     rng: np.random.Generator,
     seed: int = 0,
-    chunk: int = boundary.CHUNK,
 ) -> Outcome:
     """Attack a split's queries and score them.
 
@@ -145,7 +144,7 @@ def outcome(
     steps : increasing sequence of int
     rng : numpy.random.Generator
         Draws batches, references and noise.
-    seed, chunk : int
+    seed : int
         Of the attack.
 
     Raises
@@ -153,7 +152,7 @@ def outcome(
     ValueError
         If no batch size is left.
     """
-    states = boundary.attack(mode, split, steps, seed=seed, chunk=chunk)
+    states = boundary.attack(mode, split, steps, seed=seed)
     last, moved = states[-1], states[-1].l2 > 0  # misread images, and those without a start, stay where they are
     rows = boundary.scored_rows(mode, last)
     sizes = [size for size in clean.by_size if size <= len(rows)]
@@ -267,7 +266,6 @@ def outcomes(
     rng: np.random.Generator,
     *,
     seed: int = 0,
-    chunk: int = boundary.CHUNK,
 ) -> list[Outcome]:
     """Run `outcome` for several image sets in both modes.
 
@@ -282,7 +280,7 @@ def outcomes(
         For each image set.
     batch_sizes : sequence of int
         Images a sub-batch.
-    rng, seed, chunk
+    rng, seed
         As for `outcome`.
 
     Returns
@@ -294,7 +292,7 @@ def outcomes(
     for image_set, count, counts in zip(image_sets, images, steps, strict=True):
         split = vs22.reference_and_holdout(image_set.name, references, count)
         clean = clean_holdout(vs22.reference_and_holdout(image_set.name, references), batch_sizes, rng)
-        found += [outcome(mode, split, clean, counts, rng, seed, chunk) for mode in vs22.MODES]
+        found += [outcome(mode, split, clean, counts, rng, seed) for mode in vs22.MODES]
     return found
 
 

@@ -13,20 +13,19 @@ def replicate(run: Any) -> None:
     sizes, chosen = np.linspace(0, 1, run.parameters["fgsm_sizes"]), run.parameters
     names = ("map_epsilons", "mixed_shares", "mixed_sizes")
     maps = experiment.Maps(*(tuple(chosen[name]) for name in names), chosen["mixed_draws"])
-    walk = {}
-    if boundary.on_gpu():  # with notebook 07's images and steps, so that one attack serves both
-        walk = {"boundary_images": boundary.GPU_IMAGES, "boundary_steps": chosen["boundary_steps"]}
-        walk |= {"boundary_last": True, "chunk": boundary.GPU_CHUNK}
+    # With notebook 07's images and steps, so that one attack serves both.
+    walk = {"boundary_steps": chosen["boundary_steps"], "boundary_last": True} if boundary.on_gpu() else {}
     results = [
         experiment.experiment(
-            image_set,
+            vs22.SETS[name],
             epsilons=sizes[judge.looked_at(sizes)].tolist(),
             maps=maps,
             queries=chosen["queries"],
-            rng=run.rng(image_set.name),
+            rng=run.rng(name),
+            boundary_images=images,
             **walk,
         )
-        for image_set in (vs22.SETS["mnist"], vs22.SETS["organamnist"])
+        for name, images in boundary.GPU_IMAGES.items()
     ]
     for result in results:
         if result.boundary:

@@ -110,7 +110,7 @@ class _Images:
 
 
 def _walk(
-    images: _Images, mode: vs22.Mode, dense: ReferenceManifold, count: int, steps: Sequence[int], **attack: int
+    images: _Images, mode: vs22.Mode, dense: ReferenceManifold, count: int, steps: Sequence[int], seed: int
 ) -> tuple[Mixture, pandas.DataFrame]:
     """Attack some queries by the boundary attack, mix their twins as Tables 4 and 5 do, and map the power.
 
@@ -120,13 +120,13 @@ def _walk(
     whole, rng, n = images.whole, images.rng, len(images.whole.images)
     tried = evenly(n, min(count or n, n))  # as `reference_and_holdout` takes a part
     part = replace(whole, images=whole.images[tried], labels=whole.labels[tried], index=whole.index[tried])
-    state = boundary.attack(mode, part, steps, **attack)[-1]
+    state = boundary.attack(mode, part, steps, seed=seed)[-1]
     scored = boundary.scored_rows(mode, state)
     rows, moved, twins = tried[scored], state.images[scored], not mode.normalised_twice
     by_ratio = boundary.manifold_in_proportion(whole.reference, len(rows), images.per_query, rng)
-    seed = rng.integers(2**63)
+    drawn = rng.integers(2**63)
     coverage, density = (
-        mixture(balls, whole.images[rows], [moved], [steps[-1]], np.random.default_rng(seed), twins=twins)
+        mixture(balls, whole.images[rows], [moved], [steps[-1]], np.random.default_rng(drawn), twins=twins)
         for balls in (by_ratio, dense)
     )
     mixed = replace(coverage, density=density.density)
@@ -144,7 +144,6 @@ def experiment(
     boundary_steps: Sequence[int] = (),
     boundary_references: int = 0,
     seed: int = 0,
-    chunk: int = boundary.CHUNK,
     boundary_last: bool = False,
 ) -> Admixture:
     """Run §5.3 on one image set, in both modes; FGSM on the same images is kept for the next call.
@@ -166,7 +165,7 @@ def experiment(
         steps its images are used again.
     boundary_references : int
         References behind the density of boundary images, 0 for the whole model set, which is the paper's.
-    seed, chunk : int
+    seed : int
         Of the boundary attack, see `boundary.attack`.
     boundary_last : bool
         Whether `rng` draws for it after FGSM in both modes, as in the stored repetitions, or mode by mode.
@@ -178,7 +177,7 @@ def experiment(
 
     def walk(mode: vs22.Mode) -> None:
         found.boundary[mode.name], walked[mode.name] = _walk(
-            images, mode, dense, boundary_images, boundary_steps, seed=seed, chunk=chunk
+            images, mode, dense, boundary_images, boundary_steps, seed
         )
 
     for mode in vs22.MODES:

@@ -105,7 +105,9 @@ def power_map(
         parts = sub_batches(available, count, rng, draws)[:draws] if count else np.empty((draws, 0), np.int64)
         batches = []
         for moved in parts:
-            untouched = np.setdiff1d(np.arange(m), attacked_rows[moved])
+            free = np.ones(m, dtype=bool)
+            free[attacked_rows[moved]] = False
+            untouched = np.flatnonzero(free)
             batches.append(np.concatenate([rng.permutation(untouched)[: size - count], m + moved]))
         scores = manifold.subset_density_coverage(both, batches)
         for statistic, expected, suspect in zip(TABLES, null[size], scores, strict=True):

@@ -28,7 +28,7 @@ def walked(monkeypatch):
     clean_correct[0], said[2] = False, 0
     said[0], said[1] = 1, 0  # misread before; no start
 
-    def attack(mode, split, steps, *, seed, chunk):
+    def attack(mode, split, steps, *, seed):
         states = []
         for count in steps:
             moved = IMAGES * np.float32(0.5 + 0.001 * count)
