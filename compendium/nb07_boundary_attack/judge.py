@@ -32,6 +32,8 @@ def record(run: Any, found: Sequence[Outcome], tiles: Mapping[str, Any]) -> None
         run.metric(f"{result.title}.reference.fgsm", result.clean.under_fgsm)
     for name, value in tiles_gains(tiles).items():
         run.metric(f"tiles.{name}", value)
+    for name, value in tiles["authors"].items():
+        run.metric(f"tiles.authors.{name}", value)
     papers = [result for result in found if result.image_set.in_paper]
     _record_numbers(run, papers)
     for row, statistics in (sentences(papers) | tiles_sentences(tiles, papers)).items():

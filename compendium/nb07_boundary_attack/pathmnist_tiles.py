@@ -34,10 +34,18 @@ SEED = 0
 
 
 def stored() -> dict[str, Any]:
-    """Read the committed study of the PathMNIST tiles: what `study` gives, and its title."""
-    found = json.loads((places.REFERENCE / STORED).read_text(encoding="utf-8"))
+    """Read the committed study of the PathMNIST tiles: what `study` gives, and its title.
+
+    Beside it "authors": density of tiles by VS22's own network, untouched and under the boundary attack in each mode
+    (`compendium.authors`).
+    """
+    found, authors = (json.loads((places.REFERENCE / name).read_text("utf-8")) for name in (STORED, "authors.json"))
     parts = [pandas.DataFrame(move).assign(way=way) for way, moves in found["movements"].items() for move in moves]
-    return found | {"movements": pandas.concat(parts)}
+    before, after = (
+        authors["values"][f"vs22 | §5.2 | PathMNIST | {kind} density"] for kind in ("reference", "adversarial")
+    )
+    densities = {"untouched": before[vs22.CORRECTED.name]["0"]} | {mode: of["0"] for mode, of in after.items()}
+    return found | {"movements": pandas.concat(parts), "authors": densities}
 
 
 def as_lists(movements: pandas.DataFrame) -> dict[str, list[dict[str, Any]]]:

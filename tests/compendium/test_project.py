@@ -19,6 +19,7 @@ from compendium import paths as places
 from compendium import runner
 from compendium.claims import parameters as kinds
 from compendium.claims import published, record, report, table
+from compendium.nb07_boundary_attack import pathmnist_tiles
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -189,6 +190,9 @@ def readme_facts():
     ends = {line["name"]: (line["density"][0], line["density"][-1]) for line in tiles["own statistics"]}
     yield "07", "FGSM raises density from {:.1f} to {:.1f}".format(*ends["FGSM as published"])
     yield "07", "the clip alone raises density from {:.1f} to {:.1f}".format(*ends["clipped alone"])
+    own = {name: f"{density:.1f}" for name, density in pathmnist_tiles.stored()["authors"].items()}
+    words = "the boundary attack with that clip takes density from {} to {}, and in pixels to {}"
+    yield "07", words.format(own["untouched"], own["as published"], own["corrected"])
     metrics = json.loads(record.reference_path("13_hypothesis_tests", "paper").read_text(encoding="utf-8"))["metrics"]
     sets = {"mnist": "MNIST", "cifar10": "CIFAR-10", "organamnist": "OrganAMNIST", "bloodmnist": "BloodMNIST"}
     flagged = [
