@@ -176,9 +176,7 @@ def experiment(
     walked: dict[str, pandas.DataFrame] = {}
 
     def walk(mode: vs22.Mode) -> None:
-        found.boundary[mode.name], walked[mode.name] = _walk(
-            images, mode, dense, boundary_images, boundary_steps, seed
-        )
+        found.boundary[mode.name], walked[mode.name] = _walk(images, mode, dense, boundary_images, boundary_steps, seed)
 
     for mode in vs22.MODES:
         found.fgsm[mode.name] = images.fgsm(mode, epsilons)
