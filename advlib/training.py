@@ -136,10 +136,9 @@ def fit(
     """
     seed = whole_number(seed, "seed", 0)
     _check_recipe(recipe)
-    images, labels = _training_set(images, labels)
     device = next(model.parameters()).device
+    images, labels = (part.to(device) for part in _training_set(images, labels))
     model.to(memory_format=torch.channels_last)
-    images, labels = images.to(device), labels.to(device)
     total = int(recipe.epochs) * math.ceil(len(images) / recipe.batch_size)
     optimizers = _optimizers(model, recipe, total)
     generator, history = torch.Generator().manual_seed(seed), []
@@ -324,9 +323,8 @@ def train(
         Instead of the recipe's; of initial weights, order, augmentation and dropout.
     folder : path, optional
         Where NAME.safetensors and NAME.json go; the package's own weights by default.
-    device : torch.device, optional
-        A GPU if there is one, by default.
-    progress : bool
+    device, progress : torch.device, bool
+        A GPU if there is one, by default; whether to draw a bar.
 
     Returns
     -------
@@ -348,9 +346,8 @@ def train(
     options = {"seed": seed, "holdout": holdout, "progress": progress, "description": name}
     history = fit(model, data.train_images, data.train_labels, recipe, **options)
     duration = round(time.perf_counter() - start, 1)
-    state = _stored(model)
+    contents = save(state := _stored(model))
     model.load_state_dict({key: value.float() for key, value in state.items()})
-    contents = save(state)
     card = {
         **_trained_on(name, model, data),
         "accuracy": models.accuracy(model, *holdout),
@@ -363,8 +360,7 @@ def train(
         "sha256": hashlib.sha256(contents).hexdigest(),
         "history": history,
     }
-    _write(name, folder, contents, card)
-    return card
+    return _write(name, folder, contents, card)
 
 
 def _recipe(name: str, recipe: Recipe | None, epochs: int | None) -> Recipe:
@@ -426,13 +422,14 @@ def _made_with(device: torch.device) -> dict[str, object]:
     }
 
 
-def _write(name: str, folder: Path | None, contents: bytes, card: dict) -> None:
+def _write(name: str, folder: Path | None, contents: bytes, card: dict) -> dict:
     weights_path, card_path = models.files(name, folder)
     # Both are complete under temporary names before either is renamed. Should the machine stop between the two
     # renamings, the checksum on the old card refuses the new weights.
     with paths.replacing(card_path) as card_part, paths.replacing(weights_path) as weights_part:
         weights_part.write_bytes(contents)
         card_part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return card
 
 
 def _stored(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -67,7 +67,8 @@ def fit_batch(
     chunk_draws : int, optional
         Draws worked on at once by one thread; by default as many as keep its working memory near 16 MB (2 GB on a
         GPU), at least one. Memory beyond input and result grows with this and with the thread count, not with T: about
-        8 (3 (n + m) b + 5 min(n, m) b + 4 b²) bytes a draw, and 8 (n + m) d bytes a thread.
+        8 (3 (n + m) b + 5 min(n, m) b + 4 b²) bytes a draw, and 8 (n + m) d bytes a thread. On a CPU chunks run in
+        `torch.get_num_threads()` Python threads with one of torch and of NumPy's BLAS each, set back afterwards.
 
     Returns
     -------
@@ -83,11 +84,6 @@ def fit_batch(
     -----
     GridEdgeWarning
         Once, with the count, if draws chose σ or λ at the edge of its grid.
-
-    Notes
-    -----
-    On a CPU the chunks run in `torch.get_num_threads()` Python threads with one thread of torch and of NumPy's BLAS
-    each, which are set back afterwards.
     """
     options = {"dtype": _own_dtype(numerators), "ndim": 3, "check_finite": False}
     numerator_stack = as_matrix(numerators, "numerators", min_rows=2, **options)

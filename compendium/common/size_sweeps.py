@@ -181,10 +181,8 @@ def size_sweep(
         Images in the denominator, at least 1; see `fit_draws` for a single one.
     epsilon : float
         L∞ size of FGSM and of the noise.
-    images : int
-        Test images attacked, 0 for all; numerators are drawn from all.
-    draws : int
-        t of the paper.
+    images, draws : int
+        Test images attacked, 0 for all, while numerators are drawn from all; t of the paper.
     rng : numpy.random.Generator
         Source of noise and draws.
     numerator_size : int, optional

@@ -338,6 +338,12 @@ def _check(name: str, value: float, *, least: float | None = None) -> None:
 # ---------------------------------------------------------------------------------------------- knowing attacker
 
 
+def _next_weight(kept: float | None, broken: float, first: float) -> float:
+    if kept is None:
+        return max(4 * broken, first)
+    return kept / 4 if broken == 0 else math.sqrt(kept * broken)
+
+
 def pgd_under_tolerance(
     defender: Defender,
     tolerance: float,
@@ -358,10 +364,8 @@ def pgd_under_tolerance(
         Its numerators are the attacker's references.
     tolerance, epsilon : float
         τ, at least 0, and the L∞ bound of the change, which is not lowered: the tolerance does the bounding.
-    first_weight : float
-        w after 0, above 0.
-    searches : int
-        Number of weights tried after 0, at least 1.
+    first_weight, searches : float, int
+        w after 0, above 0; number of weights tried after 0, at least 1.
     **descent
         For `pgd_against_density_ratio`: steps, step, confidence.
 
@@ -390,10 +394,7 @@ def pgd_under_tolerance(
         if within and (weight == 0 or trial.adversarial_accuracy == 0):
             break
         kept, broken = (weight, broken) if within else (kept, weight)
-        if kept is None:
-            weight = max(4 * broken, first_weight)
-        else:
-            weight = kept / 4 if broken == 0 else math.sqrt(kept * broken)
+        weight = _next_weight(kept, broken, first_weight)
     if best is None:
         closest = min(trace, key=lambda trial: trial.gap)
         raise ToleranceNotMet(

@@ -137,15 +137,12 @@ def outcome(
 
     Parameters
     ----------
-    mode, split
+    mode, split, steps, seed
         As for `boundary.attack`.
     clean : Clean
         Batch sizes above the number of scored images are left out.
-    steps : increasing sequence of int
     rng : numpy.random.Generator
         Draws batches, references and noise.
-    seed : int
-        Of the attack.
 
     Raises
     ------
@@ -166,10 +163,8 @@ def outcome(
     curve = vs22.density_coverage_curve(
         clean.manifold, vs22.flat(before), after, steps, batches[sizes[-1]], title=title
     )
-    noise = None
-    if not mode.normalised_twice:  # where no image stays outside the pixels' range
-        as_far = attacks.gaussian_noise(before, rng, l2=last.l2[rows])
-        noise = vs22.score(clean.manifold, as_far, batches[sizes[-1]])
+    # Not as published, where images stay outside the pixels' range.
+    as_far = None if mode.normalised_twice else attacks.gaussian_noise(before, rng, l2=last.l2[rows])
     drawn, hits = clean.batches(len(rows), rng), clean.manifold.hits(after[-1])
     return Outcome(
         split.image_set,
@@ -184,7 +179,7 @@ def outcome(
         _coverage_in_proportion(split, after[-1], rng),
         {name: boundary.p_value(drawn[name], getattr(curve.scores[-1], name)) for name in STATISTICS},
         _fgsm_density(mode, split, clean.manifold) if split.image_set.in_paper else None,
-        noise,
+        None if as_far is None else vs22.score(clean.manifold, as_far, batches[sizes[-1]]),
         _examples(split, states, rows),
     )
 
