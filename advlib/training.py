@@ -91,6 +91,7 @@ RECIPES = {
     "cifar10-cleverhans": _TUTORIAL,
     "cifar10-grey-cleverhans": _TUTORIAL,
     "organamnist-vs22": Recipe(epochs=10, max_lr=3e-3),
+    "organamnist-vs22-official": Recipe(epochs=10, max_lr=3e-3),
     "pathmnist-vs22": Recipe(epochs=10, max_lr=3e-3),
     "bloodmnist-vs22": Recipe(epochs=20, max_lr=3e-3, shift=2, flip=True),
 }

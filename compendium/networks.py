@@ -34,6 +34,7 @@ SEEDS = {
     "mnist-cleverhans": (1, 2, 3, 4),
     "cifar10-cleverhans": (1, 2, 3, 4),
     "organamnist-vs22": (1, 2, 3, 4),
+    "organamnist-vs22-official": (1, 2, 3),
     "cifar10-grey-cleverhans": (1, 2, 3, 4),
     "mnist-vs22-official": (1, 2, 3, 4),
     "cifar10-resnet": (1, 2),

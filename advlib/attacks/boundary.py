@@ -46,8 +46,8 @@ def boundary(
     """Boundary attack: from noise that is misread, walk along the decision boundary to as near the image as it gets.
 
     It asks the network for classes only, about 1.1 times a step and image. This is `foolbox`'s BoundaryAttack with its
-    defaults, which are VS22's. An image for which no start is found stays as it is, is no success, and a warning says
-    how many there are. An image that is misread already is left alone as well, without a warning.
+    defaults, which are VS22's but for its starts. An image for which no start is found stays as it is, is no success,
+    and a warning says how many there are. An image that is misread already is left alone as well, without a warning.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ def quick(monkeypatch, tmp_path):
 
 
 def test_recipes_are_the_networks_own_in_bfloat16():
-    assert set(networks.SEEDS) < set(models.NAMES) and all(min(seeds) == 1 for seeds in networks.SEEDS.values())
+    assert set(networks.SEEDS) < set(models.SPECS) and all(min(seeds) == 1 for seeds in networks.SEEDS.values())
     for name in networks.SEEDS:
         own, again = training.RECIPES[name], networks.recipe(name)
         assert again.bfloat16 and (again.max_lr, again.batch_size) == (own.max_lr, own.batch_size)
