@@ -10,7 +10,7 @@ class Recorder:
     """Stands in for `record.Run`."""
 
     def __init__(self, **parameters):
-        self.parameters = {"seed": 0, **parameters}
+        self.parameters, self.network = {"seed": 0, **parameters}, "0"
         self.metrics, self.comparisons = {}, {}
 
     def metric(self, name, value):

@@ -96,4 +96,5 @@ def test_the_stored_record_is_of_known_networks():
     for entry in entries:
         assert entry["seed"] >= 1 and 0.5 < entry["accuracy"] < 1
         assert training.Recipe(**entry["recipe"]) == networks.recipe(entry["name"])
-        assert entry["sha256"] != json.loads(models.files(entry["name"])[1].read_text())["sha256"]
+        if entry["name"] in models.NAMES:
+            assert entry["sha256"] != json.loads(models.files(entry["name"])[1].read_text())["sha256"]
