@@ -21,9 +21,12 @@ STATISTICS = ("density", "coverage")
 
 
 def _log(axis: Axes) -> None:
-    """Make the axis logarithmic with plain numbers at 1, 2 and 5."""
+    """Make the axis logarithmic with plain numbers at 1, 2 and 5; at more, where these would be one or two."""
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if high > 5 * low else (1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
+    )
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter(NullFormatter())
 
