@@ -146,8 +146,8 @@ def _write_claims(site: _Site) -> None:
 
 def _write_timings(site: _Site) -> None:
     stored = {(run["notebook"], run["profile"]): run for run in record.references()}
-    bench = places.REFERENCE / "benchmarks.md"
-    text = bench.read_text(encoding="utf-8") if bench.is_file() else ""
+    # One file a kind of processor.
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(places.REFERENCE.glob("benchmarks*.md")))
     site.write(
         "timings.html",
         "timings.html.j2",
