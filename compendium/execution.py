@@ -28,6 +28,9 @@ class CellFailed(Exception):
 
 _running: set[PapermillNotebookClient] = set()
 
+STARTS = 3
+"""Kernels started for a notebook before it is given up: another program can take a port just before the kernel does."""
+
 
 class _ReportingEngine(NBClientEngine):
     """papermill's own engine, telling a callback which cell begins; the kernel has its own environment and folder."""
@@ -41,16 +44,23 @@ class _ReportingEngine(NBClientEngine):
             return announce(cell, cell_index, **options)
 
         nb_man.cell_start = cell_start
-        client = PapermillNotebookClient(
-            nb_man, kernel_name=kernel_name, startup_timeout=60, timeout=None, log=logging.getLogger("papermill"),
-            # The kernel's own log would break the live line; errors of cells arrive as exceptions.
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )  # fmt: skip
-        _running.add(client)
-        try:
-            client.execute(env=environment, cwd=str(folder))
-        finally:
-            _running.discard(client)
+        for _ in range(STARTS):
+            client = PapermillNotebookClient(
+                nb_man, kernel_name=kernel_name, startup_timeout=60, timeout=None, log=logging.getLogger("papermill"),
+                # The kernel's own log would break the live line; errors of cells arrive as exceptions.
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
+            _running.add(client)
+            try:
+                return client.execute(env=environment, cwd=str(folder))
+            except RuntimeError as error:
+                if client not in _running or "before replying to kernel_info" not in str(error):
+                    raise
+            finally:
+                _running.discard(client)
+        raise CellFailed(
+            f"the kernel died {STARTS} times before its first cell; was it killed, or did the memory run out?"
+        )
 
 
 papermill_engines.register("advlib", _ReportingEngine)
@@ -59,6 +69,7 @@ papermill_engines.register("advlib", _ReportingEngine)
 def stop_kernels() -> None:
     """Kill every kernel that runs, so that a thread which waits for one comes back."""
     for client in list(_running):
+        _running.discard(client)  # so that no other is started in its place
         process = getattr(getattr(client.km, "provisioner", None), "process", None)
         if process is not None:
             process.kill()

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from rich.console import Console
 
+from compendium import execution, runner, summaries
 from compendium import paths as places
-from compendium import runner, summaries
 from compendium.claims import record
 
 CODE = """run = record.start("99_toy", profile=profile, seed=seed, draws=draws)"""
@@ -152,6 +152,36 @@ def test_several_at_a_time(house, log, monkeypatch):
     table = Console(file=io.StringIO(), width=200)
     table.print(summaries.of_runs(outcomes, "quick"))
     assert len(said(table).splitlines()) < 24 and said(table).count("failed") == 2
+
+
+@pytest.mark.parametrize(("failures", "status"), [(1, "ran"), (3, "failed")])
+def test_a_kernel_whose_port_was_taken_is_started_again(house, log, monkeypatch, failures, status):
+    toy(places.NOTEBOOKS)
+    execute, started = execution.PapermillNotebookClient.execute, []
+
+    def start(client, **options):
+        started.append(client)
+        if len(started) <= failures:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return execute(client, **options)
+
+    monkeypatch.setattr(execution.PapermillNotebookClient, "execute", start)
+    (outcome,) = runner.run_all([], "quick", {}, log)
+    assert outcome.status == status and len(started) == min(failures + 1, execution.STARTS)
+    assert status == "ran" or outcome.message.startswith("the kernel died 3 times before its first cell")
+    assert not execution._running
+
+
+def test_a_kernel_that_was_stopped_is_not_started_again(house, log, monkeypatch):
+    toy(places.NOTEBOOKS)
+
+    def stopped(client, **options):
+        execution.stop_kernels()
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(execution.PapermillNotebookClient, "execute", stopped)
+    with pytest.raises(RuntimeError, match="before replying"):
+        runner.run_all([], "quick", {}, log)
 
 
 def test_what_a_call_will_take_is_said_before(house, log):
